@@ -1,0 +1,7 @@
+"""Callbacks that make the learning visible; each works alone in any Trainer."""
+
+from primenet_lightning.callbacks.cost_summary import CostSummary
+from primenet_lightning.callbacks.loss_curves import CapsuleLossCurves
+from primenet_lightning.callbacks.progress import LossProgressBar
+
+__all__ = ["CapsuleLossCurves", "CostSummary", "LossProgressBar"]

@@ -1,0 +1,51 @@
+"""A model summary that tells what the network costs."""
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from primenet_lightning.cost import count_cost
+from primenet_lightning.module import PrimeNet
+
+
+class CostSummary(Callback):
+    """Print each learner's parameters, and the network's multiply-adds at training and at inference.
+
+    Use it instead of Lightning's own summary (``Trainer(enable_model_summary=False)``).
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[CostSummary()], enable_model_summary=False, logger=False)
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the summary, on the first rank only."""
+        if trainer.is_global_zero and isinstance(pl_module, PrimeNet):
+            Console().print(cost_table(pl_module))
+
+
+def cost_table(model: PrimeNet) -> Table:
+    """Describe a model's cost.
+
+    Args:
+        model: The model.
+
+    Returns:
+        A table for rich.
+    """
+    cost = count_cost(model.network)
+    table = Table(title=f"{type(model).__name__}, images {' x '.join(map(str, model.in_shape))}", title_justify="left")
+    table.add_column("learns from its own loss")
+    table.add_column("parameters", justify="right")
+    for name, parameters in model.network.learners().items():
+        table.add_row(name, f"{sum(p.numel() for p in parameters):,}")
+    table.add_section()
+    table.add_row("all", f"{cost.parameters:,}")
+    table.add_section()
+    table.add_row("multiply-adds an image, training step", f"{cost.multiply_adds_training:,}")
+    for index, names in enumerate(zip(*model.network.capsule_names, strict=False)):
+        route = (index,) * model.depth if len(model.network.blocks) == model.depth else None
+        if route is not None:
+            inference = count_cost(model.network, route).multiply_adds_inference
+            table.add_row(f"multiply-adds an image, inference by {', '.join(names)}", f"{inference:,}")
+    return table

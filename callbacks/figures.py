@@ -1,0 +1,83 @@
+"""One look for every figure, and one way to put it where the run's loggers and its folder are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by colour-blind readers; line styles tell them apart in greyscale.
+CAPSULE_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+HEAD_COLOUR = "#000000"
+TOTAL_COLOUR = "#7F7F7F"
+STYLES = ("-", "--", "-.", ":")
+
+
+def style_of(name: str, names: Sequence[str]) -> dict[str, str]:
+    """Give a learner its look, the same in every figure.
+
+    Args:
+        name: ``"block0.k3"``, ..., ``"head"`` or ``"total"``.
+        names: All learners, in order.
+
+    Returns:
+        Keyword arguments of ``Axes.plot``.
+    """
+    if name == "head":
+        return {"color": HEAD_COLOUR, "linestyle": "-"}
+    if name == "total":
+        return {"color": TOTAL_COLOUR, "linestyle": ":"}
+    block, _, capsule = name.partition(".")
+    in_block = [other for other in names if other.startswith(f"{block}.")]
+    place = in_block.index(name)
+    return {
+        "color": CAPSULE_COLOURS[place % len(CAPSULE_COLOURS)],
+        "linestyle": STYLES[int(block.removeprefix("block")) % len(STYLES)],
+    }
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Make an empty figure that belongs to no window and no global state.
+
+    Args:
+        width: In inches, at 100 dots an inch.
+        height: In inches.
+
+    Returns:
+        The figure.
+    """
+    from matplotlib.figure import Figure  # only when something is drawn: it takes half a second
+
+    return Figure(figsize=(width, height), dpi=100, layout="constrained")
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """The folder of a run: the first logger's, or without loggers the Trainer's. Must be called on all ranks."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def publish(figure: "Figure", name: str, trainer: Trainer, folder: Path) -> Path:
+    """Save a figure into ``folder/figures`` and show it to each logger that shows pictures.
+
+    Args:
+        figure: The figure.
+        name: Name of the file, without suffix.
+        trainer: Its loggers are asked.
+        folder: The run's folder.
+
+    Returns:
+        Path of the PNG file.
+    """
+    path = folder / "figures" / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(f"figures/{name}", [str(path)])
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(f"figures/{name}", figure, global_step=trainer.global_step)
+    return path

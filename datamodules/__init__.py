@@ -1,0 +1,28 @@
+"""Data modules: images in memory as uint8, whole batches at a time."""
+
+from primenet_lightning.datamodules.base import ImageDataModule
+from primenet_lightning.datamodules.cifar10 import CIFAR10DataModule
+from primenet_lightning.datamodules.digits import DigitsDataModule
+from primenet_lightning.datamodules.downloaded import DownloadedDataModule
+from primenet_lightning.datamodules.files import ImageFileError, ImageFiles, LoadedImages
+from primenet_lightning.datamodules.in_memory import ImageTensors
+from primenet_lightning.datamodules.mnist import MNISTDataModule
+from primenet_lightning.datamodules.normalization import Normalize
+from primenet_lightning.datamodules.samplers import EpochBatchSampler, OrderedBatchSampler
+from primenet_lightning.datamodules.svhn import SVHNDataModule
+
+__all__ = [
+    "CIFAR10DataModule",
+    "DigitsDataModule",
+    "DownloadedDataModule",
+    "EpochBatchSampler",
+    "ImageDataModule",
+    "ImageFileError",
+    "ImageFiles",
+    "ImageTensors",
+    "LoadedImages",
+    "MNISTDataModule",
+    "Normalize",
+    "OrderedBatchSampler",
+    "SVHNDataModule",
+]

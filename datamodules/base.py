@@ -1,0 +1,383 @@
+"""The data module every data set here derives from: uint8 images in memory, fed a whole batch at a time."""
+
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from torch.utils.data import DataLoader, StackDataset
+
+from primenet_lightning.datamodules.files import ImageFileError, ImageFiles
+from primenet_lightning.datamodules.in_memory import Array, ImageTensors, to_image_tensor, to_label_tensor
+from primenet_lightning.datamodules.normalization import Normalize, channel_statistics
+from primenet_lightning.datamodules.samplers import EpochBatchSampler, OrderedBatchSampler
+from primenet_lightning.datamodules.splits import stratified_split
+
+Arrays = tuple[Array, Array, Array, Array]
+Batch = TypeVar("Batch", bound=Sequence[Any])
+
+
+@dataclass(frozen=True)
+class _Splits:
+    train: ImageTensors
+    validation: ImageTensors
+    test: ImageTensors
+    normalize: Normalize
+
+
+class ImageDataModule(LightningDataModule, ABC):
+    """Images of equal size with one label each, held in memory as uint8.
+
+    A batch is one gather out of that memory, a pair of uint8 images (batch, channels, height, width) and
+    int64 labels (batch,). It becomes float32 on its device, in `on_after_batch_transfer`. A stratified
+    validation split is held out of the training images; the test images are those of the data set.
+
+    A subclass sets the class attributes and returns its arrays from `load_arrays`; `prepare_data` may
+    download.
+
+    Args:
+        root: Folder of the data; None takes the environment variable ``PRIMENET_DATA``, else ``"data"``.
+        batch_size: Images in a training batch over all devices; each takes its share.
+        eval_batch_size: Images in an evaluation batch over all devices, rounded up until it divides by their
+            number.
+        validation_fraction: Share of the training images held out, between 0 and 1.
+        seed: Which images are held out, and the order of each epoch.
+        normalization: ``"symmetric"`` maps pixels to [-1, 1], as the paper's authors do; ``"standardize"``
+            gives the training split mean 0 and standard deviation 1 per channel.
+        augmentation: Takes and returns the uint8 images of a training batch, on their device, before
+            normalization.
+        download: Whether ``prepare_data`` may download what is missing.
+        verify: Whether files are compared with their official md5.
+        limit_train: Train on a stratified subset of so many images; the validation split stays as it is.
+        predict_files: Folder or files for ``Trainer.predict``.
+
+    Attributes:
+        name: The data set, as in ``"mnist"``.
+        num_classes: How many classes there are.
+        in_channels: Channels an image has.
+        image_size: Height and width in pixels.
+        class_names: What the classes are called, in the order of their labels.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> class Stripes(ImageDataModule):
+        ...     name, class_names = "stripes", ("flat", "upright")
+        ...     num_classes, in_channels, image_size = 2, 1, (2, 2)
+        ...     def load_arrays(self):
+        ...         images = torch.tensor([[[0, 0], [255, 255]], [[0, 255], [0, 255]]], dtype=torch.uint8)
+        ...         labels = torch.tensor([0, 1])
+        ...         return images.repeat(10, 1, 1), labels.repeat(10), images, labels
+        >>> data = Stripes(batch_size=6)
+        >>> data.setup("fit")
+        >>> images, labels = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+        >>> images.shape, images.unique()
+        (torch.Size([6, 1, 2, 2]), tensor([-1.,  1.]))
+    """
+
+    name: str
+    num_classes: int
+    in_channels: int
+    image_size: tuple[int, int]
+    class_names: tuple[str, ...]
+
+    # What a run's folder and machine say is no property of the data; a callable may not be picklable.
+    _not_saved: ClassVar[list[str]] = ["root", "augmentation", "predict_files"]
+
+    def __init__(
+        self,
+        *,
+        root: str | Path | None = None,
+        batch_size: int = 200,
+        eval_batch_size: int = 1000,
+        validation_fraction: float = 0.1,
+        seed: int = 0,
+        normalization: Literal["symmetric", "standardize"] = "symmetric",
+        augmentation: Callable[[Tensor], Tensor] | None = None,
+        download: bool = True,
+        verify: bool = True,
+        limit_train: int | None = None,
+        predict_files: list[str] | str | None = None,
+    ) -> None:
+        super().__init__()
+        # not to the logger: there the model's own hyperparameters of the same name would clash with these
+        self.save_hyperparameters(ignore=self._not_saved, logger=False)
+        self.root = Path(os.environ.get("PRIMENET_DATA", "data") if root is None else root)
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.validation_fraction = validation_fraction
+        self.seed = seed
+        self.normalization = normalization
+        self.augmentation = augmentation
+        self.download = download
+        self.verify = verify
+        self.limit_train = limit_train
+        self.predict_files = predict_files
+        self._check_arguments()
+        self._data: _Splits | None = None
+        self._start_batch = 0
+
+    def _check_arguments(self) -> None:
+        for argument in ("batch_size", "eval_batch_size", "limit_train"):
+            value = getattr(self, argument)
+            if value is not None and value < 1:
+                raise ValueError(f"{argument}={value} is too small; give at least 1.")
+        if self.validation_fraction == 0:
+            raise ValueError(
+                "validation_fraction=0 leaves no validation split, which is needed to choose the checkpoint; "
+                "give a value between 0 and 1, such as 0.1."
+            )
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} is out of range; "
+                "give a value between 0 and 1, such as 0.1."
+            )
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed={self.seed} is out of range; give a whole number from 0 to 2**32 - 1.")
+        if self.normalization not in ("symmetric", "standardize"):
+            raise ValueError(
+                f"normalization={self.normalization!r} is unknown; give 'symmetric' or 'standardize'."
+            )
+
+    @abstractmethod
+    def load_arrays(self) -> Arrays:
+        """Read the whole data set, without downloading anything.
+
+        Returns:
+            Training images, training labels, test images, test labels, each a numpy array or a tensor. Images
+            are uint8 as (images, height, width), (images, height, width, channels) or (images, channels,
+            height, width); labels are whole numbers (images,).
+        """
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load, check and split the data; once, whatever the stage.
+
+        Args:
+            stage: Given by Lightning; all stages use the same data.
+
+        Raises:
+            ValueError: If the arrays are not what the class attributes say, or a class is missing from a
+                split.
+        """
+        if self._data is not None:
+            return
+        train_images, train_labels, test_images, test_labels = self.load_arrays()
+        train = self._to_tensors(train_images, train_labels, "train")
+        test = self._to_tensors(test_images, test_labels, "test")
+        kept, held_out = self._split(train.labels)
+        mean = std = (0.5,) * self.in_channels
+        if self.normalization == "standardize":
+            mean, std = self._statistics(train.images, kept)
+        self._data = _Splits(
+            train=ImageTensors(train.images, train.labels, kept),
+            validation=ImageTensors(train.images, train.labels, held_out),
+            test=test,
+            normalize=Normalize(mean, std),
+        )
+
+    def _to_tensors(self, images: Array, labels: Array, split: str) -> ImageTensors:
+        tensor = to_image_tensor(images, self.in_channels, self.image_size, f"{self.name} {split} images")
+        return ImageTensors(
+            tensor, to_label_tensor(labels, len(tensor), self.num_classes, f"{self.name} {split}")
+        )
+
+    def _split(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices of the training and of the validation split, ascending."""
+        fraction = f"validation_fraction={self.validation_fraction}"
+        kept, held_out = stratified_split(labels, round(self.validation_fraction * len(labels)), self.seed)
+        self._require_every_class(labels[held_out], "validation", f"raise {fraction} or add images")
+        self._require_every_class(labels[kept], "training", f"lower {fraction} or add images")
+        if self.limit_train is None:
+            return kept, held_out
+        if self.limit_train > len(kept):
+            raise ValueError(
+                f"limit_train={self.limit_train} is more than the {len(kept)} training images "
+                f"of {self.name}; give at most {len(kept)}."
+            )
+        _, chosen = stratified_split(labels[kept], self.limit_train, self.seed)
+        kept = kept[chosen]
+        self._require_every_class(labels[kept], "training", f"raise limit_train={self.limit_train}")
+        return kept, held_out
+
+    def _require_every_class(self, labels: Tensor, split: str, remedy: str) -> None:
+        counts = torch.bincount(labels, minlength=self.num_classes)
+        if missing := (counts == 0).nonzero().flatten().tolist():
+            names = ", ".join(f"{self.class_names[label]!r}" for label in missing)
+            raise ValueError(f"The {split} split of {self.name} has no image of class {names}; {remedy}.")
+
+    def _statistics(self, images: Tensor, kept: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        mean, std = channel_statistics(images, kept)
+        if 0 in std:
+            raise ValueError(
+                f"Channel {std.index(0)} of {self.name} is constant and cannot be standardized; "
+                "give normalization='symmetric'."
+            )
+        return mean, std
+
+    @property
+    def _loaded(self) -> _Splits:
+        if self._data is None:
+            raise RuntimeError(f"{type(self).__name__} holds no data yet; call setup('fit') first.")
+        return self._data
+
+    @property
+    def train_dataset(self) -> ImageTensors:
+        """The training split; raises RuntimeError before ``setup``, as all that follow."""
+        return self._loaded.train
+
+    @property
+    def validation_dataset(self) -> ImageTensors:
+        """The validation split, in the same memory as the training split."""
+        return self._loaded.validation
+
+    @property
+    def test_dataset(self) -> ImageTensors:
+        """The test split."""
+        return self._loaded.test
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean per channel that normalization subtracts, with pixels measured from 0 to 1."""
+        return self._loaded.normalize.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation per channel that normalization divides by, with pixels measured from 0 to 1."""
+        return self._loaded.normalize.std
+
+    @property
+    def dataset_name(self) -> str:
+        """The data set that a run reports."""
+        return self.name
+
+    def description(self) -> dict[str, Any]:
+        """What prediction has to know about the data, in plain Python values, to be kept in the checkpoint.
+
+        Returns:
+            ``dataset``, ``class_names``, ``image_size``, ``in_channels``, ``num_classes``, ``mean`` and
+            ``std``.
+        """
+        return {
+            "dataset": self.dataset_name,
+            "class_names": list(self.class_names),
+            "image_size": list(self.image_size),
+            "in_channels": self.in_channels,
+            "num_classes": self.num_classes,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turn a batch of pixels into the network's input.
+
+        Args:
+            images: uint8 (batch, channels, height, width).
+
+        Returns:
+            float32 of the same shape, on the same device.
+        """
+        return self._loaded.normalize(images)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Any]:
+        """Augment, in training only, and normalize; on the batch's device.
+
+        Args:
+            batch: uint8 images (batch, channels, height, width), and their labels or paths.
+            dataloader_idx: Given by Lightning.
+
+        Returns:
+            float32 images of the same shape, and the labels or paths as they were.
+        """
+        images, labels_or_paths = batch
+        if self.augmentation is not None and self.trainer is not None and self.trainer.training:
+            images = self.augmentation(images)
+        return self.normalize(images), labels_or_paths
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """This rank's shares of the training batches, in an order of their own each epoch."""
+        dataset, (world_size, rank) = self.train_dataset, self._ranks()
+        start, self._start_batch = self._start_batch, 0
+        sampler: EpochBatchSampler
+        if self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0:
+            sampler = OrderedBatchSampler(len(dataset), self.batch_size, num_replicas=world_size, rank=rank)
+        else:
+            sampler = EpochBatchSampler(
+                len(dataset),
+                self.batch_size,
+                seed=self.seed,
+                num_replicas=world_size,
+                rank=rank,
+                start_batch=start,
+            )
+        return _loader(dataset, sampler)
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """This rank's shares of the validation batches, in order."""
+        return self._eval_loader(self.validation_dataset)
+
+    def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """This rank's shares of the test batches, in order."""
+        return self._eval_loader(self.test_dataset)
+
+    def predict_dataloader(self) -> DataLoader[tuple[Tensor, str]]:
+        """Batches of uint8 images from ``predict_files``, each with the list of their paths.
+
+        A file that cannot be used is left out with a warning.
+
+        Raises:
+            ValueError: If ``predict_files`` is None.
+            ImageFileError: If none of the files can be used.
+        """
+        if self.predict_files is None:
+            raise ValueError(
+                "predict_files=None names nothing to predict; give a folder or a list of image files."
+            )
+        images, paths, errors = ImageFiles(self.predict_files, self.image_size, self.in_channels).load()
+        if not paths:
+            raise ImageFileError(f"None of the {len(errors)} files can be used: {errors[0][1]}")
+        for _, message in errors:
+            warnings.warn(message, stacklevel=2)
+        files = StackDataset(images, paths)  # type: ignore[arg-type]  # it stacks any two that can be indexed
+        return DataLoader(files, batch_size=self.eval_batch_size)
+
+    def _eval_loader(self, dataset: ImageTensors) -> DataLoader[tuple[Tensor, Tensor]]:
+        world_size, rank = self._ranks()
+        # The size of an evaluation batch changes no result, so unlike the training batch it may be rounded.
+        batch_size = -(-self.eval_batch_size // world_size) * world_size
+        return _loader(
+            dataset, OrderedBatchSampler(len(dataset), batch_size, num_replicas=world_size, rank=rank)
+        )
+
+    def _ranks(self) -> tuple[int, int]:
+        """Number of processes and which of them this is."""
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches of the epoch have been trained on, so that a run resumes in the middle of one."""
+        if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return {}
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return {"start_batch": done if done < self.trainer.num_training_batches else 0}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on behind the batches trained on. Lightning calls this for testing, too, where it has no use."""
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._start_batch = state_dict["start_batch"]
+
+
+def _loader(dataset: ImageTensors, sampler: EpochBatchSampler) -> DataLoader[tuple[Tensor, Tensor]]:
+    # batch_size=None: the sampler's items are whole batches already, and there is nothing left to collate.
+    # No workers: to hand a batch from process to process takes longer than to gather it.
+    return DataLoader(dataset, sampler=sampler, batch_size=None, collate_fn=_as_is)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch

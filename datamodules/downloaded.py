@@ -1,0 +1,98 @@
+"""Data sets of a few public files: fetched once, verified, then parsed by torchvision."""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+from primenet_lightning.datamodules.base import Arrays, ImageDataModule
+
+
+class DownloadedDataModule(ImageDataModule):
+    """A data set whose files are downloaded in ``prepare_data`` and nowhere else.
+
+    A subclass says which files there are (`files`), how to fetch them (`fetch`) and how to parse them
+    (`parse`). A file that is there is never downloaded again, nor overwritten. The arguments are those of
+    `ImageDataModule`; ``root``, ``download`` and ``verify`` matter here.
+    """
+
+    @abstractmethod
+    def files(self) -> Mapping[Path, str | None]:
+        """The files of the data set, each with the md5 that the official one has (None: not known)."""
+
+    @abstractmethod
+    def fetch(self) -> None:
+        """Download the files into ``root``."""
+
+    @abstractmethod
+    def parse(self) -> Arrays:
+        """Read the files, which are there and as they should be."""
+
+    def prepare_data(self) -> None:
+        """Download what is missing, on one process, if ``download`` allows it.
+
+        Raises:
+            RuntimeError: If the download fails.
+        """
+        if not self.download or all(path.is_file() for path in self.files()):
+            return
+        try:
+            self.fetch()
+        except (OSError, RuntimeError) as error:
+            raise RuntimeError(
+                f"{self.name} could not be downloaded into root={str(self.root)!r} ({error}); "
+                "put its files there by hand, or point root or PRIMENET_DATA at a folder that has them."
+            ) from error
+
+    def load_arrays(self) -> Arrays:
+        """Check that the files are there and undamaged, then parse them.
+
+        Raises:
+            FileNotFoundError: If a file is missing.
+            RuntimeError: If a file is damaged.
+        """
+        check_files(self.name, self.root, self.files(), verify=self.verify)
+        try:
+            return self.parse()
+        except Exception as error:  # idx, pickle and MATLAB readers raise whatever damaged bytes make of them
+            raise RuntimeError(
+                f"{self.name} under root={str(self.root)!r} cannot be parsed ({type(error).__name__}: "
+                f"{error}); delete {', '.join(path.name for path in self.files())} there and run again with "
+                "download=True."
+            ) from error
+
+
+def check_files(name: str, root: Path, files: Mapping[Path, str | None], *, verify: bool) -> None:
+    """Check that files are there and, if asked, that they are the official ones.
+
+    Args:
+        name: The data set.
+        root: The folder that the user gave.
+        files: Each file with its official md5; None if not known.
+        verify: Compare the md5.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        RuntimeError: If ``verify`` and a file's content is not the official one.
+    """
+    for path, md5 in files.items():
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{name} is not complete under root={str(root)!r}: {path} is missing; let the trainer or "
+                "prepare_data() fetch it with download=True, or point root or PRIMENET_DATA at a folder "
+                "that has it."
+            )
+        if verify and md5 is not None and file_md5(path) != md5:
+            raise RuntimeError(
+                f"{name} is damaged under root={str(root)!r}: {path} does not have the official md5 {md5}; "
+                "delete it and run again with download=True, or read it as it is with verify=False."
+            )
+
+
+def file_md5(path: Path) -> str:
+    """The md5 of a file's content, in hexadecimal."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

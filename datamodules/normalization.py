@@ -1,0 +1,80 @@
+"""From uint8 pixels to the network's float32 input, a batch at a time on the batch's device."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Normalize:
+    """Computes ``(pixel / 255 - mean) / std`` per channel, as torchvision's ToTensor and Normalize do.
+
+    Args:
+        mean: Mean per channel, with pixels measured from 0 to 1.
+        std: Standard deviation per channel, with pixels measured from 0 to 1.
+
+    Example:
+        >>> normalize = Normalize(mean=(0.5,), std=(0.5,))
+        >>> normalize(torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2))
+        tensor([[[[-1.,  1.]]]])
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Normalize a batch.
+
+        Args:
+            images: Pixels from 0 to 255, uint8 (batch, channels, height, width); left as they are.
+
+        Returns:
+            A new tensor, float32, of the same shape on the same device.
+        """
+        pixels = images.to(torch.float32, copy=True)
+        if len(set(self.mean)) == len(set(self.std)) == 1:
+            # A number needs no broadcasting, and no copy to the device.
+            return pixels.sub_(255 * self.mean[0]).mul_(1 / (255 * self.std[0]))
+        offset, scale = self._on(images.device)
+        return pixels.sub_(offset).mul_(scale)
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The offset and the scale on ``device``, copied there once, each (1, channels, 1, 1)."""
+        if device not in self._constants:
+            mean = torch.tensor(self.mean, dtype=torch.float64).view(1, -1, 1, 1)
+            std = torch.tensor(self.std, dtype=torch.float64).view(1, -1, 1, 1)
+            self._constants[device] = ((255 * mean).float().to(device), (1 / (255 * std)).float().to(device))
+        return self._constants[device]
+
+
+def channel_statistics(
+    images: Tensor, indices: Tensor, chunk: int = 4096
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the pixels of some images, per channel.
+
+    Counted exactly: a histogram of the 256 values, a few thousand images at a time, so memory stays flat.
+
+    Args:
+        images: uint8 (images, channels, height, width).
+        indices: Which images, int64.
+        chunk: How many images to count at a time.
+
+    Returns:
+        Mean and population standard deviation per channel, with pixels measured from 0 to 1.
+
+    Example:
+        >>> images = torch.tensor([0, 255, 7], dtype=torch.uint8).view(3, 1, 1, 1)
+        >>> channel_statistics(images, torch.tensor([0, 1]))
+        ((0.5,), (0.5,))
+    """
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
+    for part in torch.split(indices, chunk):
+        for channel, pixels in enumerate(images.index_select(0, part).unbind(1)):
+            counts[channel] += torch.bincount(pixels.flatten(), minlength=256)
+    shares = counts / counts.sum(dim=1, keepdim=True)
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = shares @ values
+    variance = (shares * (values - mean[:, None]) ** 2).sum(dim=1)
+    return tuple(mean.tolist()), tuple(variance.sqrt().tolist())

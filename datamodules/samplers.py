@@ -1,0 +1,116 @@
+"""The order of an epoch: which images make which batch, and which rank takes which share."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import SequentialSampler
+from torch.utils.data.distributed import DistributedSampler
+
+
+class EpochBatchSampler(DistributedSampler[Tensor]):
+    """Yields this rank's share of each global batch, as one index tensor a batch.
+
+    The order depends on ``seed`` and ``epoch`` alone, never on the number of ranks: the same images meet in
+    the same step on one device as on eight. Every image is used exactly once an epoch over all ranks. Each
+    batch is cut into ``num_replicas`` consecutive shares.
+
+    The last, partial batch is kept. Where it would leave some rank with fewer than two images, which batch
+    normalization cannot train on, it is joined to the batch before it: the one case in which the number of
+    ranks changes a batch.
+
+    It is a `DistributedSampler` because that is how Lightning recognizes a sampler that already shares out
+    its images: any other it wraps in one of its own on several processes (``use_distributed_sampler=True``,
+    the default), so that each rank would see a share of a share.
+
+    Args:
+        length: How many images there are.
+        batch_size: Images in a batch over all ranks.
+        shuffle: A new order each epoch; otherwise 0, 1, 2, ...
+        seed: Seeds the order together with the epoch.
+        num_replicas: Number of ranks. ``batch_size`` has to be a multiple of it.
+        rank: Which share to yield, from 0 to ``num_replicas - 1``.
+        start_batch: Batches that the first pass skips, to go on in the middle of an epoch. The length is
+            unaffected.
+
+    Raises:
+        ValueError: If an argument is out of range, or ``batch_size`` does not divide by ``num_replicas``.
+
+    Example:
+        >>> list(EpochBatchSampler(5, batch_size=2, shuffle=False))
+        [tensor([0, 1]), tensor([2, 3, 4])]
+        >>> [share.tolist() for share in EpochBatchSampler(8, 4, shuffle=False, num_replicas=2, rank=1)]
+        [[2, 3], [6, 7]]
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        num_replicas: int = 1,
+        rank: int = 0,
+        start_batch: int = 0,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} is too small; give at least 1.")
+        if batch_size % num_replicas:
+            lower = batch_size - batch_size % num_replicas
+            raise ValueError(
+                f"batch_size={batch_size} is the global batch and does not divide by {num_replicas} ranks; "
+                f"give {max(lower, num_replicas)} or {lower + num_replicas}."
+            )
+        if length < num_replicas:
+            raise ValueError(
+                f"{length} images are too few for {num_replicas} ranks, one each; use fewer devices."
+            )
+        # The parent only measures the dataset, and a range has a length.
+        super().__init__(range(length), num_replicas, rank, shuffle, seed)  # type: ignore[arg-type]
+        self.length = length
+        self.batch_size = batch_size
+        self.start_batch = start_batch
+
+    def __len__(self) -> int:
+        whole, tail = divmod(self.length, self.batch_size)
+        joined = whole > 0 and tail < 2 * self.num_replicas
+        return whole if joined else whole + (tail > 0)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        # A generator: nothing runs before the first batch is asked for, and by then Lightning has set the
+        # epoch.
+        start, self.start_batch = self.start_batch, 0
+        order = self.epoch_order()
+        for batch in range(start, len(self)):
+            stop = self.length if batch == len(self) - 1 else (batch + 1) * self.batch_size
+            yield order[batch * self.batch_size : stop].tensor_split(self.num_replicas)[self.rank]
+
+    def epoch_order(self) -> Tensor:
+        """All indices in the order of the current epoch, int64 (length,)."""
+        if not self.shuffle:
+            return torch.arange(self.length)
+        # numpy's legacy generator is frozen: the same seed gives the same order under every version.
+        return torch.from_numpy(np.random.RandomState([self.seed, self.epoch]).permutation(self.length))
+
+
+class OrderedBatchSampler(EpochBatchSampler, SequentialSampler):  # type: ignore[misc]
+    """Batches in the images' own order, for evaluation and for ``Trainer(overfit_batches=...)``.
+
+    Under ``overfit_batches`` Lightning replaces every sampler that is not a `SequentialSampler`, and its own
+    would yield single images here.
+
+    Args:
+        length: How many images there are.
+        batch_size: Images in a batch over all ranks.
+        num_replicas: Number of ranks. ``batch_size`` has to be a multiple of it.
+        rank: Which share to yield, from 0 to ``num_replicas - 1``.
+
+    Example:
+        >>> list(OrderedBatchSampler(5, batch_size=3))
+        [tensor([0, 1, 2]), tensor([3, 4])]
+    """
+
+    def __init__(self, length: int, batch_size: int, *, num_replicas: int = 1, rank: int = 0) -> None:
+        super().__init__(length, batch_size, shuffle=False, num_replicas=num_replicas, rank=rank)

@@ -1,0 +1,45 @@
+"""Stratified splits: every class in proportion, the same split for the same seed."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def stratified_split(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Hold out ``count`` images so that every class keeps its share of them.
+
+    Each class gets its exact quota rounded down; the places left over go to the largest remainders, so a
+    class is never more than one image away from its share.
+
+    Args:
+        labels: Class indices, int64 (images,).
+        count: How many images to hold out, from 0 to the number of images.
+        seed: Which images of a class are held out.
+
+    Returns:
+        The indices that stay and the indices held out, both ascending, int64.
+
+    Raises:
+        ValueError: If there are fewer than ``count`` images.
+
+    Example:
+        >>> labels = torch.tensor([0, 0, 0, 0, 1, 1])
+        >>> rest, held_out = stratified_split(labels, count=3, seed=0)
+        >>> labels[rest].tolist(), labels[held_out].tolist()
+        ([0, 0, 1], [0, 0, 1])
+    """
+    if not 0 <= count <= len(labels):
+        raise ValueError(
+            f"count={count} cannot be held out of {len(labels)} images; give 0 to {len(labels)}."
+        )
+    members_by_class = [(labels == label).nonzero().flatten().numpy() for label in np.unique(labels)]
+    quotas = np.array([len(members) for members in members_by_class]) * count
+    shares, remainders = np.divmod(quotas, len(labels))  # in whole numbers: no rounding decides a tie
+    shares[np.argsort(-remainders, kind="stable")[: count - shares.sum()]] += 1
+
+    # numpy's legacy generator is frozen: the same seed gives the same split under every version.
+    generator = np.random.RandomState(seed)
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    for members, share in zip(members_by_class, shares, strict=True):
+        held_out[generator.permutation(members)[:share]] = True
+    return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()

@@ -1,0 +1,42 @@
+"""Image networks trained without end-to-end backpropagation, as PyTorch Lightning modules."""
+
+from primenet_lightning.blocks import (
+    BlockOutput,
+    PrimeBlock,
+    Projection,
+    collect_local_losses,
+    conv_capsules,
+    local_targets,
+)
+from primenet_lightning.capsules import Capsule, ConvCapsule
+from primenet_lightning.cost import Cost, count_cost
+from primenet_lightning.heads import ClassifierHead, FlattenClassifier, PooledClassifier
+from primenet_lightning.module import PrimeNet
+from primenet_lightning.network import PrimeNetwork
+from primenet_lightning.optimizers import CompositeOptimizer
+from primenet_lightning.presets import Architecture, architecture
+from primenet_lightning.routing import NaNLossError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Architecture",
+    "BlockOutput",
+    "Capsule",
+    "ClassifierHead",
+    "CompositeOptimizer",
+    "ConvCapsule",
+    "Cost",
+    "FlattenClassifier",
+    "NaNLossError",
+    "PooledClassifier",
+    "PrimeBlock",
+    "PrimeNet",
+    "PrimeNetwork",
+    "Projection",
+    "architecture",
+    "collect_local_losses",
+    "conv_capsules",
+    "count_cost",
+    "local_targets",
+]

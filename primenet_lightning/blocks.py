@@ -1,0 +1,443 @@
+"""PrimeBlock: parallel capsules, a projection, and the routing between them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal, NamedTuple, overload
+
+import torch
+from torch import Tensor, nn
+
+from primenet_lightning.capsules import Capsule, ConvCapsule
+from primenet_lightning.heads import LocalClassifier, glorot_, local_classifier
+from primenet_lightning.losses import LocalLoss, cross_entropy
+from primenet_lightning.routing import RouteHistory, least_entropy, least_loss, majority_route, refuse_nan
+
+PROJECTION = "projection"
+"""Name of the projection's own loss, where it has one."""
+
+_TARGET: ContextVar[Tensor | None] = ContextVar("primenet_local_target", default=None)
+
+
+class Projection(nn.Sequential):
+    """S(x) of equation 5: 3x3 max pool, 1x1 convolution, ReLU, on the same input as the capsules.
+
+    Args:
+        in_channels: Channels of the input.
+        channels: Channels of the projection.
+        stride: Stride of the pooling, that of the capsules' convolutions: the spatial size must be theirs.
+
+    Example:
+        >>> Projection(3, 16)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 16, 32, 32])
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+        super().__init__(
+            nn.MaxPool2d(3, stride=stride, padding=1), nn.Conv2d(in_channels, channels, 1), nn.ReLU()
+        )
+        glorot_(self)
+
+
+class BlockOutput(NamedTuple):
+    """What a block gives when it is given targets.
+
+    Attributes:
+        features: Routed map and projection, concatenated, ``(batch, channels, height, width)``, equation 5. No
+            gradient flows into the map; into the projection only where it has no classifier of its own.
+        losses: Local losses, scalars, by capsule name; also ``"projection"`` where that has its own classifier.
+        logits: Local logits, ``(batch, classes)``, by the same names.
+        values: The losses as numbers on the host, by the same names.
+        route: Index of the capsule whose map was routed.
+    """
+
+    features: Tensor
+    losses: dict[str, Tensor]
+    logits: dict[str, Tensor]
+    values: dict[str, float]
+    route: int
+
+
+class PrimeBlock(nn.Module):
+    r"""Parallel capsules, of which one is routed, beside a projection of the input (section 3.3).
+
+    .. math:: f_{next}(x) = [f_{\min}(x) \frown S(x)] \qquad \text{(equation 5)}
+
+    The block detaches its input, and its capsules' maps before they leave: no gradient crosses it. In training with
+    targets the capsule with the least mean loss of the batch is routed (equation 4); without targets, and in
+    evaluation, the one that training lately routed most often.
+
+    It is also a layer for any torch model: ``block(x)`` is a tensor. Inside ``with local_targets(y):`` every block of
+    the model learns which labels the batch has, and `collect_local_losses` hands out the losses to be trained.
+
+    Args:
+        in_shape: Channels, height and width of the input.
+        capsules: Capsules by name; all maps must have one shape.
+        projection: From the input to a map of the capsules' spatial size; None leaves it out.
+        projection_classifier: The projection's own classifier. With one, the projection learns locally, a fourth
+            classifier beside three scales as in equation 2, and is detached too. None leaves its training to the
+            loss that follows, as under the head.
+        routing_window: Over how many of the latest batches the routing of training is remembered.
+        loss: The local loss.
+
+    Attributes:
+        out_shape: Channels, height and width of the output.
+
+    Raises:
+        ValueError: If the maps, or a map and the projection, disagree in shape, if a capsule cannot take the input,
+            or if there is no capsule.
+
+    Example:
+        >>> block = PrimeBlock.multiscale(3, (32, 32), num_classes=10, channels=16, projection_channels=8)
+        >>> block(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 24, 32, 32])
+        >>> out = block(torch.randn(2, 3, 32, 32), torch.tensor([1, 2]))
+        >>> sorted(out.losses)
+        ['k3', 'k5', 'k7', 'projection']
+    """
+
+    capsules: nn.ModuleDict
+
+    def __init__(
+        self,
+        in_shape: tuple[int, int, int],
+        capsules: Mapping[str, Capsule],
+        projection: nn.Module | None,
+        projection_classifier: nn.Module | None = None,
+        routing_window: int = 256,
+        loss: LocalLoss = cross_entropy,
+    ) -> None:
+        super().__init__()
+        if not capsules:
+            raise ValueError("capsules={} is empty; a block needs at least one capsule")
+        if projection is None and projection_classifier is not None:
+            raise ValueError("projection_classifier is given but projection is None; give both or neither")
+        self.in_shape = in_shape
+        self.capsules = nn.ModuleDict(capsules)
+        self.projection = projection
+        self.projection_classifier = projection_classifier
+        self.history = RouteHistory(routing_window)
+        self.loss = loss
+        self.out_shape = self._check_shapes()
+        self._local_losses: dict[str, Tensor] | None = None
+
+    @classmethod
+    def multiscale(
+        cls,
+        in_channels: int,
+        image_size: tuple[int, int],
+        num_classes: int,
+        kernel_sizes: Sequence[int] = (3, 5, 7),
+        reduce_channels: int = 32,
+        channels: int = 64,
+        projection_channels: int = 64,
+        stride: int = 1,
+        classifier: LocalClassifier = "pooled",
+        **kwargs: Any,
+    ) -> "PrimeBlock":
+        """Build the paper's block, its projection with a classifier of its own: a layer for any network.
+
+        Args:
+            in_channels: Channels of the input.
+            image_size: Height and width of the input, in pixels.
+            num_classes: Number of classes.
+            kernel_sizes: One capsule a scale, odd.
+            reduce_channels: Channels after each capsule's 1x1 convolution.
+            channels: Channels of each capsule's map.
+            projection_channels: Channels of the projection; 0 leaves it out.
+            stride: Stride of capsules and projection.
+            classifier: The local classifiers: ``"pooled"`` or ``"flatten"``.
+            **kwargs: ``routing_window`` and ``loss`` of the block.
+
+        Returns:
+            A block whose output has ``channels + projection_channels`` channels.
+        """
+        capsules = conv_capsules(
+            in_channels, image_size, num_classes, kernel_sizes, reduce_channels, channels, stride, classifier
+        )
+        projection = projection_classifier = None
+        if projection_channels:
+            map_size = (-(-image_size[0] // stride), -(-image_size[1] // stride))
+            projection = Projection(in_channels, projection_channels, stride)
+            projection_classifier = local_classifier(classifier, projection_channels, map_size, num_classes)
+        return cls((in_channels, *image_size), capsules, projection, projection_classifier, **kwargs)
+
+    @property
+    def capsule_names(self) -> list[str]:
+        """Names of the capsules, in routing order."""
+        return list(self.capsules)
+
+    @property
+    def loss_names(self) -> list[str]:
+        """Names of the local losses: the capsules', then the projection's own if it has one."""
+        return self.capsule_names + ([PROJECTION] if self.projection_classifier is not None else [])
+
+    def _capsule(self, index: int) -> Capsule:
+        capsule = self.capsules[self.capsule_names[index]]
+        assert isinstance(capsule, Capsule)
+        return capsule
+
+    @torch.no_grad()
+    def _check_shapes(self) -> tuple[int, int, int]:
+        """Run two blank images through every part; return the output's shape or say what does not fit."""
+        training = self.training
+        self.eval()
+        like = next(self.parameters(), torch.empty(0))
+        x = torch.zeros(2, *self.in_shape, device=like.device, dtype=like.dtype)
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name in self.capsule_names:
+            try:
+                feature_map, _ = self.capsules[name](x)
+            except RuntimeError as error:
+                raise ValueError(f"capsule {name} cannot take an input of shape {self.in_shape}: {error}") from error
+            shapes[name] = tuple(feature_map.shape[1:])
+        first, *others = shapes
+        for name in others:
+            if shapes[name] != shapes[first]:
+                raise ValueError(
+                    f"the maps of a block's capsules must agree in shape, but {first} gives {shapes[first]} and "
+                    f"{name} gives {shapes[name]} from an input of {self.in_shape}"
+                )
+        if len(shapes[first]) != 3:
+            raise ValueError(f"a feature map must be (batch, channels, height, width), but {first} gives {shapes[first]}")
+        channels, height, width = shapes[first]
+        if self.projection is not None:
+            projected = tuple(self.projection(x).shape[1:])
+            if projected[1:] != (height, width):
+                raise ValueError(
+                    f"the projection gives {projected} but the capsules {shapes[first]}; their heights and widths "
+                    "must agree (has the projection the capsules' stride?)"
+                )
+            channels += projected[0]
+        self.train(training)
+        return channels, height, width
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.dim() != 4 or tuple(x.shape[1:]) != self.in_shape:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}, but this block was built for (batch, {', '.join(map(str, self.in_shape))})"
+            )
+        if not x.is_floating_point():
+            raise ValueError(f"x has dtype {x.dtype}; normalise images to floating point first")
+
+    @overload
+    def forward(self, x: Tensor, target: None = None) -> Tensor: ...
+
+    @overload
+    def forward(self, x: Tensor, target: Tensor) -> BlockOutput: ...
+
+    def forward(self, x: Tensor, target: Tensor | None = None) -> Tensor | BlockOutput:
+        """Route a batch; with targets, also give the local losses.
+
+        Args:
+            x: ``(batch, channels, height, width)``, of the shape the block was built for.
+            target: Class indices, ``(batch,)``.
+
+        Returns:
+            The concatenation of equation 5; with ``target``, a `BlockOutput`. In evaluation mode the targets serve
+            the losses only: routing does not see them.
+
+        Raises:
+            ValueError: If the shape of ``x`` is another one, or if it is not floating point.
+            NaNLossError: If a local loss is NaN, in training.
+        """
+        if target is not None:
+            return self.learn(x, target) if self.training else self.evaluate(x, target, self.majority)
+        target = _TARGET.get()
+        if target is None or not self.training:
+            return self.infer(x, self.majority)
+        output = self.learn(x, target)
+        self._local_losses = output.losses
+        return output.features
+
+    @property
+    def majority(self) -> int:
+        """The capsule that training lately routed most often; the first before any training."""
+        return majority_route([self.history])[0]
+
+    def learn(self, x: Tensor, target: Tensor) -> BlockOutput:
+        """Compute every local loss and route by the least, equation 4; the choice is remembered.
+
+        Args:
+            x: ``(batch, channels, height, width)``.
+            target: Class indices, ``(batch,)``.
+
+        Returns:
+            Losses whose graphs are disjoint, and what goes on.
+
+        Raises:
+            NaNLossError: If a local loss is NaN.
+        """
+        maps, projected, losses, logits = self._local(x, target)
+        values = self._on_host(losses)
+        refuse_nan(values)
+        index = least_loss(list(values.values())[: len(maps)])
+        self.history.append(index)
+        return BlockOutput(_join(maps[index].detach(), projected), losses, logits, values, index)
+
+    @torch.no_grad()
+    def evaluate(self, x: Tensor, target: Tensor, routing: int | Literal["min_entropy", "oracle"]) -> BlockOutput:
+        """Compute every capsule, as monitoring wants it, and route as inference does. Remembers nothing.
+
+        Args:
+            x: ``(batch, channels, height, width)``.
+            target: Class indices, ``(batch,)``; seen by the losses, and by routing only if it is ``"oracle"``.
+            routing: A capsule's index, ``"min_entropy"`` or ``"oracle"``.
+
+        Returns:
+            Losses, logits and what goes on. The route under ``"min_entropy"`` is -1: each sample has its own.
+        """
+        maps, projected, losses, logits = self._local(x, target)
+        values = self._on_host(losses)
+        if routing == "min_entropy":
+            index, chosen = -1, _surest(maps, [logits[name] for name in self.capsule_names])
+        else:
+            index = least_loss(list(values.values())[: len(maps)]) if routing == "oracle" else routing
+            chosen = maps[index]
+        return BlockOutput(_join(chosen, projected), losses, logits, values, index)
+
+    def infer(self, x: Tensor, routing: int | Literal["min_entropy"]) -> Tensor:
+        """Route without labels. With an index, only that capsule is computed, and not its local classifier.
+
+        Args:
+            x: ``(batch, channels, height, width)``.
+            routing: A capsule's index, or ``"min_entropy"``: each sample takes its surest capsule.
+
+        Returns:
+            The concatenation of equation 5.
+        """
+        self._check_input(x)
+        x = x.detach()
+        if routing == "min_entropy":
+            outputs = [self._capsule(index)(x) for index in range(len(self.capsules))]
+            chosen = _surest([feature_map for feature_map, _ in outputs], [logits for _, logits in outputs])
+        else:
+            chosen = self._capsule(routing).features(x)
+        projected = None if self.projection is None else self.projection(x)
+        if projected is not None and self.projection_classifier is not None:
+            projected = projected.detach()
+        return _join(chosen.detach(), projected)
+
+    def _local(
+        self, x: Tensor, target: Tensor
+    ) -> tuple[list[Tensor], Tensor | None, dict[str, Tensor], dict[str, Tensor]]:
+        """Run everything on the detached input: maps in routing order, the projection, losses and logits by name."""
+        self._check_input(x)
+        x = x.detach()
+        maps, losses, logits = [], {}, {}
+        for name, capsule in self.capsules.items():
+            feature_map, logits[name] = capsule(x)
+            losses[name] = self.loss(logits[name], target)
+            maps.append(feature_map)
+        projected = None if self.projection is None else self.projection(x)
+        if self.projection_classifier is not None:
+            logits[PROJECTION] = self.projection_classifier(projected)
+            losses[PROJECTION] = self.loss(logits[PROJECTION], target)
+            assert projected is not None
+            projected = projected.detach()
+        return maps, projected, losses, logits
+
+    @staticmethod
+    def _on_host(losses: Mapping[str, Tensor]) -> dict[str, float]:
+        """All losses in one transfer."""
+        values = torch.stack([loss.detach() for loss in losses.values()]).tolist()
+        return dict(zip(losses, values, strict=True))
+
+
+def _join(chosen: Tensor, projected: Tensor | None) -> Tensor:
+    """Equation 5: the chosen map and the projection."""
+    return chosen if projected is None else torch.cat([chosen, projected], dim=1)
+
+
+def _surest(maps: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
+    """Take each sample's map from the capsule whose verdict on it has the least entropy."""
+    choice = least_entropy(torch.stack(list(logits)))
+    return torch.stack(list(maps))[choice, torch.arange(len(choice), device=choice.device)]
+
+
+def conv_capsules(
+    in_channels: int,
+    image_size: tuple[int, int],
+    num_classes: int,
+    kernel_sizes: Sequence[int] = (3, 5, 7),
+    reduce_channels: int = 32,
+    channels: int = 64,
+    stride: int = 1,
+    classifier: LocalClassifier = "flatten",
+) -> dict[str, Capsule]:
+    """Build the paper's capsules, one a scale, named ``k3``, ``k5``, ....
+
+    Args:
+        in_channels: Channels of the input.
+        image_size: Height and width of the input, in pixels.
+        num_classes: Number of classes.
+        kernel_sizes: Odd scales, each once.
+        reduce_channels: Channels after each 1x1 convolution.
+        channels: Channels of each map.
+        stride: Stride of the k x k convolutions.
+        classifier: ``"flatten"`` or ``"pooled"``.
+
+    Returns:
+        Capsules by name.
+
+    Raises:
+        ValueError: If a scale is named twice or is even.
+    """
+    if len(set(kernel_sizes)) != len(kernel_sizes):
+        raise ValueError(f"kernel_sizes={tuple(kernel_sizes)} names a scale twice; give each once")
+    return {
+        f"k{size}": ConvCapsule(
+            in_channels, image_size, num_classes, size, reduce_channels, channels, stride, classifier
+        )
+        for size in kernel_sizes
+    }
+
+
+@contextmanager
+def local_targets(target: Tensor) -> Iterator[None]:
+    """Hand the batch's labels to every `PrimeBlock` that runs inside.
+
+    Args:
+        target: Class indices, ``(batch,)``.
+
+    Yields:
+        Nothing; afterwards `collect_local_losses` has the losses.
+
+    Example:
+        >>> model = torch.nn.Sequential(
+        ...     PrimeBlock.multiscale(1, (8, 8), num_classes=3, channels=4, projection_channels=4),
+        ...     torch.nn.Flatten(),
+        ...     torch.nn.Linear(8 * 8 * 8, 3),
+        ... )
+        >>> images, labels = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
+        >>> with local_targets(labels):
+        ...     logits = model(images)
+        >>> local = collect_local_losses(model)
+        >>> list(local)
+        ['0.k3', '0.k5', '0.k7', '0.projection']
+        >>> (torch.nn.functional.cross_entropy(logits, labels) + sum(local.values())).backward()
+    """
+    token = _TARGET.set(target)
+    try:
+        yield
+    finally:
+        _TARGET.reset(token)
+
+
+def collect_local_losses(model: nn.Module) -> dict[str, Tensor]:
+    """Take the local losses that the blocks of a model left in their last forward pass under `local_targets`.
+
+    They are handed out once: a second call without another forward pass finds none.
+
+    Args:
+        model: Any module with `PrimeBlock` layers inside.
+
+    Returns:
+        Scalars by name, the block's path in the model and the capsule's name joined by a dot.
+    """
+    collected = {}
+    for path, module in model.named_modules():
+        if isinstance(module, PrimeBlock) and module._local_losses is not None:
+            collected.update({f"{path}.{name}".lstrip("."): loss for name, loss in module._local_losses.items()})
+            module._local_losses = None
+    return collected

@@ -1,0 +1,97 @@
+"""Capsules: a feature extractor with a local classifier that teaches it."""
+
+from torch import Tensor, nn
+
+from primenet_lightning.heads import LocalClassifier, glorot_, local_classifier
+
+
+class Capsule(nn.Module):
+    r"""A unit that learns from its own loss (section 3.2, figure 1, equation 2).
+
+    Any two modules will do: ``features`` turns the block's input into a feature map, ``classifier`` turns that map
+    into logits. Only the map leaves the capsule; the logits serve the capsule's own cross-entropy.
+
+    Args:
+        features: Maps ``(batch, channels, height, width)`` to a feature map of four dimensions.
+        classifier: Maps the feature map to logits ``(batch, classes)``.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> backbone = nn.Conv2d(1, 4, kernel_size=3, padding=1)
+        >>> capsule = Capsule(backbone, nn.Sequential(nn.Flatten(), nn.Linear(4 * 8 * 8, 10)))
+        >>> feature_map, logits = capsule(torch.zeros(2, 1, 8, 8))
+        >>> feature_map.shape, logits.shape
+        (torch.Size([2, 4, 8, 8]), torch.Size([2, 10]))
+    """
+
+    def __init__(self, features: nn.Module, classifier: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+        self.classifier = classifier
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the feature map and the local classifier's verdict on it.
+
+        Args:
+            x: The block's input, ``(batch, channels, height, width)``.
+
+        Returns:
+            The feature map, ``(batch, channels', height', width')``, and the logits, ``(batch, classes)``.
+        """
+        feature_map = self.features(x)
+        return feature_map, self.classifier(feature_map)
+
+
+class ConvCapsule(Capsule):
+    """The paper's capsule: 1x1 convolution, k x k convolution, batch norm, LeakyReLU; then a local classifier.
+
+    The 1x1 convolution reduces the channels before the expensive k x k one (section 3.3). Neither has a bias: batch
+    norm follows and takes any constant away.
+
+    Args:
+        in_channels: Channels of the input.
+        image_size: Height and width of the input, in pixels.
+        num_classes: Number of classes.
+        kernel_size: The capsule's scale; odd, so that all scales give maps of the same size.
+        reduce_channels: Channels after the 1x1 convolution.
+        channels: Channels of the feature map.
+        stride: Stride of the k x k convolution; 2 gives maps at half resolution, a quarter of the cost.
+        classifier: ``"flatten"`` (flatten, dense: the paper's) or ``"pooled"`` (pool, dense: the small one).
+
+    Raises:
+        ValueError: If ``kernel_size`` is even.
+
+    Example:
+        >>> import torch
+        >>> capsule = ConvCapsule(1, (28, 28), 10, kernel_size=7, reduce_channels=4, channels=8, stride=2)
+        >>> capsule(torch.zeros(2, 1, 28, 28))[0].shape
+        torch.Size([2, 8, 14, 14])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: tuple[int, int],
+        num_classes: int,
+        kernel_size: int,
+        reduce_channels: int = 32,
+        channels: int = 64,
+        stride: int = 1,
+        classifier: LocalClassifier = "flatten",
+    ) -> None:
+        if kernel_size % 2 == 0 or kernel_size < 1:
+            raise ValueError(
+                f"kernel_size={kernel_size} must be odd and positive: maps of even kernels differ in size by a "
+                "pixel and cannot replace each other"
+            )
+        features = nn.Sequential(
+            nn.Conv2d(in_channels, reduce_channels, kernel_size=1, bias=False),
+            nn.Conv2d(
+                reduce_channels, channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False
+            ),
+            nn.BatchNorm2d(channels),
+            nn.LeakyReLU(),
+        )
+        map_size = (-(-image_size[0] // stride), -(-image_size[1] // stride))
+        super().__init__(glorot_(features), local_classifier(classifier, channels, map_size, num_classes))

@@ -1,0 +1,65 @@
+"""What a network costs: parameters and multiply-adds, counted on real passes."""
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from primenet_lightning.network import PrimeNetwork
+from primenet_lightning.routing import Route
+
+
+class Cost(NamedTuple):
+    """The cost of a network, for one image.
+
+    Attributes:
+        parameters: Of everything: all capsules, their classifiers, projections and head.
+        multiply_adds_inference: Of a label-free forward; a multiplication and its addition count as one.
+        multiply_adds_training: Of a training step without the optimizer: forward and backward of all capsules,
+            projections and head.
+    """
+
+    parameters: int
+    multiply_adds_inference: int
+    multiply_adds_training: int
+
+
+def count_cost(network: PrimeNetwork, route: Route | None = None) -> Cost:
+    """Count with torch's own FLOP counter on a copy of the network, which is left as it was.
+
+    The counter sees convolutions and matrix products; norms, activations and poolings are outside it, as in the
+    papers' tables.
+
+    Args:
+        network: The network; its input shape is known to it.
+        route: The route at inference; None takes the network's own.
+
+    Returns:
+        The cost.
+
+    Example:
+        >>> from primenet_lightning.presets import architecture
+        >>> compact = PrimeNetwork.build(1, (28, 28), 10, architecture("compact", (28, 28)))
+        >>> count_cost(compact, route=(2,))  # the 7x7 capsule
+        Cost(parameters=126184, multiply_adds_inference=2034032, multiply_adds_training=8958992)
+    """
+    copied = copy.deepcopy(network).cpu().float()
+    images = torch.zeros(2, *network.in_shape)  # two, since batch norm in training needs more than one value
+    target = torch.zeros(2, dtype=torch.int64)
+
+    with torch.no_grad(), FlopCounterMode(display=False) as inference:
+        if route is None and network.inference_routing == "oracle":  # an oracle must see every capsule's loss
+            copied.eval().evaluate(images, target)
+        else:
+            copied.eval()(images, route)
+    with FlopCounterMode(display=False) as training:
+        for stage in copied.train().stages(images, target):
+            torch.stack(list(stage.losses.values())).sum().backward()
+    per_image = 2 * len(images)  # the counter counts a multiply-add as two operations
+    return Cost(
+        sum(p.numel() for p in network.parameters()),
+        inference.get_total_flops() // per_image,
+        training.get_total_flops() // per_image,
+    )
+

@@ -1,0 +1,577 @@
+"""PrimeNet: the LightningModule. Nothing but training logic."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from primenet_lightning.blocks import PrimeBlock, Projection, conv_capsules
+from primenet_lightning.capsules import Capsule
+from primenet_lightning.heads import ClassifierHead, LocalClassifier
+from primenet_lightning.losses import cross_entropy
+from primenet_lightning.network import HEAD, PrimeNetwork, Stage, stack_blocks
+from primenet_lightning.optimizers import CompositeOptimizer, CompositeScheduler
+from primenet_lightning.presets import Architecture, Size, architecture
+from primenet_lightning.routing import InferenceRouting, NaNLossError
+
+Shape = tuple[int, int, int]
+
+
+class StepOutput(TypedDict):
+    """What a training step tells the callbacks; host numbers, so that nobody has to wait for the device again.
+
+    Attributes:
+        losses: Losses by name, and under ``"total"`` the routed capsules' plus the head's (section 5.1).
+        route: The routed capsule's index in each block.
+    """
+
+    losses: dict[str, float]
+    route: list[int]
+
+
+class PrimeNet(LightningModule):
+    """PrimeNet, trained locally: each capsule by its own optimizer from its own cross-entropy (section 3.5).
+
+    Optimization is manual: every block runs, its capsules' losses go backward, its activations are freed, the map of
+    the capsule with the least loss goes on detached, and at the end of the batch all optimizers step. Extension is by
+    subclass: override one of ``configure_capsules``, ``configure_projection``, ``configure_head``,
+    ``configure_blocks``, ``configure_network``, ``configure_metrics``.
+
+    Logged by `CapsuleLossCurves`, attached by itself: ``train/loss/<name>`` by step. Logged here by epoch, for train,
+    val and test: ``accuracy`` and ``error`` (%) of the head, ``accuracy/<name>`` of each capsule, and for val and test
+    ``loss/<name>``; names are ``block0.k3``, ..., ``head``. Under the ``"oracle"`` route they begin with
+    ``val/oracle/`` and ``test/oracle/``.
+
+    Args:
+        in_channels: Channels of the images.
+        image_size: Height and width of the images, in pixels.
+        num_classes: Number of classes.
+        size: ``"compact"`` (the paper's claimed cost) or ``"paper"`` (the authors' widths); the six arguments from
+            ``reduce_channels`` to ``stride`` replace single fields of it.
+        depth: Number of blocks.
+        kernel_sizes: One capsule a scale, odd, the same in every block.
+        reduce_channels: Channels after each capsule's 1x1 convolution.
+        channels: Channels of each capsule's feature map.
+        projection_channels: Channels of the projection; 0 leaves it out.
+        head_channels: Filters of the head's 3x3 convolution.
+        local_classifier: ``"flatten"`` or ``"pooled"``.
+        stride: Stride of the first block's capsules and projection.
+        capsule_optimizer: Makes the optimizer of one capsule from its parameters (and that of a projection that
+            learns locally). The default is the paper's: Adam, learning rate 2e-4, betas (0.99, 0.999).
+        head_optimizer: Makes the head's.
+        capsule_scheduler: Makes the learning rate schedule of one capsule's optimizer.
+        head_scheduler: Makes the head's.
+        scheduler_interval: Schedules count ``"epoch"`` or ``"step"`` (optimizer steps).
+        update: ``"end_of_batch"``, or ``"immediate"``: as in the paper, each optimizer steps, and its gradients are
+            freed, right after its own backward. Both give the same numbers.
+        backward: ``"block"``: one backward a block, whose activations then are freed. ``"fused"``: one backward for
+            all, at the memory of the whole network. Both give the same numbers.
+        accumulate_grad_batches: Batches an optimizer step; their gradients are averaged, also in the epoch's last,
+            shorter window.
+        gradient_clip_val: Largest norm of the gradient of one capsule, or of the head; None does not clip.
+        routing_window: Over how many of the latest batches the majority route is taken.
+        inference_routing: Route without labels, see `PrimeNetwork`.
+        evaluate_capsules: Whether validation and test run every capsule to log its loss and accuracy; otherwise only
+            what is routed runs, as in prediction.
+
+    Raises:
+        ValueError: For options that are impossible, alone or together.
+
+    Example:
+        >>> model = PrimeNet(in_channels=1, image_size=(28, 28), num_classes=10)
+        >>> model.network.loss_names
+        ['block0.k3', 'block0.k5', 'block0.k7', 'head']
+        >>> model.eval()(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        image_size: tuple[int, int] = (8, 8),
+        num_classes: int = 10,
+        size: Size = "compact",
+        depth: int = 1,
+        kernel_sizes: tuple[int, ...] = (3, 5, 7),
+        reduce_channels: int | None = None,
+        channels: int | None = None,
+        projection_channels: int | None = None,
+        head_channels: int | None = None,
+        local_classifier: LocalClassifier | None = None,
+        stride: int | None = None,
+        capsule_optimizer: OptimizerCallable = lambda p: Adam(p, lr=2e-4, betas=(0.99, 0.999)),
+        head_optimizer: OptimizerCallable = lambda p: Adam(p, lr=2e-4, betas=(0.99, 0.999)),
+        capsule_scheduler: LRSchedulerCallable | None = None,
+        head_scheduler: LRSchedulerCallable | None = None,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+        update: Literal["end_of_batch", "immediate"] = "end_of_batch",
+        backward: Literal["block", "fused"] = "block",
+        accumulate_grad_batches: int = 1,
+        gradient_clip_val: float | None = None,
+        routing_window: int = 256,
+        inference_routing: InferenceRouting = "majority",
+        evaluate_capsules: bool = True,
+    ) -> None:
+        super().__init__()
+        # functions cannot be loaded with weights_only=True; a checkpoint needs none of these to predict
+        self.save_hyperparameters(
+            ignore=["capsule_optimizer", "head_optimizer", "capsule_scheduler", "head_scheduler"]
+        )
+        self.automatic_optimization = False
+        self.in_shape: Shape = (in_channels, image_size[0], image_size[1])
+        self.num_classes = num_classes
+        self.depth = depth
+        self.kernel_sizes = tuple(kernel_sizes)
+        self.routing_window = routing_window
+        self.architecture = _architecture(
+            size,
+            image_size,
+            reduce_channels=reduce_channels,
+            channels=channels,
+            projection_channels=projection_channels,
+            head_channels=head_channels,
+            local_classifier=local_classifier,
+            stride=stride,
+        )
+        self.capsule_optimizer, self.head_optimizer = capsule_optimizer, head_optimizer
+        self.capsule_scheduler, self.head_scheduler = capsule_scheduler, head_scheduler
+        self.scheduler_interval = scheduler_interval
+        self.update, self.backward_mode = update, backward
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.gradient_clip_val = gradient_clip_val
+        self.inference_routing = inference_routing
+        self.evaluate_capsules = evaluate_capsules
+        self._check_options()
+        self.data_description: dict[str, Any] | None = None
+        self.network = self.configure_network()
+        self._configure_stage_metrics()
+
+    # -- extension points ----------------------------------------------------------------------------------------------
+
+    def configure_capsules(self, index: int, in_shape: Shape) -> Mapping[str, Capsule]:
+        """Build the capsules of one block. **The** method to override for a new backbone.
+
+        Args:
+            index: The block's index, 0 first.
+            in_shape: Channels, height and width of the block's input.
+
+        Returns:
+            Capsules by name; all maps must agree in shape.
+        """
+        a, channels, *size = self.architecture, *in_shape
+        return conv_capsules(
+            channels,
+            (size[0], size[1]),
+            self.num_classes,
+            self.kernel_sizes,
+            a.reduce_channels,
+            a.channels,
+            a.stride if index == 0 else 1,
+            a.local_classifier,
+        )
+
+    def configure_projection(self, index: int, in_shape: Shape) -> nn.Module | None:
+        """Build the projection of one block; its map must have the capsules' height and width.
+
+        Args:
+            index: The block's index, 0 first.
+            in_shape: Channels, height and width of the block's input.
+
+        Returns:
+            The projection, or None for none.
+        """
+        a = self.architecture
+        if not a.projection_channels:
+            return None
+        return Projection(in_shape[0], a.projection_channels, a.stride if index == 0 else 1)
+
+    def configure_blocks(self) -> list[PrimeBlock]:
+        """Build all blocks, first to last, each for the 2x2 pooled output of the one before."""
+        return stack_blocks(
+            self.in_shape,
+            self.num_classes,
+            self.depth,
+            self.configure_capsules,
+            self.configure_projection,
+            self.architecture.local_classifier,
+            self.routing_window,
+        )
+
+    def configure_head(self, in_shape: Shape) -> nn.Module:
+        """Build the classifier head.
+
+        Args:
+            in_shape: Channels, height and width of the last block's output.
+
+        Returns:
+            A module from that to logits.
+        """
+        return ClassifierHead(in_shape[0], in_shape[1:], self.num_classes, self.architecture.head_channels)
+
+    def configure_network(self) -> PrimeNetwork:
+        """Build the network from blocks and head."""
+        blocks = self.configure_blocks()
+        return PrimeNetwork(blocks, self.configure_head(blocks[-1].out_shape), self.inference_routing)
+
+    def configure_metrics(self) -> Metric:
+        """Build the metric that is kept of the head and of each capsule, in each of train, val and test."""
+        return MulticlassAccuracy(self.num_classes, average="micro")
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Attach the loss curves, unless the Trainer has them already."""
+        from primenet_lightning.callbacks.loss_curves import CapsuleLossCurves
+
+        present = any(isinstance(callback, CapsuleLossCurves) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        return [] if present else [CapsuleLossCurves()]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build one optimizer a learner, all in one `CompositeOptimizer`."""
+        optimizers: dict[str, Optimizer] = {
+            name: (self.head_optimizer if name == HEAD else self.capsule_optimizer)(parameters)
+            for name, parameters in self.network.learners().items()
+            if parameters
+        }
+        composite = CompositeOptimizer(optimizers)
+        schedulers = {}
+        for name, optimizer in optimizers.items():
+            factory = self.head_scheduler if name == HEAD else self.capsule_scheduler
+            if factory is not None:
+                schedulers[name] = factory(optimizer)
+        if not schedulers:
+            return composite
+        scheduler = CompositeScheduler(composite, schedulers)
+        return {
+            "optimizer": composite,
+            "lr_scheduler": {"scheduler": scheduler, "interval": self.scheduler_interval},
+        }
+
+    @property
+    def capsule_optimizers(self) -> dict[str, Optimizer]:
+        """The optimizers by name, ``"block0.k3"``, ..., ``"head"``, once the Trainer has made them."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, CompositeOptimizer)
+        return optimizer.children
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> StepOutput:
+        """Learn from one batch, stage by stage.
+
+        Args:
+            batch: Images ``(batch, channels, height, width)``, normalised, and class indices ``(batch,)``.
+            batch_idx: Index of the batch in the epoch.
+
+        Returns:
+            Losses and route, as numbers.
+
+        Raises:
+            NaNLossError: If a loss is NaN; names block, capsule and step, and comes before any parameter changes
+                (with ``update="immediate"``: before any parameter of that block or a later one).
+        """
+        images, target = self._images(batch[0]), batch[1]
+        window = self._window(batch_idx)
+        values: dict[str, float] = {}
+        route: list[int] = []
+        predictions: list[Tensor] = []
+        pending: list[Tensor] = []
+        stages = self.network.stages(images, target)
+        while (stage := self._next(stages)) is not None:
+            values |= stage.values
+            predictions += [logits.detach().argmax(1) for logits in stage.logits.values()]
+            if stage.route is not None:
+                route.append(stage.route)
+            if self.backward_mode == "fused":
+                pending += stage.losses.values()
+            elif self.update == "immediate":
+                self._update_now(stage)
+            else:
+                self._backward(list(stage.losses.values()), window)
+            del stage  # or the activations of this block live on while the next one runs
+        if pending:
+            self._backward(pending, window)
+        self._train_predictions.append((torch.stack(predictions), target))
+        if self._window_ends(batch_idx):
+            self._step()
+        return {"losses": values | {"total": self._total(values, route)}, "route": route}
+
+    def _next(self, stages: Any) -> Stage | None:
+        try:
+            stage: Stage | None = next(stages, None)
+        except NaNLossError as error:
+            raise NaNLossError(error.name, self.global_step) from None
+        return stage
+
+    def _backward(self, losses: Sequence[Tensor], window: int) -> None:
+        """Send losses of disjoint graphs backward together: each gets the gradient it would get alone."""
+        total = losses[0] if len(losses) == 1 else torch.stack(list(losses)).sum()
+        self.manual_backward(total if window == 1 else total / window)
+
+    def _update_now(self, stage: Stage) -> None:
+        """Step each optimizer of a stage right after its own backward, and free its gradients."""
+        children = self.capsule_optimizers
+        for name, loss in stage.losses.items():
+            self.manual_backward(loss)
+            self._clip(children[name])
+            children[name].step()
+            children[name].zero_grad()
+
+    def _step(self) -> None:
+        """Step the composite once: Lightning then counts one step. (After immediate updates it finds no gradients.)"""
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedulers = self.lr_schedulers()
+        if self.scheduler_interval == "step" and schedulers is not None:
+            schedulers.step()  # type: ignore[union-attr,call-arg]
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip, learner by learner; gradients have been unscaled by now."""
+        assert isinstance(optimizer, CompositeOptimizer)
+        for child in optimizer.children.values():
+            self._clip(child)
+
+    def _clip(self, optimizer: Optimizer) -> None:
+        if self.gradient_clip_val is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
+
+    def _window(self, batch_idx: int) -> int:
+        """How many batches the current optimizer step averages: fewer at the end of an epoch that does not divide."""
+        size = self.accumulate_grad_batches
+        batches = self.trainer.num_training_batches
+        start = batch_idx - batch_idx % size
+        return size if batches == float("inf") else int(min(size, batches - start))
+
+    def _window_ends(self, batch_idx: int) -> bool:
+        return (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
+
+    def _total(self, values: Mapping[str, float], route: Sequence[int]) -> float:
+        """Loss of the routed capsules plus the head's (section 5.1, figure 5)."""
+        names = self.network.capsule_names
+        return values[HEAD] + sum(values[block[index]] for block, index in zip(names, route, strict=True))
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's training accuracies, and step schedules that count epochs."""
+        if self._train_predictions:
+            predictions = torch.cat([predicted for predicted, _ in self._train_predictions], dim=1)
+            target = torch.cat([target for _, target in self._train_predictions])
+            self._train_predictions.clear()
+            for name, predicted in zip(self.network.loss_names, predictions, strict=True):
+                self._accuracy("train", name).update(predicted, target)
+            self._log_accuracies("train")
+        schedulers = self.lr_schedulers()
+        if self.scheduler_interval == "epoch" and schedulers is not None:
+            schedulers.step()  # type: ignore[union-attr,call-arg]
+
+    # -- evaluation ----------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Count on one batch of the validation split; arguments as in `training_step`."""
+        self._evaluation_step("val", batch)
+        if self.inference_routing == "best_validation" and not self.trainer.sanity_checking:
+            errors = self.network.count_errors(self._images(batch[0]), batch[1])
+            self._route_errors = errors if self._route_errors is None else self._route_errors + errors
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Count on one batch of the test split; arguments as in `training_step`."""
+        self._evaluation_step("test", batch)
+
+    def _evaluation_step(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
+        images, target = self._images(batch[0]), batch[1]
+        if not self.evaluate_capsules and self.inference_routing != "oracle":
+            logits = self.network(images)
+            self._count(stage, {HEAD: logits}, {HEAD: cross_entropy(logits, target)}, target)
+            return
+        seen = self.network.evaluate(images, target)
+        losses = dict(seen.losses)
+        if min(seen.route) >= 0:
+            routed = [losses[names[i]] for names, i in zip(self.network.capsule_names, seen.route, strict=True)]
+            losses["total"] = losses[HEAD] + torch.stack(routed).sum()
+        self._count(stage, seen.logits, losses, target)
+
+    def _count(self, stage: str, logits: Mapping[str, Tensor], losses: Mapping[str, Tensor], target: Tensor) -> None:
+        for name, scores in logits.items():
+            self._accuracy(stage, name).update(scores, target)
+        for name, loss in losses.items():
+            self._loss(stage, name).update(loss, weight=len(target))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the split's metrics; under ``"best_validation"``, fix the route first."""
+        if self._route_errors is not None:
+            self.network.select_route(self._route_errors)
+            self._route_errors = None
+        self._log_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the split's metrics."""
+        self._log_evaluation("test")
+
+    def _log_evaluation(self, stage: str) -> None:
+        self._log_accuracies(stage)
+        prefix = self._prefix(stage)
+        for name in [*self.network.loss_names, "total"]:
+            loss = _result(self._loss(stage, name))
+            if loss is not None:
+                self.log(f"{prefix}/loss/{name}", loss)
+
+    def _log_accuracies(self, stage: str) -> None:
+        prefix = self._prefix(stage)
+        for name in self.network.loss_names:
+            accuracy = _result(self._accuracy(stage, name))
+            if accuracy is None:
+                continue
+            if name == HEAD:
+                self.log(f"{prefix}/accuracy", accuracy)
+                self.log(f"{prefix}/error", 100 * (1 - accuracy), prog_bar=stage == "val")
+            else:
+                self.log(f"{prefix}/accuracy/{name}", accuracy)
+
+    def _prefix(self, stage: str) -> str:
+        """Metrics that labels helped to route say so in their name."""
+        return f"{stage}/oracle" if self.inference_routing == "oracle" and stage != "train" else stage
+
+    # -- prediction ----------------------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify images without labels; only what is routed is computed.
+
+        Args:
+            x: Images, normalised, ``(batch, channels, height, width)``.
+
+        Returns:
+            Logits, ``(batch, classes)``.
+        """
+        logits: Tensor = self.network(self._images(x))
+        return logits
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Give class probabilities.
+
+        Args:
+            batch: Images, or a sequence whose first element are the images.
+            batch_idx: Index of the batch.
+
+        Returns:
+            ``(batch, classes)``, float32.
+        """
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        return self(images).float().softmax(1)
+
+    def _images(self, images: Tensor) -> Tensor:
+        """Images in the network's precision (bfloat16 under ``bf16-true``)."""
+        if not images.is_floating_point():
+            raise ValueError(
+                f"images have dtype {images.dtype}; normalise them to floating point, as ImageDataModule does"
+            )
+        return images.to(self.dtype)
+
+    # -- state and checks ----------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Refuse what could not work before anything runs."""
+        self._train_predictions.clear()
+        self._check_trainer(stage)
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is None or not hasattr(datamodule, "description"):
+            return
+        described = datamodule.description()
+        for name, mine in (
+            ("in_channels", self.in_shape[0]),
+            ("image_size", list(self.in_shape[1:])),
+            ("num_classes", self.num_classes),
+        ):
+            if described[name] != mine:
+                raise ValueError(
+                    f"the model was built with {name}={mine}, but {type(datamodule).__name__} has {described[name]}; "
+                    f"build it with PrimeNet({name}=datamodule.{name})"
+                )
+        if stage == "fit":
+            self.data_description = described
+
+    def _check_trainer(self, stage: str) -> None:
+        if stage == "fit" and self.inference_routing == "oracle":
+            raise ValueError(
+                "inference_routing='oracle' routes by the labels under test, which would choose the checkpoint too; "
+                "fit with 'majority', then validate or test that run with 'oracle'"
+            )
+        if stage == "fit" and self.trainer.world_size > 1:
+            raise ValueError(
+                f"this version trains on one device, but the Trainer has {self.trainer.world_size}; use "
+                "Trainer(devices=1)"
+            )
+        if self.update == "immediate" and getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            raise ValueError(
+                "update='immediate' cannot scale fp16 losses, whose factor changes once a batch; use "
+                "update='end_of_batch' or precision='bf16-mixed'"
+            )
+
+    def _check_options(self) -> None:
+        if self.accumulate_grad_batches < 1:
+            raise ValueError(f"accumulate_grad_batches={self.accumulate_grad_batches} must be at least 1")
+        if self.gradient_clip_val is not None and self.gradient_clip_val <= 0:
+            raise ValueError(f"gradient_clip_val={self.gradient_clip_val} must be positive, or None not to clip")
+        if self.update == "immediate" and self.accumulate_grad_batches > 1:
+            raise ValueError(
+                f"update='immediate' steps after every backward and accumulate_grad_batches="
+                f"{self.accumulate_grad_batches} does not; use update='end_of_batch'"
+            )
+        if self.update == "immediate" and self.backward_mode == "fused":
+            raise ValueError("update='immediate' needs one backward a capsule; use backward='block'")
+
+    def _configure_stage_metrics(self) -> None:
+        names = self.network.loss_names
+        self._accuracies = nn.ModuleDict(
+            {_key(stage, name): self.configure_metrics() for stage in ("train", "val", "test") for name in names}
+        )
+        self._losses = nn.ModuleDict(
+            {_key(stage, name): MeanMetric() for stage in ("val", "test") for name in [*names, "total"]}
+        )
+        self._train_predictions: list[tuple[Tensor, Tensor]] = []
+        self._route_errors: Tensor | None = None
+
+    def _accuracy(self, stage: str, name: str) -> Metric:
+        metric = self._accuracies[_key(stage, name)]
+        assert isinstance(metric, Metric)
+        return metric
+
+    def _loss(self, stage: str, name: str) -> Metric:
+        metric = self._losses[_key(stage, name)]
+        assert isinstance(metric, Metric)
+        return metric
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the description of the data into the checkpoint: it is enough to predict."""
+        checkpoint["data_description"] = self.data_description
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the description of the data."""
+        self.data_description = checkpoint.get("data_description")
+
+
+def _architecture(size: Size, image_size: tuple[int, int], **fields: Any) -> Architecture:
+    """The fields of a size, some replaced."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    return dataclasses.replace(architecture(size, image_size), **given)
+
+
+def _key(stage: str, name: str) -> str:
+    """Name of a metric's module, which may not hold dots."""
+    return f"{stage}/{name}".replace(".", "/")
+
+
+def _result(metric: Metric) -> Tensor | None:
+    """The metric of the epoch, ready for the next; None if nothing was counted."""
+    if not metric.update_called:
+        return None
+    result: Tensor = metric.compute()
+    metric.reset()
+    return result

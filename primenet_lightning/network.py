@@ -1,0 +1,475 @@
+"""PrimeNetwork: blocks and a head, in pure torch."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from primenet_lightning.blocks import PrimeBlock, Projection, conv_capsules
+from primenet_lightning.capsules import Capsule
+from primenet_lightning.heads import ClassifierHead, local_classifier
+from primenet_lightning.losses import cross_entropy
+from primenet_lightning.presets import Architecture
+from primenet_lightning.routing import ROUTING_MODES, InferenceRouting, NaNLossError, Route, majority_route, refuse_nan
+
+Value = TypeVar("Value")
+
+HEAD = "head"
+"""Name of the head's loss."""
+
+MAX_JOINT_ROUTES = 81
+"""`best_validation` tries every joint route: three capsules in four blocks, no more."""
+
+
+class Stage(NamedTuple):
+    """One block, or the head, after its forward pass in training.
+
+    Attributes:
+        name: ``"block0"``, ..., ``"head"``.
+        losses: Scalars by full name (``"block0.k3"``, ``"head"``); their graphs are disjoint from each other and from
+            those of every other stage.
+        logits: Logits, ``(batch, classes)``, by the same names.
+        values: The losses as numbers on the host, by the same names.
+        route: Index of the routed capsule; None for the head.
+    """
+
+    name: str
+    losses: dict[str, Tensor]
+    logits: dict[str, Tensor]
+    values: dict[str, float]
+    route: int | None
+
+
+class Evaluation(NamedTuple):
+    """A batch seen by every capsule and by the head, without gradients.
+
+    Attributes:
+        losses: Scalars by full name.
+        logits: Logits, ``(batch, classes)``, by full name; those of ``"head"`` are the network's answer.
+        route: One index a block; -1 where each sample took its own.
+    """
+
+    losses: dict[str, Tensor]
+    logits: dict[str, Tensor]
+    route: Route
+
+
+class PrimeNetwork(nn.Module):
+    """Locally trained blocks in a row, a 2x2 max pool between them, and a classifier head (figure 2).
+
+    In training, `stages` gives one block's losses after the other, so that each can be learned from, and its
+    activations freed, before the next runs. At inference ``network(x)`` routes without labels and computes only what
+    is routed.
+
+    Args:
+        blocks: First to last. All but the last need a projection that learns locally, or none.
+        head: From the last block's output to logits.
+        inference_routing: Which joint route (one capsule a block) a label-free forward takes:
+
+            - ``"majority"``: the one that training took most often over its last ``routing_window`` batches;
+            - ``"best_validation"``: the one of least validation error, see `select_route`;
+            - ``"min_entropy"``: in each block, each sample takes its surest capsule; all capsules are computed;
+            - an index, or one index a block: always this one;
+            - ``"oracle"``: equation 4 with the labels of the very batch under test, for analysis. It leaks the label,
+              works through `evaluate` only, and ``network(x)`` refuses it.
+
+    Raises:
+        ValueError: If blocks do not fit each other or the head, or if ``inference_routing`` is impossible.
+
+    Example:
+        >>> network = PrimeNetwork.build(1, (28, 28), 10, architecture("compact", (28, 28)))
+        >>> network(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+        >>> for stage in network.stages(torch.randn(4, 1, 28, 28), torch.tensor([3, 1, 4, 1])):
+        ...     print(stage.name, list(stage.losses))
+        ...     sum(stage.losses.values()).backward()
+        block0 ['block0.k3', 'block0.k5', 'block0.k7']
+        head ['head']
+    """
+
+    blocks: nn.ModuleList
+
+    def __init__(
+        self,
+        blocks: Sequence[PrimeBlock],
+        head: nn.Module,
+        inference_routing: InferenceRouting = "majority",
+    ) -> None:
+        super().__init__()
+        if not blocks:
+            raise ValueError("blocks=[] is empty; a network needs at least one block")
+        self.blocks = nn.ModuleList(blocks)
+        self.pool = nn.MaxPool2d(2)
+        self.head = head
+        self.selected_route: Route | None = None
+        self._check_fit()
+        self.inference_routing: InferenceRouting = self._check_routing(inference_routing)
+
+    @classmethod
+    def build(
+        cls,
+        in_channels: int,
+        image_size: tuple[int, int],
+        num_classes: int,
+        architecture: Architecture,
+        kernel_sizes: Sequence[int] = (3, 5, 7),
+        depth: int = 1,
+        routing_window: int = 256,
+        inference_routing: InferenceRouting = "majority",
+    ) -> "PrimeNetwork":
+        """Build the paper's network without Lightning.
+
+        Args:
+            in_channels: Channels of the images.
+            image_size: Height and width of the images, in pixels.
+            num_classes: Number of classes.
+            architecture: Widths, see `primenet_lightning.presets.architecture`.
+            kernel_sizes: One capsule a scale, odd.
+            depth: Number of blocks; a 2x2 max pool follows each but the last.
+            routing_window: Batches that the majority is taken over.
+            inference_routing: See the class.
+
+        Returns:
+            A network with Glorot's initialisation.
+
+        Raises:
+            ValueError: If the images are too small for so many blocks.
+        """
+        a = architecture
+
+        def capsules(index: int, shape: tuple[int, int, int]) -> Mapping[str, Capsule]:
+            stride = a.stride if index == 0 else 1
+            return conv_capsules(
+                shape[0], shape[1:], num_classes, kernel_sizes, a.reduce_channels, a.channels, stride, a.local_classifier
+            )
+
+        def projection(index: int, shape: tuple[int, int, int]) -> nn.Module | None:
+            return Projection(shape[0], a.projection_channels, a.stride if index == 0 else 1) if a.projection_channels else None
+
+        blocks = stack_blocks(
+            (in_channels, *image_size), num_classes, depth, capsules, projection, a.local_classifier, routing_window
+        )
+        channels, *map_size = blocks[-1].out_shape
+        head = ClassifierHead(channels, (map_size[0], map_size[1]), num_classes, a.head_channels)
+        return cls(blocks, head, inference_routing)
+
+    # -- names ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def in_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images."""
+        return self._block(0).in_shape
+
+    @property
+    def loss_names(self) -> list[str]:
+        """Full names of all losses in the order of computation: ``block0.k3``, ..., ``head``."""
+        return [f"block{i}.{name}" for i, block in self._blocks() for name in block.loss_names] + [HEAD]
+
+    @property
+    def capsule_names(self) -> list[list[str]]:
+        """Full names of the capsules, one list a block, in routing order."""
+        return [[f"block{i}.{name}" for name in block.capsule_names] for i, block in self._blocks()]
+
+    def learners(self) -> dict[str, list[nn.Parameter]]:
+        """Who learns what: parameters by the name of the one loss that trains them.
+
+        A projection without a classifier of its own belongs to the head.
+
+        Returns:
+            Disjoint lists that together hold every parameter.
+        """
+        groups: dict[str, list[nn.Parameter]] = {}
+        for i, block in self._blocks():
+            for name, capsule in block.capsules.items():
+                groups[f"block{i}.{name}"] = list(capsule.parameters())
+            own = [*_parameters(block.projection), *_parameters(block.projection_classifier)]
+            if block.projection_classifier is not None:
+                groups[f"block{i}.projection"] = own
+                own = []
+            groups[HEAD] = own
+        groups[HEAD] = groups.pop(HEAD) + list(self.head.parameters())
+        return groups
+
+    def _block(self, index: int) -> PrimeBlock:
+        block = self.blocks[index]
+        assert isinstance(block, PrimeBlock)
+        return block
+
+    def _blocks(self) -> Iterator[tuple[int, PrimeBlock]]:
+        return ((i, self._block(i)) for i in range(len(self.blocks)))
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def stages(self, x: Tensor, target: Tensor) -> Iterator[Stage]:
+        """Run block by block, then the head, each stage on the detached output of the one before.
+
+        The generator keeps nothing of a stage but its detached output: whoever drops the stage after its backward
+        frees its activations, so that those of one block are alive at a time, whatever the depth.
+
+        Args:
+            x: Images, ``(batch, channels, height, width)``.
+            target: Class indices, ``(batch,)``.
+
+        Yields:
+            The stages, in order.
+
+        Raises:
+            NaNLossError: If a loss is NaN; the sentence names block and capsule.
+        """
+        for i, block in self._blocks():
+            try:
+                output = block.learn(x, target)
+            except NaNLossError as error:
+                raise NaNLossError(f"block{i}.{error.name}") from None
+            x = output.features if i == len(self.blocks) - 1 else self.pool(output.features)
+            stage = Stage(
+                f"block{i}",
+                *(_prefixed(i, values) for values in (output.losses, output.logits, output.values)),
+                output.route,
+            )
+            del output
+            yield stage
+            del stage
+        logits = self.head(x)
+        loss = cross_entropy(logits, target)
+        values = {HEAD: loss.item()}
+        refuse_nan(values)
+        yield Stage(HEAD, {HEAD: loss}, {HEAD: logits}, values, None)
+
+    # -- inference -----------------------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor, route: Route | None = None) -> Tensor:
+        """Classify images without labels; of each block only the routed capsule is computed.
+
+        Args:
+            x: Images, ``(batch, channels, height, width)``.
+            route: One capsule index a block; None takes the route of ``inference_routing``.
+
+        Returns:
+            Logits, ``(batch, classes)``.
+
+        Raises:
+            ValueError: If ``inference_routing`` is ``"oracle"`` and no route is given.
+        """
+        logits: Tensor = self.head(self.features(x, route))
+        return logits
+
+    def features(self, x: Tensor, route: Route | None = None) -> Tensor:
+        """Compute what the head sees, without labels.
+
+        Args:
+            x: Images, ``(batch, channels, height, width)``.
+            route: One capsule index a block; None takes the route of ``inference_routing``.
+
+        Returns:
+            The last block's routed map and projection, ``(batch, channels, height, width)``.
+        """
+        entropy = route is None and self.inference_routing == "min_entropy"
+        indices = route if route is not None else (0,) * len(self.blocks) if entropy else self.inference_route()
+        for i, block in self._blocks():
+            x = block.infer(self.pool(x) if i else x, "min_entropy" if entropy else indices[i])
+        return x
+
+    def inference_route(self) -> Route:
+        """The joint route that a label-free forward takes.
+
+        Returns:
+            One index a block.
+
+        Raises:
+            ValueError: If ``inference_routing`` is ``"oracle"`` or ``"min_entropy"``, which have no such route.
+        """
+        mode = self.inference_routing
+        if mode == "majority" or (mode == "best_validation" and self.selected_route is None):
+            return majority_route([block.history for _, block in self._blocks()])
+        if mode == "best_validation":
+            assert self.selected_route is not None
+            return self.selected_route
+        if isinstance(mode, int):
+            return (mode,) * len(self.blocks)
+        if isinstance(mode, str):
+            raise ValueError(
+                f"inference_routing={mode!r} has no route that holds for all images; "
+                + ("call network.evaluate with the labels" if mode == "oracle" else "each sample takes its own")
+            )
+        return tuple(mode)
+
+    @torch.no_grad()
+    def evaluate(self, x: Tensor, target: Tensor) -> Evaluation:
+        """Give everyone's verdict: all capsules', for monitoring, and the head's under ``inference_routing``.
+
+        Args:
+            x: Images, ``(batch, channels, height, width)``.
+            target: Class indices, ``(batch,)``: for the losses, and for routing only if that is ``"oracle"``.
+
+        Returns:
+            Losses and logits by full name.
+        """
+        losses: dict[str, Tensor] = {}
+        logits: dict[str, Tensor] = {}
+        route = []
+        mode = self.inference_routing
+        indices = None if mode in ("min_entropy", "oracle") else self.inference_route()
+        for i, block in self._blocks():
+            routing = indices[i] if indices is not None else mode
+            output = block.evaluate(self.pool(x) if i else x, target, routing)  # type: ignore[arg-type]
+            losses |= _prefixed(i, output.losses)
+            logits |= _prefixed(i, output.logits)
+            route.append(output.route)
+            x = output.features
+        logits[HEAD] = self.head(x)
+        losses[HEAD] = cross_entropy(logits[HEAD], target)
+        return Evaluation(losses, logits, tuple(route))
+
+    def joint_routes(self) -> list[Route]:
+        """All joint routes, in lexicographic order."""
+        return list(itertools.product(*(range(len(names)) for names in self.capsule_names)))
+
+    @torch.no_grad()
+    def count_errors(self, x: Tensor, target: Tensor) -> Tensor:
+        """Count the wrong answers of each joint route on a batch. Each capsule runs once per distinct input.
+
+        Args:
+            x: Images, ``(batch, channels, height, width)``.
+            target: Class indices, ``(batch,)``.
+
+        Returns:
+            Counts, ``(joint routes,)``, int64, in the order of `joint_routes`.
+        """
+
+        def descend(x: Tensor, depth: int) -> list[Tensor]:
+            if depth == len(self.blocks):
+                return [(self.head(x).argmax(1) != target).sum()]
+            x = self.pool(x) if depth else x
+            block = self._block(depth)
+            return [
+                count for index in range(len(block.capsules)) for count in descend(block.infer(x, index), depth + 1)
+            ]
+
+        return torch.stack(descend(x, 0))
+
+    def select_route(self, errors: Tensor) -> Route:
+        """Fix the route of ``"best_validation"``; it is kept in the checkpoint. Ties go to the first.
+
+        Args:
+            errors: Wrong answers of each joint route on the validation split, in the order of `joint_routes`.
+
+        Returns:
+            The route of fewest.
+        """
+        self.selected_route = self.joint_routes()[int(errors.argmin())]
+        return self.selected_route
+
+    # -- state and checks ----------------------------------------------------------------------------------------------
+
+    def get_extra_state(self) -> Tensor:
+        """The route of ``"best_validation"``, int64, ``(blocks,)``; empty if none was selected."""
+        return torch.tensor(self.selected_route or (), dtype=torch.int64)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take the selected route from a checkpoint."""
+        self.selected_route = tuple(state.tolist()) or None
+
+    def _check_fit(self) -> None:
+        for i, block in self._blocks():
+            if i + 1 < len(self.blocks):
+                if block.projection is not None and block.projection_classifier is None:
+                    raise ValueError(
+                        f"block{i}'s projection has no classifier of its own and no head above it, so nothing would "
+                        "train it; give block{i} a projection_classifier"
+                    )
+                channels, height, width = block.out_shape
+                expected = (channels, height // 2, width // 2)
+                if self._block(i + 1).in_shape != expected:
+                    raise ValueError(
+                        f"block{i + 1} was built for inputs of {self._block(i + 1).in_shape}, but block{i} and the "
+                        f"2x2 max pool give {expected}"
+                    )
+        training = self.training
+        try:
+            with torch.no_grad():
+                like = next(self.parameters(), torch.empty(0))
+                self.head.eval()(torch.zeros(2, *self._block(-1).out_shape, device=like.device, dtype=like.dtype))
+        except RuntimeError as error:
+            raise ValueError(
+                f"the head cannot take the last block's output of shape {self._block(-1).out_shape}: {error}"
+            ) from error
+        self.train(training)
+
+    def _check_routing(self, mode: InferenceRouting) -> InferenceRouting:
+        capsules = [len(names) for names in self.capsule_names]
+        if isinstance(mode, str):
+            if mode not in ROUTING_MODES:
+                raise ValueError(f"inference_routing={mode!r} is unknown; use one of {ROUTING_MODES} or an index")
+            if mode == "best_validation" and len(self.joint_routes()) > MAX_JOINT_ROUTES:
+                raise ValueError(
+                    f"inference_routing='best_validation' would try {len(self.joint_routes())} joint routes on the "
+                    f"validation split, more than {MAX_JOINT_ROUTES}; use 'majority'"
+                )
+            return mode
+        route = (mode,) * len(capsules) if isinstance(mode, int) else tuple(mode)
+        if len(route) != len(capsules) or any(not 0 <= i < n for i, n in zip(route, capsules, strict=True)):
+            raise ValueError(
+                f"inference_routing={mode!r} is no route through blocks of {capsules} capsules; give an index, or one "
+                "index a block, from 0"
+            )
+        return mode
+
+
+def stack_blocks(
+    in_shape: tuple[int, int, int],
+    num_classes: int,
+    depth: int,
+    capsules: Callable[[int, tuple[int, int, int]], Mapping[str, Capsule]],
+    projection: Callable[[int, tuple[int, int, int]], nn.Module | None],
+    projection_classifier: Any = "flatten",
+    routing_window: int = 256,
+) -> list[PrimeBlock]:
+    """Build blocks in a row, each for the pooled output of the one before.
+
+    Args:
+        in_shape: Channels, height and width of the images.
+        num_classes: Number of classes.
+        depth: Number of blocks.
+        capsules: From a block's index and input shape to its capsules by name.
+        projection: From a block's index and input shape to its projection, or None.
+        projection_classifier: ``"flatten"`` or ``"pooled"``: with what the projections below the last block learn.
+        routing_window: Batches that the majority is taken over.
+
+    Returns:
+        The blocks; the last one's projection is left to the head's loss.
+
+    Raises:
+        ValueError: If ``depth`` is not positive or the images are too small for it.
+    """
+    if depth < 1:
+        raise ValueError(f"depth={depth} must be at least 1 block")
+    blocks: list[PrimeBlock] = []
+    shape = in_shape
+    for index in range(depth):
+        if min(shape[1:]) < 4:
+            raise ValueError(
+                f"image_size={in_shape[1:]} is too small for depth={depth}: block{index} would see {shape[1]}x{shape[2]} "
+                "pixels, and the head needs 4x4; use larger images or fewer blocks"
+            )
+        own = None
+        projected = projection(index, shape)
+        if index + 1 < depth and projected is not None:
+            with torch.no_grad():
+                channels, *size = projected(torch.zeros(2, *shape)).shape[1:]
+            own = local_classifier(projection_classifier, channels, (size[0], size[1]), num_classes)
+        block = PrimeBlock(shape, capsules(index, shape), projected, own, routing_window)
+        blocks.append(block)
+        channels, height, width = block.out_shape
+        shape = (channels, height // 2, width // 2)
+    return blocks
+
+
+def _parameters(module: nn.Module | None) -> list[nn.Parameter]:
+    return [] if module is None else list(module.parameters())
+
+
+def _prefixed(index: int, values: Mapping[str, Value]) -> dict[str, Value]:
+    return {f"block{index}.{name}": value for name, value in values.items()}

@@ -1,0 +1,126 @@
+"""One optimizer a capsule, stepped as one."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+
+class CompositeOptimizer(Optimizer):
+    """Several named optimizers behind the interface of one.
+
+    Lightning counts optimizer steps: with an optimizer a capsule, ``global_step`` would advance several times a
+    batch, fp16 would unscale with factors already updated, and schedulers would be refused. This one is stepped once
+    a batch and steps each child. The children stay ordinary optimizers, in ``children``, with their own algorithms
+    and settings; they share their parameter groups and state with the composite, so that a change seen through one
+    is seen through the other. Each group carries the child's name, which Lightning's ``LearningRateMonitor`` shows.
+
+    Args:
+        optimizers: Children by name, e.g. ``{"block0.k3": Adam(...), "head": Adam(...)}``.
+
+    Raises:
+        ValueError: If there is no child, or if two children share a parameter.
+
+    Example:
+        >>> weight, bias = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(2))
+        >>> both = CompositeOptimizer(
+        ...     {"w": torch.optim.SGD([weight], lr=1.0), "b": torch.optim.SGD([bias], lr=0.1)}
+        ... )
+        >>> weight.grad, bias.grad = torch.ones(2), torch.ones(2)
+        >>> both.step()
+        >>> weight.tolist(), [round(b, 3) for b in bias.tolist()]
+        ([-1.0, -1.0], [-0.1, -0.1])
+    """
+
+    def __init__(self, optimizers: Mapping[str, Optimizer]) -> None:
+        self.children = dict(optimizers)
+        if not self.children:
+            raise ValueError("optimizers={} is empty; give at least one named optimizer")
+        for name, child in self.children.items():
+            for index, group in enumerate(child.param_groups):
+                group["name"] = name if len(child.param_groups) == 1 else f"{name}/{index}"
+        super().__init__([group for child in self.children.values() for group in child.param_groups], {})
+        for child in self.children.values():
+            self.state.update(child.state)
+        self._link()
+
+    def _link(self) -> None:
+        """Make the children share the composite's groups and state, also after these were replaced by a load."""
+        start = 0
+        for child in self.children.values():
+            stop = start + len(child.param_groups)
+            child.param_groups, child.state = self.param_groups[start:stop], self.state
+            start = stop
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Step every child once.
+
+        Args:
+            closure: Computes the loss again, as in every torch optimizer; called once for all children.
+
+        Returns:
+            What the closure returned, or None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for child in self.children.values():
+            child.step()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load groups and state, and hand them to the children."""
+        super().load_state_dict(state_dict)
+        self._link()
+
+
+class CompositeScheduler(LRScheduler):
+    """The children's own schedulers behind the interface of one, attached to the composite.
+
+    Lightning refuses a scheduler whose optimizer it was not given. This one shows it the composite and steps, of each
+    child, the child's own scheduler.
+
+    Args:
+        optimizer: The composite.
+        schedulers: Schedulers by child name; a child without one keeps its learning rate.
+
+    Raises:
+        ValueError: If a name is no child of the composite.
+        TypeError: If a scheduler waits for a metric (``ReduceLROnPlateau``), which nobody would hand to it.
+    """
+
+    def __init__(self, optimizer: CompositeOptimizer, schedulers: Mapping[str, LRScheduler]) -> None:
+        # not super().__init__: it would patch the composite's step and set learning rates of its own
+        unknown = schedulers.keys() - optimizer.children.keys()
+        if unknown:
+            raise ValueError(f"schedulers for {sorted(unknown)}, but the optimizers are {list(optimizer.children)}")
+        for name, scheduler in schedulers.items():
+            if isinstance(scheduler, ReduceLROnPlateau):
+                raise TypeError(
+                    f"the scheduler of {name} is ReduceLROnPlateau, which waits for a metric; use a scheduler that "
+                    "counts steps, such as CosineAnnealingLR or OneCycleLR"
+                )
+        self.optimizer = optimizer
+        self.schedulers = dict(schedulers)
+
+    def step(self, epoch: int | None = None) -> None:
+        """Step every child's scheduler once."""
+        for scheduler in self.schedulers.values():
+            scheduler.step()
+
+    def get_last_lr(self) -> list[float]:  # type: ignore[override]
+        """Learning rates of all groups, in the composite's order."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """States by child name."""
+        return {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load states by child name."""
+        for name, scheduler in self.schedulers.items():
+            scheduler.load_state_dict(state_dict[name])

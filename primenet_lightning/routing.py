@@ -1,0 +1,159 @@
+"""Routing: which capsule's feature map goes on.
+
+In training the batch's labels decide (equation 4). At inference there are no labels, and the choice is made without.
+"""
+
+import math
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Route = tuple[int, ...]
+"""One capsule index a block: a *joint* route through the network."""
+
+InferenceRouting = Literal["majority", "best_validation", "min_entropy", "oracle"] | int | Sequence[int]
+"""How a network routes without labels (and ``"oracle"``, which cheats, for analysis); see `PrimeNetwork`."""
+
+ROUTING_MODES = ("majority", "best_validation", "min_entropy", "oracle")
+
+
+class NaNLossError(RuntimeError):
+    """A loss is NaN. Raised before the update, so that the parameters are those of the step before.
+
+    Args:
+        name: Whose loss, e.g. ``"block0.k3"``.
+        step: The step, where it is known.
+    """
+
+    def __init__(self, name: str, step: int | None = None) -> None:
+        at = "" if step is None else f" at step {step}"
+        super().__init__(
+            f"the loss of {name} is NaN{at}: lower its learning rate, clip its gradients (gradient_clip_val), or look "
+            "for NaN in the images of this batch"
+        )
+        self.name = name
+
+
+def refuse_nan(values: Mapping[str, float]) -> None:
+    """Check losses that are on the host already.
+
+    Args:
+        values: Losses by name.
+
+    Raises:
+        NaNLossError: For the first that is NaN.
+    """
+    for name, value in values.items():
+        if math.isnan(value):
+            raise NaNLossError(name)
+
+
+def least_loss(values: Sequence[float]) -> int:
+    r"""Choose the capsule of least loss, equation 4: :math:`\arg\min_k L_k`. Ties go to the first.
+
+    Args:
+        values: Mean local cross-entropies of the batch, one a capsule. They are numbers on the host: they cross once,
+            all together, and choosing there costs less than any indexing on the device would.
+
+    Returns:
+        The index of the least loss.
+
+    Example:
+        >>> least_loss([0.7, 0.2, 0.2])
+        1
+    """
+    return min(range(len(values)), key=values.__getitem__)
+
+
+def least_entropy(logits: Tensor) -> Tensor:
+    """Choose, for each sample, the capsule whose local classifier is surest. Needs no label.
+
+    Args:
+        logits: Local logits of all capsules, ``(capsules, batch, classes)``.
+
+    Returns:
+        Capsule indices, ``(batch,)``, int64.
+
+    Example:
+        >>> sure, unsure = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.1, 0.0]])
+        >>> least_entropy(torch.stack([unsure, sure]))
+        tensor([1])
+    """
+    log_p = logits.float().log_softmax(-1)
+    return -(log_p.exp() * log_p).sum(-1).neg().argmax(0)
+
+
+class RouteHistory(nn.Module):
+    """The capsules that training routed over its last batches, newest last.
+
+    It is kept on the host, as integers, and in the checkpoint as an int64 tensor in the module's extra state rather
+    than as a buffer: no average over ranks, no change of dtype and no broadcast of buffers can touch it, and adding
+    to it costs no operation on the device.
+
+    Args:
+        window: How many batches are remembered.
+
+    Raises:
+        ValueError: If ``window`` is not positive.
+    """
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        if window < 1:
+            raise ValueError(f"routing_window={window} must be at least 1 batch")
+        self.ring: deque[int] = deque(maxlen=window)
+
+    def append(self, index: int) -> None:
+        """Remember that the capsule of this index was routed."""
+        self.ring.append(index)
+
+    def shares(self, capsules: int) -> list[float]:
+        """How often each capsule was routed.
+
+        Args:
+            capsules: Number of capsules in the block.
+
+        Returns:
+            One share in [0, 1] a capsule; all zero before the first batch.
+        """
+        return [self.ring.count(index) / max(len(self.ring), 1) for index in range(capsules)]
+
+    def get_extra_state(self) -> Tensor:
+        """The ring as an int64 tensor, ``(batches,)``."""
+        return torch.tensor(list(self.ring), dtype=torch.int64)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take a ring from a checkpoint; a longer one is cut to the window, newest kept."""
+        self.ring.clear()
+        self.ring.extend(state.tolist())
+
+
+def majority_route(histories: Sequence[RouteHistory]) -> Route:
+    """The joint route that training took most often: one capsule a block, chosen together.
+
+    Chosen block by block, each block's favourite could form a route that training never took.
+
+    Args:
+        histories: The blocks' histories, first block first.
+
+    Returns:
+        One index a block; ties go to the first in lexicographic order, and before any training all are 0.
+
+    Example:
+        >>> one, two = RouteHistory(9), RouteHistory(9)
+        >>> for i, j in [(0, 1), (0, 2), (1, 0), (1, 0)]:
+        ...     one.append(i), two.append(j)
+        (None, None)
+        (None, None)
+        (None, None)
+        (None, None)
+        >>> majority_route([one, two])  # block by block it would be a tie of 0 and 1, then 0
+        (1, 0)
+    """
+    counts = Counter(zip(*(history.ring for history in histories), strict=True))
+    if not counts:
+        return (0,) * len(histories)
+    return min(counts, key=lambda route: (-counts[route], route))
