@@ -6,12 +6,14 @@ from primenet_lightning.datamodules.digits import DigitsDataModule
 from primenet_lightning.datamodules.downloaded import DownloadedDataModule
 from primenet_lightning.datamodules.files import ImageFileError, ImageFiles, LoadedImages
 from primenet_lightning.datamodules.in_memory import ImageTensors
+from primenet_lightning.datamodules.loader import BatchLoader
 from primenet_lightning.datamodules.mnist import MNISTDataModule
 from primenet_lightning.datamodules.normalization import Normalize
 from primenet_lightning.datamodules.samplers import EpochBatchSampler, OrderedBatchSampler
 from primenet_lightning.datamodules.svhn import SVHNDataModule
 
 __all__ = [
+    "BatchLoader",
     "CIFAR10DataModule",
     "DigitsDataModule",
     "DownloadedDataModule",

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, StackDataset
 
 from primenet_lightning.datamodules.files import ImageFileError, ImageFiles
 from primenet_lightning.datamodules.in_memory import Array, ImageTensors, to_image_tensor, to_label_tensor
+from primenet_lightning.datamodules.loader import BatchLoader
 from primenet_lightning.datamodules.normalization import Normalize, channel_statistics
 from primenet_lightning.datamodules.samplers import EpochBatchSampler, OrderedBatchSampler
 from primenet_lightning.datamodules.splits import stratified_split
@@ -52,7 +52,7 @@ class ImageDataModule(LightningDataModule, ABC):
         normalization: ``"symmetric"`` maps pixels to [-1, 1], as the paper's authors do; ``"standardize"``
             gives the training split mean 0 and standard deviation 1 per channel.
         augmentation: Takes and returns the uint8 images of a training batch, on their device, before
-            normalization.
+            normalization; in YAML a module by its class path.
         download: Whether ``prepare_data`` may download what is missing.
         verify: Whether files are compared with their official md5.
         limit_train: Train on a stratified subset of so many images; the validation split stays as it is.
@@ -101,7 +101,7 @@ class ImageDataModule(LightningDataModule, ABC):
         validation_fraction: float = 0.1,
         seed: int = 0,
         normalization: Literal["symmetric", "standardize"] = "symmetric",
-        augmentation: Callable[[Tensor], Tensor] | None = None,
+        augmentation: nn.Module | Callable[[Tensor], Tensor] | None = None,
         download: bool = True,
         verify: bool = True,
         limit_train: int | None = None,
@@ -123,7 +123,6 @@ class ImageDataModule(LightningDataModule, ABC):
         self.predict_files = predict_files
         self._check_arguments()
         self._data: _Splits | None = None
-        self._start_batch = 0
 
     def _check_arguments(self) -> None:
         for argument in ("batch_size", "eval_batch_size", "limit_train"):
@@ -304,20 +303,14 @@ class ImageDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """This rank's shares of the training batches, in an order of their own each epoch."""
         dataset, (world_size, rank) = self.train_dataset, self._ranks()
-        start, self._start_batch = self._start_batch, 0
         sampler: EpochBatchSampler
         if self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0:
             sampler = OrderedBatchSampler(len(dataset), self.batch_size, num_replicas=world_size, rank=rank)
         else:
             sampler = EpochBatchSampler(
-                len(dataset),
-                self.batch_size,
-                seed=self.seed,
-                num_replicas=world_size,
-                rank=rank,
-                start_batch=start,
+                len(dataset), self.batch_size, seed=self.seed, num_replicas=world_size, rank=rank
             )
-        return _loader(dataset, sampler)
+        return BatchLoader(dataset, sampler, self._batches_done)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """This rank's shares of the validation batches, in order."""
@@ -352,32 +345,16 @@ class ImageDataModule(LightningDataModule, ABC):
         world_size, rank = self._ranks()
         # The size of an evaluation batch changes no result, so unlike the training batch it may be rounded.
         batch_size = -(-self.eval_batch_size // world_size) * world_size
-        return _loader(
-            dataset, OrderedBatchSampler(len(dataset), batch_size, num_replicas=world_size, rank=rank)
-        )
+        sampler = OrderedBatchSampler(len(dataset), batch_size, num_replicas=world_size, rank=rank)
+        return BatchLoader(dataset, sampler)
 
     def _ranks(self) -> tuple[int, int]:
         """Number of processes and which of them this is."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
-    def state_dict(self) -> dict[str, Any]:
-        """How many batches of the epoch have been trained on, so that a run resumes in the middle of one."""
-        if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
-            return {}
+    def _batches_done(self) -> int:
+        """How many batches of the epoch the trainer has trained on; 0 when the epoch is over."""
+        if self.trainer is None:
+            return 0
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        return {"start_batch": done if done < self.trainer.num_training_batches else 0}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on behind the batches trained on. Lightning calls this for testing, too, where it has no use."""
-        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            self._start_batch = state_dict["start_batch"]
-
-
-def _loader(dataset: ImageTensors, sampler: EpochBatchSampler) -> DataLoader[tuple[Tensor, Tensor]]:
-    # batch_size=None: the sampler's items are whole batches already, and there is nothing left to collate.
-    # No workers: to hand a batch from process to process takes longer than to gather it.
-    return DataLoader(dataset, sampler=sampler, batch_size=None, collate_fn=_as_is)
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
+        return done if done < self.trainer.num_training_batches else 0

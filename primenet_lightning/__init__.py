@@ -13,7 +13,7 @@ from primenet_lightning.cost import Cost, count_cost
 from primenet_lightning.heads import ClassifierHead, FlattenClassifier, PooledClassifier
 from primenet_lightning.module import PrimeNet
 from primenet_lightning.network import PrimeNetwork
-from primenet_lightning.optimizers import CompositeOptimizer
+from primenet_lightning.optimizers import CompositeOptimizer, PaperAdam
 from primenet_lightning.presets import Architecture, architecture
 from primenet_lightning.routing import NaNLossError
 
@@ -29,6 +29,7 @@ __all__ = [
     "Cost",
     "FlattenClassifier",
     "NaNLossError",
+    "PaperAdam",
     "PooledClassifier",
     "PrimeBlock",
     "PrimeNet",

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -18,7 +18,7 @@ from primenet_lightning.capsules import Capsule
 from primenet_lightning.heads import ClassifierHead, LocalClassifier
 from primenet_lightning.losses import cross_entropy
 from primenet_lightning.network import HEAD, PrimeNetwork, Stage, stack_blocks
-from primenet_lightning.optimizers import CompositeOptimizer, CompositeScheduler
+from primenet_lightning.optimizers import CompositeOptimizer, CompositeScheduler, PaperAdam
 from primenet_lightning.presets import Architecture, Size, architecture
 from primenet_lightning.routing import InferenceRouting, NaNLossError
 
@@ -107,8 +107,8 @@ class PrimeNet(LightningModule):
         head_channels: int | None = None,
         local_classifier: LocalClassifier | None = None,
         stride: int | None = None,
-        capsule_optimizer: OptimizerCallable = lambda p: Adam(p, lr=2e-4, betas=(0.99, 0.999)),
-        head_optimizer: OptimizerCallable = lambda p: Adam(p, lr=2e-4, betas=(0.99, 0.999)),
+        capsule_optimizer: OptimizerCallable = PaperAdam,
+        head_optimizer: OptimizerCallable = PaperAdam,
         capsule_scheduler: LRSchedulerCallable | None = None,
         head_scheduler: LRSchedulerCallable | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",

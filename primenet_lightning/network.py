@@ -192,13 +192,18 @@ class PrimeNetwork(nn.Module):
         groups[HEAD] = groups.pop(HEAD) + list(self.head.parameters())
         return groups
 
+    @property
+    def prime_blocks(self) -> list[PrimeBlock]:
+        """The blocks, typed."""
+        return [self._block(index) for index in range(len(self.blocks))]
+
     def _block(self, index: int) -> PrimeBlock:
         block = self.blocks[index]
         assert isinstance(block, PrimeBlock)
         return block
 
     def _blocks(self) -> Iterator[tuple[int, PrimeBlock]]:
-        return ((i, self._block(i)) for i in range(len(self.blocks)))
+        return enumerate(self.prime_blocks)
 
     # -- training ------------------------------------------------------------------------------------------------------
 

@@ -4,8 +4,26 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+
+class PaperAdam(Adam):
+    """Adam with the paper's settings as defaults (sections 3.1 and 4.1).
+
+    "Beta 0.99" is read as beta_1, the second positional argument of Adam in the authors' code.
+
+    Args:
+        params: As in every torch optimizer.
+        lr: Learning rate.
+        betas: Decay rates of the running means of gradient and squared gradient.
+        **kwargs: Of ``torch.optim.Adam``.
+    """
+
+    def __init__(
+        self, params: Any, lr: float = 2e-4, betas: tuple[float, float] = (0.99, 0.999), **kwargs: Any
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, **kwargs)
 
 
 class CompositeOptimizer(Optimizer):

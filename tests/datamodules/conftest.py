@@ -26,7 +26,7 @@ def real_data():
 
 
 class Numbered(ImageDataModule):
-    """Image i has the pixels i // 256 and i % 256, so that every image can be told again; its label is i % 3."""
+    """Image i has the pixels i // 256 and i % 256, so that it can be told again; its label is i % 3."""
 
     name = "numbered"
     num_classes = 3

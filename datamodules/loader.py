@@ -1,0 +1,51 @@
+"""The loader that hands on whole batches, and picks an interrupted epoch up again."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from primenet_lightning.datamodules.in_memory import ImageTensors
+from primenet_lightning.datamodules.samplers import EpochBatchSampler
+
+
+class BatchLoader(DataLoader[tuple[Tensor, Tensor]]):
+    """A `DataLoader` whose sampler yields whole batches.
+
+    It has no workers: to hand a batch from process to process takes longer than to gather it. Lightning keeps
+    its state in the checkpoint, so a run resumes with the batch after the last one it trained on.
+
+    Args:
+        dataset: Gathers a batch at once.
+        sampler: Yields the index tensors of the batches.
+        batches_done: Says, when a checkpoint is written, how many batches of the epoch have been trained on.
+
+    Example:
+        >>> import torch
+        >>> dataset = ImageTensors(torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1), torch.arange(5))
+        >>> loader = BatchLoader(dataset, EpochBatchSampler(5, batch_size=2, shuffle=False))
+        >>> loader.load_state_dict({"start_batch": 1})
+        >>> [labels.tolist() for _, labels in loader]
+        [[2, 3, 4]]
+    """
+
+    def __init__(
+        self, dataset: ImageTensors, sampler: EpochBatchSampler, batches_done: Callable[[], int] = lambda: 0
+    ) -> None:
+        # batch_size=None: each item of the sampler is a batch already, and there is nothing left to collate
+        super().__init__(dataset, sampler=sampler, batch_size=None, collate_fn=_as_is)
+        self.batches_done = batches_done
+
+    def state_dict(self) -> dict[str, int]:
+        """Where in the epoch a resumed run starts."""
+        return {"start_batch": self.batches_done()}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Let the next pass start there."""
+        sampler: Any = self.sampler
+        sampler.start_batch = state_dict["start_batch"]
+
+
+def _as_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,19 @@
+import torch
+
+from primenet_lightning.datamodules import BatchLoader, EpochBatchSampler, ImageTensors
+
+
+def test_a_loader_takes_up_where_another_stopped_and_then_starts_anew():
+    dataset = ImageTensors(torch.zeros(50, 1, 2, 2, dtype=torch.uint8), torch.arange(50))
+
+    def loader(batches_done=0):
+        made = BatchLoader(dataset, EpochBatchSampler(50, 8, seed=1), lambda: batches_done)
+        made.sampler.set_epoch(3)
+        return made
+
+    whole = [labels.tolist() for _, labels in loader()]
+    resumed = loader()
+    resumed.load_state_dict(loader(batches_done=4).state_dict())
+    assert len(resumed) == len(whole) == 7
+    assert [labels.tolist() for _, labels in resumed] == whole[4:]
+    assert [labels.tolist() for _, labels in resumed] == whole
