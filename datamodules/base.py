@@ -3,10 +3,10 @@
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -21,7 +21,6 @@ from primenet_lightning.datamodules.samplers import EpochBatchSampler, OrderedBa
 from primenet_lightning.datamodules.splits import stratified_split
 
 Arrays = tuple[Array, Array, Array, Array]
-Batch = TypeVar("Batch", bound=Sequence[Any])
 
 
 @dataclass(frozen=True)
@@ -285,7 +284,7 @@ class ImageDataModule(LightningDataModule, ABC):
         """
         return self._loaded.normalize(images)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Any]:
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Any]:
         """Augment, in training only, and normalize; on the batch's device.
 
         Args:

@@ -27,6 +27,16 @@ def test_equals_torchvision(mean, std, channels):
     torch.testing.assert_close(normalized, expected.unsqueeze(0), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("mean", "std"), MEANS_AND_STDS)
+def test_the_same_on_a_device_and_on_what_an_augmentation_made_of_the_pixels(mean, std):
+    """Float pixels take torch's way, as any batch on a GPU does."""
+    images = torch.arange(768).view(1, 3, 16, 16).to(torch.uint8)
+    normalize = Normalize(mean, std)
+    torch.testing.assert_close(normalize(images.float()), normalize(images), rtol=0, atol=1e-6)
+    if torch.cuda.is_available():
+        torch.testing.assert_close(normalize(images.cuda()).cpu(), normalize(images), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_input_is_left_as_it_is(dtype):
     images = torch.full((2, 1, 3, 3), 7, dtype=dtype)
