@@ -50,9 +50,7 @@ def torchvisions(dataset: Any, workers: int) -> float:
     return count / (time.perf_counter() - start)
 
 
-def compare(
-    ours: Callable[[], float], theirs: Callable[[], float], repeats: int
-) -> tuple[list[float], list[float]]:
+def compare(ours: Callable[[], float], theirs: Callable[[], float], repeats: int) -> tuple[list[float], list[float]]:
     """Time A and B in turn, after one pass of each that does not count."""
     ours(), theirs()
     pairs = [(ours(), theirs()) for _ in range(repeats)]

@@ -141,9 +141,7 @@ class ImageDataModule(LightningDataModule, ABC):
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed={self.seed} is out of range; give a whole number from 0 to 2**32 - 1.")
         if self.normalization not in ("symmetric", "standardize"):
-            raise ValueError(
-                f"normalization={self.normalization!r} is unknown; give 'symmetric' or 'standardize'."
-            )
+            raise ValueError(f"normalization={self.normalization!r} is unknown; give 'symmetric' or 'standardize'.")
 
     @abstractmethod
     def load_arrays(self) -> Arrays:
@@ -183,9 +181,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def _to_tensors(self, images: Array, labels: Array, split: str) -> ImageTensors:
         tensor = to_image_tensor(images, self.in_channels, self.image_size, f"{self.name} {split} images")
-        return ImageTensors(
-            tensor, to_label_tensor(labels, len(tensor), self.num_classes, f"{self.name} {split}")
-        )
+        return ImageTensors(tensor, to_label_tensor(labels, len(tensor), self.num_classes, f"{self.name} {split}"))
 
     def _split(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Indices of the training and of the validation split, ascending."""
@@ -329,9 +325,7 @@ class ImageDataModule(LightningDataModule, ABC):
             ImageFileError: If none of the files can be used.
         """
         if self.predict_files is None:
-            raise ValueError(
-                "predict_files=None names nothing to predict; give a folder or a list of image files."
-            )
+            raise ValueError("predict_files=None names nothing to predict; give a folder or a list of image files.")
         images, paths, errors = ImageFiles(self.predict_files, self.image_size, self.in_channels).load()
         if not paths:
             raise ImageFileError(f"None of the {len(errors)} files can be used: {errors[0][1]}")

@@ -48,7 +48,5 @@ class DigitsDataModule(ImageDataModule):
         digits = load_digits()
         images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
         labels = digits.target
-        rest, held_out = stratified_split(
-            torch.from_numpy(labels), round(TEST_FRACTION * len(labels)), TEST_SEED
-        )
+        rest, held_out = stratified_split(torch.from_numpy(labels), round(TEST_FRACTION * len(labels)), TEST_SEED)
         return images[rest], labels[rest], images[held_out], labels[held_out]

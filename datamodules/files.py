@@ -55,9 +55,7 @@ class ImageFiles(Dataset[tuple[Tensor, str]]):
         (torch.Size([3, 6, 4]), [255, 0, 0], 'red.png')
     """
 
-    def __init__(
-        self, paths: Sequence[str | Path] | str | Path, image_size: tuple[int, int], in_channels: int
-    ) -> None:
+    def __init__(self, paths: Sequence[str | Path] | str | Path, image_size: tuple[int, int], in_channels: int) -> None:
         if in_channels not in MODES:
             raise ValueError(f"in_channels={in_channels} fits no image file; give 1 (grey) or 3 (RGB).")
         self.paths = _find_files(paths)
@@ -104,9 +102,7 @@ class ImageFiles(Dataset[tuple[Tensor, str]]):
         except ImageFileError:
             raise
         except Exception as error:  # a decoder raises whatever its format makes of damaged bytes
-            raise ImageFileError(
-                f"{path} cannot be read as an image ({error}); save it again, as PNG."
-            ) from error
+            raise ImageFileError(f"{path} cannot be read as an image ({error}); save it again, as PNG.") from error
         return torch.from_numpy(pixels).view(*self.image_size, self.in_channels).permute(2, 0, 1).contiguous()
 
     def _check(self, path: Path, image: Image.Image) -> None:
@@ -118,9 +114,7 @@ class ImageFiles(Dataset[tuple[Tensor, str]]):
                 f"{width} by {height}; resize it first."
             )
         if image.mode[0] in "IF":  # Pillow would cut these off at 255 instead of scaling them
-            raise ImageFileError(
-                f"{path} has pixels of more than 8 bits (mode {image.mode}); save it with 8 bits."
-            )
+            raise ImageFileError(f"{path} has pixels of more than 8 bits (mode {image.mode}); save it with 8 bits.")
 
 
 def _find_files(paths: Sequence[str | Path] | str | Path) -> list[Path]:

@@ -124,18 +124,14 @@ def to_label_tensor(labels: Array, count: int, num_classes: int, name: str) -> T
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise ValueError(f"The {name} labels are {tensor.dtype}; give whole numbers.")
     if tuple(tensor.shape) != (count,):
-        raise ValueError(
-            f"The {name} labels have shape {tuple(tensor.shape)} for {count} images; give one an image."
-        )
+        raise ValueError(f"The {name} labels have shape {tuple(tensor.shape)} for {count} images; give one an image.")
     if count == 0:
         raise ValueError(f"There are no {name} images; load_arrays() has to return at least one.")
     tensor = tensor.to(torch.int64).contiguous()
     low, high = int(tensor.min()), int(tensor.max())
     if low < 0 or high >= num_classes:
         wrong = low if low < 0 else high
-        raise ValueError(
-            f"A {name} label is {wrong}; num_classes={num_classes} allows 0 to {num_classes - 1}."
-        )
+        raise ValueError(f"A {name} label is {wrong}; num_classes={num_classes} allows 0 to {num_classes - 1}.")
     return tensor
 
 
@@ -144,6 +140,4 @@ def _to_tensor(array: Array) -> Tensor:
         return array
     array = np.asarray(array)
     shares_memory = array.flags.writeable and all(stride >= 0 for stride in array.strides)
-    return torch.from_numpy(
-        array if shares_memory else array.copy()
-    )  # torch wants neither read-only nor reversed
+    return torch.from_numpy(array if shares_memory else array.copy())  # torch wants neither read-only nor reversed

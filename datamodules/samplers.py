@@ -64,9 +64,7 @@ class EpochBatchSampler(DistributedSampler[Tensor]):
                 f"give {max(lower, num_replicas)} or {lower + num_replicas}."
             )
         if length < num_replicas:
-            raise ValueError(
-                f"{length} images are too few for {num_replicas} ranks, one each; use fewer devices."
-            )
+            raise ValueError(f"{length} images are too few for {num_replicas} ranks, one each; use fewer devices.")
         # The parent only measures the dataset, and a range has a length.
         super().__init__(range(length), num_replicas, rank, shuffle, seed)  # type: ignore[arg-type]
         self.length = length

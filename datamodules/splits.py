@@ -29,9 +29,7 @@ def stratified_split(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Ten
         ([0, 0, 1], [0, 0, 1])
     """
     if not 0 <= count <= len(labels):
-        raise ValueError(
-            f"count={count} cannot be held out of {len(labels)} images; give 0 to {len(labels)}."
-        )
+        raise ValueError(f"count={count} cannot be held out of {len(labels)} images; give 0 to {len(labels)}.")
     members_by_class = [(labels == label).nonzero().flatten().numpy() for label in np.unique(labels)]
     quotas = np.array([len(members) for members in members_by_class]) * count
     shares, remainders = np.divmod(quotas, len(labels))  # in whole numbers: no rounding decides a tie

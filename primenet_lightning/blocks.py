@@ -33,10 +33,22 @@ class Projection(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
-        super().__init__(
-            nn.MaxPool2d(3, stride=stride, padding=1), nn.Conv2d(in_channels, channels, 1), nn.ReLU()
-        )
+        super().__init__(nn.MaxPool2d(3, stride=stride, padding=1), nn.Conv2d(in_channels, channels, 1), nn.ReLU())
         glorot_(self)
+
+    @classmethod
+    def to_size(cls, in_shape: tuple[int, int, int], channels: int, map_size: tuple[int, int]) -> "Projection":
+        """Build the projection whose map has the size of the capsules' maps.
+
+        Args:
+            in_shape: Channels, height and width of the input.
+            channels: Channels of the projection.
+            map_size: Height and width of the capsules' maps, of which the input's are multiples (or one short of).
+
+        Returns:
+            The projection.
+        """
+        return cls(in_shape[0], channels, stride=max(1, -(-in_shape[1] // map_size[0])))
 
 
 class BlockOutput(NamedTuple):
@@ -157,8 +169,8 @@ class PrimeBlock(nn.Module):
         )
         projection = projection_classifier = None
         if projection_channels:
-            map_size = (-(-image_size[0] // stride), -(-image_size[1] // stride))
             projection = Projection(in_channels, projection_channels, stride)
+            map_size = (-(-image_size[0] // stride), -(-image_size[1] // stride))
             projection_classifier = local_classifier(classifier, projection_channels, map_size, num_classes)
         return cls((in_channels, *image_size), capsules, projection, projection_classifier, **kwargs)
 
@@ -199,7 +211,9 @@ class PrimeBlock(nn.Module):
                     f"{name} gives {shapes[name]} from an input of {self.in_shape}"
                 )
         if len(shapes[first]) != 3:
-            raise ValueError(f"a feature map must be (batch, channels, height, width), but {first} gives {shapes[first]}")
+            raise ValueError(
+                f"a feature map must be (batch, channels, height, width), but {first} gives {shapes[first]}"
+            )
         channels, height, width = shapes[first]
         if self.projection is not None:
             projected = tuple(self.projection(x).shape[1:])
@@ -215,7 +229,8 @@ class PrimeBlock(nn.Module):
     def _check_input(self, x: Tensor) -> None:
         if x.dim() != 4 or tuple(x.shape[1:]) != self.in_shape:
             raise ValueError(
-                f"x has shape {tuple(x.shape)}, but this block was built for (batch, {', '.join(map(str, self.in_shape))})"
+                f"x has shape {tuple(x.shape)}, but this block was built for "
+                f"(batch, {', '.join(map(str, self.in_shape))})"
             )
         if not x.is_floating_point():
             raise ValueError(f"x has dtype {x.dtype}; normalise images to floating point first")

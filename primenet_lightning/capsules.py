@@ -87,9 +87,7 @@ class ConvCapsule(Capsule):
             )
         features = nn.Sequential(
             nn.Conv2d(in_channels, reduce_channels, kernel_size=1, bias=False),
-            nn.Conv2d(
-                reduce_channels, channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False
-            ),
+            nn.Conv2d(reduce_channels, channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False),
             nn.BatchNorm2d(channels),
             nn.LeakyReLU(),
         )

@@ -62,15 +62,11 @@ class PooledClassifier(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, num_classes: int, grid: int = 4) -> None:
-        super().__init__(
-            nn.AdaptiveAvgPool2d(grid), nn.Flatten(), nn.Linear(in_channels * grid * grid, num_classes)
-        )
+        super().__init__(nn.AdaptiveAvgPool2d(grid), nn.Flatten(), nn.Linear(in_channels * grid * grid, num_classes))
         glorot_(self)
 
 
-def local_classifier(
-    kind: LocalClassifier, in_channels: int, map_size: tuple[int, int], num_classes: int
-) -> nn.Module:
+def local_classifier(kind: LocalClassifier, in_channels: int, map_size: tuple[int, int], num_classes: int) -> nn.Module:
     """Build a local classifier by name.
 
     Args:
@@ -113,9 +109,7 @@ class ClassifierHead(nn.Module):
         (torch.Size([2, 1568]), torch.Size([2, 10]))
     """
 
-    def __init__(
-        self, in_channels: int, map_size: tuple[int, int], num_classes: int, channels: int = 128
-    ) -> None:
+    def __init__(self, in_channels: int, map_size: tuple[int, int], num_classes: int, channels: int = 128) -> None:
         super().__init__()
         if min(map_size) < 4:
             raise ValueError(

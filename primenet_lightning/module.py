@@ -63,7 +63,7 @@ class PrimeNet(LightningModule):
         projection_channels: Channels of the projection; 0 leaves it out.
         head_channels: Filters of the head's 3x3 convolution.
         local_classifier: ``"flatten"`` or ``"pooled"``.
-        stride: Stride of the first block's capsules and projection.
+        stride: Stride of the first block's capsules; the projection follows.
         capsule_optimizer: Makes the optimizer of one capsule from its parameters (and that of a projection that
             learns locally). The default is the paper's: Adam, learning rate 2e-4, betas (0.99, 0.999).
         head_optimizer: Makes the head's.
@@ -122,9 +122,7 @@ class PrimeNet(LightningModule):
     ) -> None:
         super().__init__()
         # functions cannot be loaded with weights_only=True; a checkpoint needs none of these to predict
-        self.save_hyperparameters(
-            ignore=["capsule_optimizer", "head_optimizer", "capsule_scheduler", "head_scheduler"]
-        )
+        self.save_hyperparameters(ignore=["capsule_optimizer", "head_optimizer", "capsule_scheduler", "head_scheduler"])
         self.automatic_optimization = False
         self.in_shape: Shape = (in_channels, image_size[0], image_size[1])
         self.num_classes = num_classes
@@ -151,6 +149,8 @@ class PrimeNet(LightningModule):
         self.evaluate_capsules = evaluate_capsules
         self._check_options()
         self.data_description: dict[str, Any] | None = None
+        self._train_predictions: list[tuple[Tensor, Tensor]] = []
+        self._route_errors: Tensor | None = None
         self.network = self.configure_network()
         self._configure_stage_metrics()
 
@@ -178,20 +178,19 @@ class PrimeNet(LightningModule):
             a.local_classifier,
         )
 
-    def configure_projection(self, index: int, in_shape: Shape) -> nn.Module | None:
+    def configure_projection(self, index: int, in_shape: Shape, map_size: tuple[int, int]) -> nn.Module | None:
         """Build the projection of one block; its map must have the capsules' height and width.
 
         Args:
             index: The block's index, 0 first.
             in_shape: Channels, height and width of the block's input.
+            map_size: Height and width of the capsules' maps.
 
         Returns:
             The projection, or None for none.
         """
-        a = self.architecture
-        if not a.projection_channels:
-            return None
-        return Projection(in_shape[0], a.projection_channels, a.stride if index == 0 else 1)
+        channels = self.architecture.projection_channels
+        return Projection.to_size(in_shape, channels, map_size) if channels else None
 
     def configure_blocks(self) -> list[PrimeBlock]:
         """Build all blocks, first to last, each for the 2x2 pooled output of the one before."""
@@ -324,14 +323,14 @@ class PrimeNet(LightningModule):
             children[name].zero_grad()
 
     def _step(self) -> None:
-        """Step the composite once: Lightning then counts one step. (After immediate updates it finds no gradients.)"""
+        """Step the composite once: Lightning then counts one step. After immediate updates it finds no gradients."""
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         optimizer.step()
         optimizer.zero_grad()
         schedulers = self.lr_schedulers()
         if self.scheduler_interval == "step" and schedulers is not None:
-            schedulers.step()  # type: ignore[union-attr,call-arg]
+            schedulers.step()  # type: ignore[union-attr]
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip, learner by learner; gradients have been unscaled by now."""
@@ -370,7 +369,7 @@ class PrimeNet(LightningModule):
             self._log_accuracies("train")
         schedulers = self.lr_schedulers()
         if self.scheduler_interval == "epoch" and schedulers is not None:
-            schedulers.step()  # type: ignore[union-attr,call-arg]
+            schedulers.step()  # type: ignore[union-attr]
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
@@ -464,7 +463,8 @@ class PrimeNet(LightningModule):
             ``(batch, classes)``, float32.
         """
         images = batch if isinstance(batch, Tensor) else batch[0]
-        return self(images).float().softmax(1)
+        logits: Tensor = self(images)
+        return logits.float().softmax(1)
 
     def _images(self, images: Tensor) -> Tensor:
         """Images in the network's precision (bfloat16 under ``bf16-true``)."""
@@ -515,6 +515,13 @@ class PrimeNet(LightningModule):
             )
 
     def _check_options(self) -> None:
+        for name, value, known in (
+            ("update", self.update, ("end_of_batch", "immediate")),
+            ("backward", self.backward_mode, ("block", "fused")),
+            ("scheduler_interval", self.scheduler_interval, ("epoch", "step")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name}={value!r} is unknown; use {known[0]!r} or {known[1]!r}")
         if self.accumulate_grad_batches < 1:
             raise ValueError(f"accumulate_grad_batches={self.accumulate_grad_batches} must be at least 1")
         if self.gradient_clip_val is not None and self.gradient_clip_val <= 0:
@@ -535,8 +542,6 @@ class PrimeNet(LightningModule):
         self._losses = nn.ModuleDict(
             {_key(stage, name): MeanMetric() for stage in ("val", "test") for name in [*names, "total"]}
         )
-        self._train_predictions: list[tuple[Tensor, Tensor]] = []
-        self._route_errors: Tensor | None = None
 
     def _accuracy(self, stage: str, name: str) -> Metric:
         metric = self._accuracies[_key(stage, name)]

@@ -12,7 +12,14 @@ from primenet_lightning.capsules import Capsule
 from primenet_lightning.heads import ClassifierHead, local_classifier
 from primenet_lightning.losses import cross_entropy
 from primenet_lightning.presets import Architecture
-from primenet_lightning.routing import ROUTING_MODES, InferenceRouting, NaNLossError, Route, majority_route, refuse_nan
+from primenet_lightning.routing import (
+    ROUTING_MODES,
+    InferenceRouting,
+    NaNLossError,
+    Route,
+    majority_route,
+    refuse_nan,
+)
 
 Value = TypeVar("Value")
 
@@ -79,6 +86,7 @@ class PrimeNetwork(nn.Module):
         ValueError: If blocks do not fit each other or the head, or if ``inference_routing`` is impossible.
 
     Example:
+        >>> from primenet_lightning.presets import architecture
         >>> network = PrimeNetwork.build(1, (28, 28), 10, architecture("compact", (28, 28)))
         >>> network(torch.zeros(2, 1, 28, 28)).shape
         torch.Size([2, 10])
@@ -142,14 +150,27 @@ class PrimeNetwork(nn.Module):
         def capsules(index: int, shape: tuple[int, int, int]) -> Mapping[str, Capsule]:
             stride = a.stride if index == 0 else 1
             return conv_capsules(
-                shape[0], shape[1:], num_classes, kernel_sizes, a.reduce_channels, a.channels, stride, a.local_classifier
+                shape[0],
+                shape[1:],
+                num_classes,
+                kernel_sizes,
+                a.reduce_channels,
+                a.channels,
+                stride,
+                a.local_classifier,
             )
 
-        def projection(index: int, shape: tuple[int, int, int]) -> nn.Module | None:
-            return Projection(shape[0], a.projection_channels, a.stride if index == 0 else 1) if a.projection_channels else None
+        def projection(index: int, shape: tuple[int, int, int], map_size: tuple[int, int]) -> nn.Module | None:
+            return Projection.to_size(shape, a.projection_channels, map_size) if a.projection_channels else None
 
         blocks = stack_blocks(
-            (in_channels, *image_size), num_classes, depth, capsules, projection, a.local_classifier, routing_window
+            (in_channels, *image_size),
+            num_classes,
+            depth,
+            capsules,
+            projection,
+            a.local_classifier,
+            routing_window,
         )
         channels, *map_size = blocks[-1].out_shape
         head = ClassifierHead(channels, (map_size[0], map_size[1]), num_classes, a.head_channels)
@@ -231,7 +252,9 @@ class PrimeNetwork(nn.Module):
             x = output.features if i == len(self.blocks) - 1 else self.pool(output.features)
             stage = Stage(
                 f"block{i}",
-                *(_prefixed(i, values) for values in (output.losses, output.logits, output.values)),
+                _prefixed(i, output.losses),
+                _prefixed(i, output.logits),
+                _prefixed(i, output.values),
                 output.route,
             )
             del output
@@ -428,7 +451,7 @@ def stack_blocks(
     num_classes: int,
     depth: int,
     capsules: Callable[[int, tuple[int, int, int]], Mapping[str, Capsule]],
-    projection: Callable[[int, tuple[int, int, int]], nn.Module | None],
+    projection: Callable[[int, tuple[int, int, int], tuple[int, int]], nn.Module | None],
     projection_classifier: Any = "flatten",
     routing_window: int = 256,
 ) -> list[PrimeBlock]:
@@ -439,7 +462,7 @@ def stack_blocks(
         num_classes: Number of classes.
         depth: Number of blocks.
         capsules: From a block's index and input shape to its capsules by name.
-        projection: From a block's index and input shape to its projection, or None.
+        projection: From a block's index, input shape, and its maps' height and width, to its projection, or None.
         projection_classifier: ``"flatten"`` or ``"pooled"``: with what the projections below the last block learn.
         routing_window: Batches that the majority is taken over.
 
@@ -456,16 +479,18 @@ def stack_blocks(
     for index in range(depth):
         if min(shape[1:]) < 4:
             raise ValueError(
-                f"image_size={in_shape[1:]} is too small for depth={depth}: block{index} would see {shape[1]}x{shape[2]} "
-                "pixels, and the head needs 4x4; use larger images or fewer blocks"
+                f"image_size={in_shape[1:]} is too small for depth={depth}: block{index} would see "
+                f"{shape[1]}x{shape[2]} pixels, and the head needs 4x4; use larger images or fewer blocks"
             )
-        own = None
-        projected = projection(index, shape)
+        made = capsules(index, shape)
+        bare = PrimeBlock(shape, made, None)  # tells the maps' size, and whether they agree
+        map_size = bare.out_shape[1:]
+        projected, own = projection(index, shape, map_size), None
         if index + 1 < depth and projected is not None:
             with torch.no_grad():
-                channels, *size = projected(torch.zeros(2, *shape)).shape[1:]
-            own = local_classifier(projection_classifier, channels, (size[0], size[1]), num_classes)
-        block = PrimeBlock(shape, capsules(index, shape), projected, own, routing_window)
+                channels = projected(torch.zeros(2, *shape)).shape[1]
+            own = local_classifier(projection_classifier, channels, map_size, num_classes)
+        block = PrimeBlock(shape, made, projected, own, routing_window)
         blocks.append(block)
         channels, height, width = block.out_shape
         shape = (channels, height // 2, width // 2)

@@ -73,7 +73,7 @@ class CompositeOptimizer(Optimizer):
             start = stop
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step every child once.
 
         Args:

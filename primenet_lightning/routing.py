@@ -83,7 +83,8 @@ def least_entropy(logits: Tensor) -> Tensor:
         tensor([1])
     """
     log_p = logits.float().log_softmax(-1)
-    return -(log_p.exp() * log_p).sum(-1).neg().argmax(0)
+    entropy = -(log_p.exp() * log_p).sum(-1)
+    return entropy.argmin(0)
 
 
 class RouteHistory(nn.Module):

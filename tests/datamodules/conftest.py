@@ -19,9 +19,7 @@ def real_data():
     """The folder of the real data sets, or a skipped test."""
     root = os.environ.get("PRIMENET_DATA")
     if root is None:
-        pytest.skip(
-            "PRIMENET_DATA is not set: it names the folder of the real MNIST, CIFAR-10 and SVHN files"
-        )
+        pytest.skip("PRIMENET_DATA is not set: it names the folder of the real MNIST, CIFAR-10 and SVHN files")
     return Path(root)
 
 

@@ -172,13 +172,9 @@ def test_a_run_resumes_with_the_next_batch(loaded, recorder, make_trainer, tmp_p
 
 
 @pytest.mark.parametrize("batches", [3, 5, 8])
-def test_a_run_of_shortened_epochs_resumes_with_the_next_batch(
-    loaded, recorder, make_trainer, tmp_path, batches
-):
+def test_a_run_of_shortened_epochs_resumes_with_the_next_batch(loaded, recorder, make_trainer, tmp_path, batches):
     save = SaveAfter(batches, tmp_path / "run.ckpt")
-    make_trainer(max_epochs=3, limit_train_batches=5, callbacks=save).fit(
-        recorder, datamodule=loaded(batch_size=60)
-    )
+    make_trainer(max_epochs=3, limit_train_batches=5, callbacks=save).fit(recorder, datamodule=loaded(batch_size=60))
     resumed = type(recorder)()
     make_trainer(max_epochs=3, limit_train_batches=5).fit(
         resumed, datamodule=loaded(batch_size=60), ckpt_path=tmp_path / "run.ckpt", weights_only=True
@@ -187,13 +183,9 @@ def test_a_run_of_shortened_epochs_resumes_with_the_next_batch(
 
 
 def test_testing_a_checkpoint_does_not_shorten_a_later_run(loaded, recorder, make_trainer, tmp_path):
-    make_trainer(callbacks=SaveAfter(4, tmp_path / "run.ckpt")).fit(
-        recorder, datamodule=loaded(batch_size=60)
-    )
+    make_trainer(callbacks=SaveAfter(4, tmp_path / "run.ckpt")).fit(recorder, datamodule=loaded(batch_size=60))
     data = loaded(batch_size=60)
-    make_trainer().test(
-        recorder, datamodule=data, ckpt_path=tmp_path / "run.ckpt", verbose=False, weights_only=True
-    )
+    make_trainer().test(recorder, datamodule=data, ckpt_path=tmp_path / "run.ckpt", verbose=False, weights_only=True)
     fresh = type(recorder)()
     make_trainer().fit(fresh, datamodule=data)
     assert len(fresh.numbers("train")) == 9
@@ -232,9 +224,7 @@ def test_predict_gives_normalized_images_and_their_paths(numbered, recorder, mak
     data = numbered(predict_files=str(tmp_path), eval_batch_size=2)
     with pytest.warns(UserWarning, match=r"large\.png is 9 pixels wide"):
         batches = make_trainer().predict(recorder, datamodule=data)
-    assert list(chain(*(paths for _, paths in batches))) == [
-        str(tmp_path / f"{number}.png") for number in range(3)
-    ]
+    assert list(chain(*(paths for _, paths in batches))) == [str(tmp_path / f"{number}.png") for number in range(3)]
     images = torch.cat([images for images, _ in batches])
     torch.testing.assert_close(images[:, 0, 0, 1], torch.tensor([0, 1, 2]) / 127.5 - 1)
 

@@ -7,9 +7,7 @@ from primenet_lightning.datamodules import DigitsDataModule
 
 def rows(images, labels):
     """A multiset of scans with their labels."""
-    return sorted(
-        (*image.flatten().tolist(), int(label)) for image, label in zip(images, labels, strict=True)
-    )
+    return sorted((*image.flatten().tolist(), int(label)) for image, label in zip(images, labels, strict=True))
 
 
 def test_no_scan_is_lost_and_every_level_can_be_told_again():
@@ -23,9 +21,7 @@ def test_no_scan_is_lost_and_every_level_can_be_told_again():
 
 def test_a_level_becomes_the_nearest_whole_number():
     levels = np.unique(load_digits().images)
-    assert np.unique(DigitsDataModule().load_arrays()[0]).tolist() == [
-        round(level * 255 / 16) for level in levels
-    ]
+    assert np.unique(DigitsDataModule().load_arrays()[0]).tolist() == [round(level * 255 / 16) for level in levels]
 
 
 def test_test_split_is_stratified_and_the_same_for_every_seed():

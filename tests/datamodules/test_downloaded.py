@@ -12,9 +12,7 @@ EVERY = pytest.mark.parametrize("data_module", [MNISTDataModule, CIFAR10DataModu
 def test_missing_files_are_named_and_setup_never_downloads(data_module, tmp_path, no_download):
     data = data_module(root=tmp_path, download=True)
     first = next(iter(data.files()))
-    with pytest.raises(
-        FileNotFoundError, match=f"{data.name} is not complete under root='{tmp_path}': {first}"
-    ):
+    with pytest.raises(FileNotFoundError, match=f"{data.name} is not complete under root='{tmp_path}': {first}"):
         data.setup("fit")
 
 
@@ -44,9 +42,7 @@ def test_a_damaged_file_is_named_with_the_remedy(data_module, tmp_path):
     with pytest.raises(RuntimeError, match=message):
         data.setup("fit")
     data.verify = False
-    with pytest.raises(
-        RuntimeError, match=f"{data.name} under root='{tmp_path}' cannot be parsed .*download=True"
-    ):
+    with pytest.raises(RuntimeError, match=f"{data.name} under root='{tmp_path}' cannot be parsed .*download=True"):
         data.setup("fit")
 
 
@@ -54,9 +50,7 @@ def test_a_damaged_file_is_named_with_the_remedy(data_module, tmp_path):
 def test_a_download_that_fails_says_what_to_do(data_module, tmp_path, monkeypatch):
     data = data_module(root=tmp_path)
     monkeypatch.setattr(data, "fetch", lambda: (_ for _ in ()).throw(OSError("no route")))
-    with pytest.raises(
-        RuntimeError, match=r"could not be downloaded .*\(no route\); put its files there by hand"
-    ):
+    with pytest.raises(RuntimeError, match=r"could not be downloaded .*\(no route\); put its files there by hand"):
         data.prepare_data()
 
 

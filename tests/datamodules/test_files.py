@@ -13,9 +13,7 @@ def folder(tmp_path):
     generator = np.random.default_rng(0)
     Image.fromarray(generator.integers(0, 256, (4, 5, 3), dtype=np.uint8)).save(tmp_path / "b.png")
     Image.fromarray(generator.integers(0, 256, (4, 5), dtype=np.uint8)).save(tmp_path / "a.BMP")
-    Image.fromarray(generator.integers(0, 256, (4, 5, 3), dtype=np.uint8)).convert("P").save(
-        tmp_path / "c.gif"
-    )
+    Image.fromarray(generator.integers(0, 256, (4, 5, 3), dtype=np.uint8)).convert("P").save(tmp_path / "c.gif")
     (tmp_path / "notes.txt").write_text("no picture")
     return tmp_path
 

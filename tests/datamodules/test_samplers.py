@@ -12,9 +12,7 @@ from primenet_lightning.datamodules import EpochBatchSampler, OrderedBatchSample
 
 def global_batches(ranks, length=1000, batch_size=64, epoch=0, **kwargs):
     """The batches as all ranks together see them."""
-    samplers = [
-        EpochBatchSampler(length, batch_size, num_replicas=ranks, rank=r, **kwargs) for r in range(ranks)
-    ]
+    samplers = [EpochBatchSampler(length, batch_size, num_replicas=ranks, rank=r, **kwargs) for r in range(ranks)]
     for sampler in samplers:
         sampler.set_epoch(epoch)
     return [torch.cat(shares).tolist() for shares in zip(*samplers, strict=True)]

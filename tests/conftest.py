@@ -1,0 +1,69 @@
+"""Fixtures for all tests."""
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
+
+from primenet_lightning.callbacks import CapsuleLossCurves
+
+
+class QuietLossCurves(CapsuleLossCurves):
+    """Keeps the curves but draws nothing: drawing takes longer than the training of most tests."""
+
+    def _draw(self, trainer):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def _no_wandb(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def make_trainer(tmp_path):
+    """A silent Trainer on the CPU; keyword arguments replace its options."""
+
+    def make(**options):
+        callbacks = options.pop("callbacks", [])
+        defaults = dict(
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            default_root_dir=tmp_path,
+            max_epochs=1,
+        )
+        return Trainer(**(defaults | options), callbacks=[QuietLossCurves(), *callbacks])
+
+    return make
+
+
+@pytest.fixture
+def make_batches():
+    """Random images with random labels, already in batches."""
+
+    def make(count=8, size=6, shape=(1, 8, 8), classes=3, dtype=torch.float32, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        return [
+            (
+                torch.randn(size, *shape, generator=generator, dtype=torch.float64).to(dtype),
+                torch.randint(classes, (size,), generator=generator),
+            )
+            for _ in range(count)
+        ]
+
+    return make
+
+
+@pytest.fixture
+def loader():
+    """A loader that hands out given batches, in order."""
+    return lambda batches: DataLoader(batches, batch_size=None)

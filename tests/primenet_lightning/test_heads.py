@@ -1,0 +1,33 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from primenet_lightning import ClassifierHead, Projection
+
+
+def test_head_equals_the_authors_layers_written_out():
+    head = ClassifierHead(6, (8, 12), 5, channels=7).double()
+    x = torch.randn(3, 6, 8, 12, dtype=torch.float64)
+    norm, _, convolution, *_ = head.features
+    y = functional.batch_norm(x, None, None, norm.weight, norm.bias, training=True)
+    y = y.reshape(3, 6, 4, 2, 6, 2).amax((3, 5))
+    y = functional.conv2d(y, convolution.weight, convolution.bias, padding=1).clamp(min=0)
+    y = y.reshape(3, 7, 2, 2, 3, 2).amax((3, 5)).flatten(1)
+    torch.testing.assert_close(head.features(x), y)
+    torch.testing.assert_close(head(x), y @ head.classifier.weight.T + head.classifier.bias)
+
+
+def test_head_refuses_maps_that_its_poolings_would_eat():
+    with pytest.raises(ValueError, match=r"map_size=\(3, 8\) is too small for the head"):
+        ClassifierHead(6, (3, 8), 5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_projection_is_pool_then_convolution_then_relu(stride):
+    projection = Projection(2, 3, stride).double()
+    x = torch.randn(4, 2, 7, 8, dtype=torch.float64)
+    padded = functional.pad(x, (1, 1, 1, 1), value=-torch.inf)
+    pooled = padded.unfold(2, 3, stride).unfold(3, 3, stride).amax((-1, -2))
+    convolution = projection[1]
+    y = torch.einsum("oc,bchw->bohw", convolution.weight[:, :, 0, 0], pooled)
+    torch.testing.assert_close(projection(x), (y + convolution.bias[:, None, None]).clamp(min=0))

@@ -1,0 +1,117 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, Adam
+from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau, StepLR
+
+from primenet_lightning import CompositeOptimizer, PaperAdam
+from primenet_lightning.optimizers import CompositeScheduler
+
+
+@pytest.fixture
+def two():
+    """Two networks, and a composite over the first's layers beside separate optimizers over the second's."""
+    nets = [nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).double()]
+    nets.append(copy.deepcopy(nets[0]))
+    made = [
+        {"a": Adam(net[0].parameters(), lr=0.1), "b": SGD(net[1].parameters(), lr=0.01, momentum=0.9)} for net in nets
+    ]
+    return nets, CompositeOptimizer(made[0]), made[1]
+
+
+def learn(net, *optimizers, seed=0):
+    torch.manual_seed(seed)
+    net.zero_grad()
+    net(torch.randn(5, 3, dtype=torch.float64)).square().sum().backward()
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def test_one_step_is_a_step_of_each_child(two):
+    nets, composite, separate = two
+    for seed in range(10):
+        learn(nets[0], composite, seed=seed)
+        learn(nets[1], *separate.values(), seed=seed)
+    for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_state_goes_through_the_composite_and_is_seen_by_the_children(two):
+    nets, composite, _ = two
+    for seed in range(3):
+        learn(nets[0], composite, seed=seed)
+    saved, weights = copy.deepcopy(composite.state_dict()), copy.deepcopy(nets[0].state_dict())
+    fresh = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).double()
+    fresh.load_state_dict(weights)
+    resumed = CompositeOptimizer(
+        {"a": Adam(fresh[0].parameters(), lr=9.0), "b": SGD(fresh[1].parameters(), lr=9.0, momentum=0.9)}
+    )
+    resumed.load_state_dict(saved)
+    assert resumed.children["a"].param_groups[0]["lr"] == 0.1
+    for seed in range(3, 6):
+        learn(nets[0], composite, seed=seed)
+        learn(fresh, resumed, seed=seed)
+    for p, q in zip(nets[0].parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_groups_carry_the_names(two):
+    assert [group["name"] for group in two[1].param_groups] == ["a", "b"]
+    two[1].children["b"].param_groups[0]["lr"] = 7.0
+    assert two[1].param_groups[1]["lr"] == 7.0
+
+
+def test_closure_is_called_once(two):
+    nets, composite, _ = two
+    calls = []
+
+    def closure():
+        calls.append(torch.is_grad_enabled())
+        return nets[0](torch.ones(1, 3, dtype=torch.float64)).sum()
+
+    assert composite.step(closure).item() == pytest.approx(closure().item(), abs=10)
+    assert calls == [True, True]
+
+
+def test_no_children_and_shared_parameters_are_refused():
+    with pytest.raises(ValueError, match="is empty"):
+        CompositeOptimizer({})
+    p = nn.Parameter(torch.zeros(1))
+    with pytest.raises(ValueError, match="more than one"):
+        CompositeOptimizer({"a": SGD([p], lr=1.0), "b": SGD([p], lr=1.0)})
+
+
+def test_each_child_follows_its_own_schedule(two):
+    _, composite, separate = two
+    schedule = CompositeScheduler(
+        composite,
+        {"a": StepLR(composite.children["a"], 2, 0.5), "b": CosineAnnealingLR(composite.children["b"], 10)},
+    )
+    expected = [StepLR(separate["a"], 2, 0.5), CosineAnnealingLR(separate["b"], 10)]
+    for _ in range(7):
+        composite.step()
+        schedule.step()
+        for optimizer, scheduler in zip(separate.values(), expected, strict=True):
+            optimizer.step()
+            scheduler.step()
+        assert schedule.get_last_lr() == [s.get_last_lr()[0] for s in expected]
+    other = CompositeScheduler(
+        composite,
+        {"a": StepLR(composite.children["a"], 2, 0.5), "b": CosineAnnealingLR(composite.children["b"], 10)},
+    )
+    other.load_state_dict(schedule.state_dict())
+    assert other.schedulers["b"].last_epoch == 7
+
+
+def test_schedulers_that_cannot_work_are_refused(two):
+    with pytest.raises(ValueError, match=r"schedulers for \['c'\], but the optimizers are \['a', 'b'\]"):
+        CompositeScheduler(two[1], {"c": StepLR(two[1].children["a"], 2)})
+    with pytest.raises(TypeError, match="ReduceLROnPlateau, which waits for a metric"):
+        CompositeScheduler(two[1], {"a": ReduceLROnPlateau(two[1].children["a"])})
+
+
+def test_paper_adam_is_adam_with_the_papers_settings():
+    group = PaperAdam([nn.Parameter(torch.zeros(1))]).param_groups[0]
+    assert (group["lr"], group["betas"], group["eps"]) == (2e-4, (0.99, 0.999), 1e-8)

@@ -1,0 +1,80 @@
+from collections import Counter
+
+import pytest
+import torch
+
+from primenet_lightning.routing import (
+    NaNLossError,
+    RouteHistory,
+    least_entropy,
+    least_loss,
+    majority_route,
+    refuse_nan,
+)
+
+
+def test_least_loss_is_numpys_argmin_and_ties_go_to_the_first():
+    losses = torch.rand(50, 4)
+    assert [least_loss(row) for row in losses.tolist()] == losses.numpy().argmin(1).tolist()
+    assert least_loss([2.0, 1.0, 1.0]) == 1
+    assert least_loss([float("inf"), float("inf")]) == 0
+
+
+def test_nan_is_refused_by_name_and_infinity_is_not():
+    refuse_nan({"block0.k3": 1.0, "block0.k5": float("inf")})
+    with pytest.raises(NaNLossError, match=r"the loss of block0\.k5 is NaN: lower its learning rate"):
+        refuse_nan({"block0.k3": 1.0, "block0.k5": float("nan")})
+
+
+def test_least_entropy_is_scipys():
+    from scipy.stats import entropy
+
+    logits = torch.randn(3, 40, 5)
+    expected = entropy(logits.double().softmax(-1).numpy(), axis=-1).argmin(0)
+    assert least_entropy(logits).tolist() == expected.tolist()
+    tie = torch.zeros(3, 1, 4)
+    assert least_entropy(tie).tolist() == [0]
+
+
+def test_history_forgets_what_is_older_than_its_window():
+    history = RouteHistory(4)
+    for index in [2, 2, 0, 1, 1, 1]:
+        history.append(index)
+    assert list(history.ring) == [0, 1, 1, 1]
+    assert history.shares(3) == [0.25, 0.75, 0.0]
+    assert RouteHistory(4).shares(2) == [0, 0]
+    with pytest.raises(ValueError, match="routing_window=0"):
+        RouteHistory(0)
+
+
+def test_history_is_in_the_state_dict_and_no_dtype_touches_it():
+    history = RouteHistory(1000)
+    for index in range(600):  # 257 and beyond have no exact bfloat16
+        history.append(index)
+    state = history.bfloat16().half().state_dict()
+    loaded = RouteHistory(1000)
+    loaded.load_state_dict(state)
+    assert list(loaded.ring) == list(range(600))
+    shorter = RouteHistory(5)
+    shorter.load_state_dict(state)
+    assert list(shorter.ring) == [595, 596, 597, 598, 599]
+
+
+def test_majority_is_of_joint_routes():
+    generator = torch.Generator().manual_seed(1)
+    taken = torch.randint(3, (500, 2), generator=generator)
+    histories = [RouteHistory(500), RouteHistory(500)]
+    for route in taken.tolist():
+        for history, index in zip(histories, route, strict=True):
+            history.append(index)
+    counts = Counter(map(tuple, taken.tolist()))
+    assert counts[majority_route(histories)] == max(counts.values())
+
+
+def test_majority_of_ties_is_the_first_and_of_nothing_the_first_capsules():
+    histories = [RouteHistory(9), RouteHistory(9)]
+    assert majority_route(histories) == (0, 0)
+    for route in [(1, 0), (0, 2), (0, 2), (1, 0)]:
+        for history, index in zip(histories, route, strict=True):
+            history.append(index)
+    assert majority_route(histories) == (0, 2)
