@@ -33,19 +33,20 @@ def cost_table(model: PrimeNet) -> Table:
     Returns:
         A table for rich.
     """
-    cost = count_cost(model.network)
-    table = Table(title=f"{type(model).__name__}, images {' x '.join(map(str, model.in_shape))}", title_justify="left")
+    network = model.network
+    cost = count_cost(network, (0,) * len(network.blocks))
+    shape = " x ".join(map(str, model.in_shape))
+    table = Table(title=f"{type(model).__name__}, images {shape}", title_justify="left")
     table.add_column("learns from its own loss")
     table.add_column("parameters", justify="right")
-    for name, parameters in model.network.learners().items():
+    for name, parameters in network.learners().items():
         table.add_row(name, f"{sum(p.numel() for p in parameters):,}")
     table.add_section()
     table.add_row("all", f"{cost.parameters:,}")
     table.add_section()
     table.add_row("multiply-adds an image, training step", f"{cost.multiply_adds_training:,}")
-    for index, names in enumerate(zip(*model.network.capsule_names, strict=False)):
-        route = (index,) * model.depth if len(model.network.blocks) == model.depth else None
-        if route is not None:
-            inference = count_cost(model.network, route).multiply_adds_inference
-            table.add_row(f"multiply-adds an image, inference by {', '.join(names)}", f"{inference:,}")
+    # the routes that take the same place in every block; blocks may differ in their number of capsules
+    for index, names in enumerate(zip(*network.capsule_names, strict=False)):
+        inference = count_cost(network, (index,) * len(network.blocks)).multiply_adds_inference
+        table.add_row(f"multiply-adds an image, inference by {', '.join(names)}", f"{inference:,}")
     return table

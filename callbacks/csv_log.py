@@ -1,47 +1,67 @@
-"""A CSV logger that goes on with its file when a run is resumed."""
+"""A CSV logger that lives in a run's folder and goes on with its file when the run is resumed."""
 
 import csv
+import os
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 
 class ResumableCSVLogger(CSVLogger):
     """Lightning's CSV logger, writing ``metrics.csv`` right into the folder of the run.
 
-    Lightning's own deletes the file of a run that is resumed into its folder; this one keeps its rows.
+    Lightning's own deletes the file of a run that is resumed into its folder; this one keeps the rows of the
+    steps that are not done again. It writes no ``hparams.yaml``: the run's ``config.yaml`` says more.
 
     Args:
         folder: The run's folder.
-        resume: Whether to keep the rows that are there.
+        resume_at: First step, as in the file's column ``step``, that is done (again) now; rows before it are
+            kept. None keeps nothing.
     """
 
-    def __init__(self, folder: str | Path, resume: bool = False) -> None:
+    def __init__(self, folder: str | Path, resume_at: int | None = None) -> None:
         super().__init__(folder, name="", version="")
-        self._kept = _read_rows(Path(folder) / "metrics.csv") if resume else []
+        self.resume_at = resume_at
 
     @property
-    @rank_zero_experiment
     def experiment(self) -> Any:
-        """Lightning's writer; at its first use it is given the rows of the run so far."""
-        fresh = self._experiment is None
-        writer = super().experiment
-        if fresh and self._kept:
-            writer.metrics = [*self._kept, *writer.metrics]
-            writer.save()
-            self._kept = []
-        return writer
+        """Lightning's writer, after the rows of the steps to come have been dropped from the file."""
+        if self._experiment is None:
+            Path(self.save_dir).mkdir(parents=True, exist_ok=True)
+            self._experiment = _Writer(self.save_dir, self.resume_at)
+        return self._experiment
 
     @property
     def log_dir(self) -> str:
         """The run's folder."""
         return self.save_dir
 
+    def log_hyperparams(self, params: dict[str, Any] | Namespace | None = None) -> None:
+        """Write nothing."""
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+
+class _Writer(ExperimentWriter):
+    def __init__(self, folder: str, resume_at: int | None) -> None:
+        self.resume_at = resume_at
+        super().__init__(folder)
+        if os.path.isfile(self.metrics_file_path):
+            self._keep()
+
+    def _check_log_dir_exists(self) -> None:
+        """Neither warn that the folder is not empty nor delete the file, as Lightning's own does."""
+
+    def _keep(self) -> None:
+        path = Path(self.metrics_file_path)
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            kept = [row for row in reader if self.resume_at is not None and int(row["step"]) < self.resume_at]
+            self.metrics_keys = list(reader.fieldnames or [])
+        written = path.with_suffix(".tmp")
+        with written.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.metrics_keys)
+            writer.writeheader()
+            writer.writerows(kept)
+        written.replace(path)  # at once, so that no crash loses the rows

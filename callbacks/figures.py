@@ -2,23 +2,23 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind readers; line styles tell them apart in greyscale.
-CAPSULE_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-HEAD_COLOUR = "#000000"
-TOTAL_COLOUR = "#7F7F7F"
-STYLES = ("-", "--", "-.", ":")
+# Okabe and Ito's colours, told apart by colour-blind readers; markers tell the capsules apart in greyscale.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINE_STYLES = ("-", "--", "-.", ":")
 
 
-def style_of(name: str, names: Sequence[str]) -> dict[str, str]:
-    """Give a learner its look, the same in every figure.
+def style_of(name: str, names: Sequence[str]) -> dict[str, Any]:
+    """Give a learner its look, the same in every figure: colour and marker by its place, line by its block.
 
     Args:
         name: ``"block0.k3"``, ..., ``"head"`` or ``"total"``.
@@ -28,15 +28,15 @@ def style_of(name: str, names: Sequence[str]) -> dict[str, str]:
         Keyword arguments of ``Axes.plot``.
     """
     if name == "head":
-        return {"color": HEAD_COLOUR, "linestyle": "-"}
+        return {"color": "black", "linestyle": "-", "marker": "x"}
     if name == "total":
-        return {"color": TOTAL_COLOUR, "linestyle": ":"}
-    block, _, capsule = name.partition(".")
-    in_block = [other for other in names if other.startswith(f"{block}.")]
-    place = in_block.index(name)
+        return {"color": "grey", "linestyle": (0, (1, 1)), "marker": ""}
+    block = name.partition(".")[0]
+    place = [other for other in names if other.startswith(f"{block}.")].index(name)
     return {
-        "color": CAPSULE_COLOURS[place % len(CAPSULE_COLOURS)],
-        "linestyle": STYLES[int(block.removeprefix("block")) % len(STYLES)],
+        "color": COLOURS[place % len(COLOURS)],
+        "marker": MARKERS[place % len(MARKERS)],
+        "linestyle": LINE_STYLES[int(block.removeprefix("block")) % len(LINE_STYLES)],
     }
 
 
@@ -55,8 +55,18 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), dpi=100, layout="constrained")
 
 
+def plain_log_scale(axes: "Axes") -> None:
+    """Make the vertical axis logarithmic, with 0.5 written as 0.5 and not as a power of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
 def run_folder(trainer: Trainer) -> Path:
-    """The folder of a run: the first logger's, or without loggers the Trainer's. Must be called on all ranks."""
+    """The folder of a run: the first logger's, or without loggers the Trainer's; to be asked on all ranks."""
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 

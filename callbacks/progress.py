@@ -10,7 +10,8 @@ from lightning.pytorch.callbacks import RichProgressBar
 class LossProgressBar(RichProgressBar):
     """Lightning's rich progress bar with the latest loss of each capsule and the head.
 
-    It looks at the clock instead of the batch count, so that small networks do not spend their time on drawing.
+    It looks at the clock instead of the batch count, so that small networks do not spend their time on
+    drawing.
 
     Args:
         updates_per_second: How often the bar moves.
@@ -34,7 +35,12 @@ class LossProgressBar(RichProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The losses by name, beside what was logged with ``prog_bar=True``."""
+        """The losses by name, beside what was logged with ``prog_bar=True``.
+
+        The only block is not named, or the bar would not fit into a line.
+        """
         items = super().get_metrics(trainer, pl_module)
         items.pop("v_num", None)
-        return {**self._losses, **items}
+        several = any(name.startswith("block1.") for name in self._losses)
+        losses = {name if several else name.removeprefix("block0."): value for name, value in self._losses.items()}
+        return {**losses, **items}

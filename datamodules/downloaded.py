@@ -32,14 +32,14 @@ class DownloadedDataModule(ImageDataModule):
         """Download what is missing, on one process, if ``download`` allows it.
 
         Raises:
-            RuntimeError: If the download fails.
+            OSError: If the download fails.
         """
         if not self.download or all(path.is_file() for path in self.files()):
             return
         try:
             self.fetch()
         except (OSError, RuntimeError) as error:
-            raise RuntimeError(
+            raise OSError(
                 f"{self.name} could not be downloaded into root={str(self.root)!r} ({error}); "
                 "put its files there by hand, or point root or PRIMENET_DATA at a folder that has them."
             ) from error
@@ -49,13 +49,13 @@ class DownloadedDataModule(ImageDataModule):
 
         Raises:
             FileNotFoundError: If a file is missing.
-            RuntimeError: If a file is damaged.
+            OSError: If a file is damaged.
         """
         check_files(self.name, self.root, self.files(), verify=self.verify)
         try:
             return self.parse()
         except Exception as error:  # idx, pickle and MATLAB readers raise whatever damaged bytes make of them
-            raise RuntimeError(
+            raise OSError(
                 f"{self.name} under root={str(self.root)!r} cannot be parsed ({type(error).__name__}: "
                 f"{error}); delete {', '.join(path.name for path in self.files())} there and run again with "
                 "download=True."
@@ -73,7 +73,7 @@ def check_files(name: str, root: Path, files: Mapping[Path, str | None], *, veri
 
     Raises:
         FileNotFoundError: If a file is missing.
-        RuntimeError: If ``verify`` and a file's content is not the official one.
+        OSError: If ``verify`` and a file's content is not the official one.
     """
     for path, md5 in files.items():
         if not path.is_file():
@@ -83,7 +83,7 @@ def check_files(name: str, root: Path, files: Mapping[Path, str | None], *, veri
                 "that has it."
             )
         if verify and md5 is not None and file_md5(path) != md5:
-            raise RuntimeError(
+            raise OSError(
                 f"{name} is damaged under root={str(root)!r}: {path} does not have the official md5 {md5}; "
                 "delete it and run again with download=True, or read it as it is with verify=False."
             )

@@ -1,33 +1,38 @@
 """The command ``primenet``: fit, validate and test on LightningCLI, and predict from a checkpoint alone."""
 
+import contextlib
 import os
+import secrets
 import sys
-import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
+import wandb
 import yaml
 from jsonargparse import ArgumentParser
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, WandbLogger
 from rich.console import Console
 
-from primenet_lightning.callbacks import CostSummary, LossProgressBar
+from primenet_lightning.callbacks import CapsuleLossCurves, CostSummary, LossProgressBar
 from primenet_lightning.callbacks.csv_log import ResumableCSVLogger
 from primenet_lightning.cost import count_cost
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.module import PrimeNet
 from primenet_lightning.network import PrimeNetwork
 from primenet_lightning.prediction import load_model, predict_files
+from primenet_lightning.routing import NaNLossError
 from primenet_lightning.runs import (
     PAPER,
     PAPER_COST,
+    BestCheckpoint,
     InterruptCheckpoint,
+    LastCheckpoint,
     RunFolder,
     git_commit,
     peak_memory_bytes,
@@ -35,33 +40,50 @@ from primenet_lightning.runs import (
     versions,
 )
 
-RUN_OPTIONS = ("run", "resume")
-"""Options that say where a run lies; they are no part of what it computes, nor of its config.yaml."""
+NOT_SAVED = ("run", "resume", "ckpt_path", "weights_only")
+"""Options that say where a run lies and begins; they are no part of what it computes."""
+
+FALSE_ALARMS = (
+    ".*treespec, LeafSpec.*",  # between Lightning and torch
+    ".*smaller than the logging interval.*",  # the loss curves get a point at the end of each epoch anyway
+    ".*does not have many workers.*",  # whole batches in memory need none
+    ".*callbacks used to create the checkpoint.*",  # to test a checkpoint takes none of them
+    "Checkpoint directory .* exists and is not empty.*",  # a resumed run's is not
+)
 
 
-class SaveRunConfig(SaveConfigCallback):
-    """Save the options into the run folder, without those that name the folder."""
+class BeginRun(SaveConfigCallback):
+    """Save the options into the run folder, and tell W&B that the least error is the best."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write ``config.yaml``, on the first rank."""
+        """Write ``config.yaml``, on the first rank, when a fit begins; other commands leave it as it is."""
+        if stage != "fit":
+            return
         options = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        for name in (*RUN_OPTIONS, "ckpt_path", "weights_only"):
-            options.pop(name, None)
+        options = {name: value for name, value in options.items() if name not in NOT_SAVED}
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(options, sort_keys=False))
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                for metric in ("val/error", "test/error"):
+                    logger.experiment.define_metric(metric, summary="min", step_metric="trainer/global_step")
 
 
 class PrimeNetCLI(LightningCLI):
     """LightningCLI around run folders.
 
-    Every option of `PrimeNet`, of the data modules and of the Trainer comes from YAML and flags, subclasses by class
-    path. ``fit`` makes a run folder, trains, tests the best checkpoint once and sums up.
+    Every option of `PrimeNet`, of the data modules and of the Trainer comes from YAML and flags, subclasses
+    by class path. ``fit`` makes a run folder, trains, tests the best checkpoint once and sums up.
     """
 
     model: PrimeNet
     datamodule: ImageDataModule
     run: RunFolder
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the seed; not ``true`` for a random one, since the data's seed is linked to it."""
+        parser.add_argument("--seed_everything", type=int, default=0, help="Seed of weights, splits and order.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of runs, the defaults, and the links from data to model."""
@@ -69,11 +91,14 @@ class PrimeNetCLI(LightningCLI):
             "--run",
             type=str | None,
             default=None,
-            help="Run folder: of fit, the new one (default: runs/DATA-SIZE-TIME); of validate and test, the one to "
-            "look at: its options and its best checkpoint.",
+            help="Run folder: of fit, the new one (default: runs/DATA-SIZE-TIME); of validate and test, the "
+            "one to look at: its options and its best checkpoint.",
         )
         parser.add_argument(
-            "--resume", type=str | None, default=None, help="Run folder to go on with (fit only), options included."
+            "--resume",
+            type=str | None,
+            default=None,
+            help="Run folder to go on with (fit only), options included.",
         )
         parser.set_defaults(
             {
@@ -83,7 +108,7 @@ class PrimeNetCLI(LightningCLI):
         )
         for name in ("in_channels", "image_size", "num_classes"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
-        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+        parser.link_arguments("seed_everything", "data.init_args.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, after the run's own config.yaml has been put before the user's options."""
@@ -92,129 +117,158 @@ class PrimeNetCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Decide on the run folder; nothing is written yet."""
         options = self.config[self.subcommand]
-        self.resumed = self.subcommand == "fit" and options["resume"] is not None
-        if self.resumed:
-            self.run = RunFolder.existing(options["resume"])
-        elif self.subcommand == "fit":
+        self.resumed_from: Path | None = None
+        self.batches_done: int | None = None
+        if self.subcommand != "fit":
+            if options["run"] is None and options["ckpt_path"] is None:
+                raise ValueError(
+                    f"primenet {self.subcommand} needs a trained network: name its run folder with --run, or "
+                    "a checkpoint with --ckpt_path"
+                )
+            self.run = RunFolder(options["run"] or ".")
+        elif options["resume"] is None:
             data = options["data"]["class_path"].rsplit(".", 1)[-1].removesuffix("DataModule").lower()
             size = options["model"].get("init_args", {}).get("size", "custom")
             self.run = RunFolder.new(options["run"], f"{data}-{size}")
-        elif options["run"] is not None:
-            self.run = RunFolder.existing(options["run"])
-        elif options["ckpt_path"] is not None:
-            self.run = RunFolder(Path(options["ckpt_path"]).parent.parent)
-        else:
+        elif options["run"] is not None or options["ckpt_path"] is not None:
             raise ValueError(
-                f"primenet {self.subcommand} needs a trained network: name its run folder with --run, or a checkpoint "
-                "with --ckpt_path"
+                f"resume={options['resume']} goes on in its own folder from its own checkpoint; leave out "
+                "--run and --ckpt_path"
             )
+        else:
+            self.run = RunFolder.existing(options["resume"])
+            self.resumed_from = self.run.newest
+            self.batches_done = self._check_unfinished(self.resumed_from, options["trainer"])
+
+    def _check_unfinished(self, checkpoint: Path, options: Any) -> int:
+        """Refuse to resume a finished run; else say how many batches it has done."""
+        saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        progress = saved["loops"]["fit_loop"]
+        # "completed" is still one behind in a checkpoint that is written at the end of an epoch
+        epochs = progress["epoch_progress"]["current"]["processed"]
+        for name, done in (("max_epochs", epochs), ("max_steps", saved["global_step"])):
+            limit = options[name]
+            if limit is not None and 0 <= limit <= done:
+                raise ValueError(
+                    f"resume={self.run.path} is finished: {name}={limit} is reached; to train on, raise "
+                    f"--trainer.{name} above {done}"
+                )
+        return int(progress["epoch_loop.batch_progress"]["total"]["ready"])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the Trainer with the run's loggers and callbacks, unless the user chose loggers."""
+        """Build the Trainer with the run's loggers and callbacks, unless the user chose others."""
         options = self._get(self.config_init, "trainer")
         fitting = self.subcommand == "fit"
         options["default_root_dir"] = str(self.run.path)
         if options["logger"] is None:
             options["logger"] = self._loggers() if fitting and not options["fast_dev_run"] else False
-        self.checkpoint = ModelCheckpoint(
-            dirpath=self.run.checkpoints,
-            filename="best",
-            monitor="val/error",
-            mode="min",
-            save_last=True,
-            enable_version_counter=False,
-        )
-        callbacks = list(options["callbacks"] or []) + [LossProgressBar()]
+        chosen = options["callbacks"] or []
+        callbacks = list(chosen) if isinstance(chosen, Sequence) else [chosen]
+        if options["enable_progress_bar"] is not False and not _any(callbacks, ProgressBar):
+            callbacks.append(LossProgressBar())
+        self.best = BestCheckpoint(self.run.checkpoints)
+        self.time = Timer(options["max_time"])
+        options["max_time"] = None  # which that one looks after: Lightning takes one timer
+        self.interrupt = InterruptCheckpoint(self.run, save=options["enable_checkpointing"] is not False)
         if fitting:
-            self.timer = Timer()
-            callbacks += [CostSummary(), self.timer, InterruptCheckpoint(self.run)]
-            callbacks += [] if options["enable_checkpointing"] is False else [self.checkpoint]
+            callbacks += [] if _any(callbacks, CapsuleLossCurves) else [CapsuleLossCurves(self.run.path)]
+            callbacks += [CostSummary(), self.time]
+            if options["enable_checkpointing"] is not False:
+                callbacks += [self.best, LastCheckpoint(self.run.checkpoints)]
+            callbacks.append(self.interrupt)  # last: when it stops a run, the others have seen the batch
         options["callbacks"] = callbacks
-        trainer = super().instantiate_trainer(**kwargs)
-        return trainer
+        return super().instantiate_trainer(**kwargs)
 
     def _loggers(self) -> list[Logger]:
-        wandb = WandbLogger(
+        logger = WandbLogger(
             project="primenet",
             name=self.run.path.name,
-            id=self.run.path.name,
+            # W&B goes on with a resumed run; the name would not do, another folder may have it too
+            id=self.run.wandb_id or secrets.token_hex(4),
             save_dir=self.run.path,
             mode=wandb_mode(),  # not offline=True, which sets an environment variable that outlives the run
         )
-        return [wandb, ResumableCSVLogger(self.run.path, resume=self.resumed)]
+        return [logger, ResumableCSVLogger(self.run.path, resume_at=self.batches_done)]
 
-    # -- fit -----------------------------------------------------------------------------------------------------------
+    # -- fit -----------------------------------------------------------------------------------------------
 
     def before_fit(self) -> None:
-        """Find what is wrong with the data before a run folder is made."""
+        """Find what is wrong with data and options before a run folder is made."""
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
+        self.model.trainer = self.trainer
+        PrimeNet.setup(self.model, "fit")  # not a subclass's own, which may only run once
+        self.model.configure_optimizers()
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train; from the newest checkpoint of a run that is resumed."""
-        if self.resumed:
-            kwargs["ckpt_path"] = self._resume_from(self.run.newest)
-        for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                self.run.path.mkdir(parents=True, exist_ok=True)
-                for metric in ("val/error", "test/error"):
-                    logger.experiment.define_metric(metric, summary="min")
-        self.trainer.fit(model, **kwargs)
-
-    def _resume_from(self, path: Path) -> str:
-        done = torch.load(path, weights_only=True, map_location="cpu")["loops"]["fit_loop"]["epoch_progress"]
-        epochs = done["current"]["completed"]
-        if self.trainer.max_epochs is not None and 0 <= self.trainer.max_epochs <= epochs:
-            raise ValueError(
-                f"resume={self.run.path} has finished its {epochs} epochs; to train on, raise --trainer.max_epochs "
-                f"above {epochs}"
-            )
-        return str(path)
+        if self.resumed_from is not None:
+            kwargs |= {"ckpt_path": str(self.resumed_from), "weights_only": True}
+        if self.trainer.loggers:
+            self.run.path.mkdir(parents=True, exist_ok=True)  # W&B does not make it, but writes elsewhere
+        try:
+            with self.interrupt.listening():
+                self.trainer.fit(model, **kwargs)
+        finally:
+            with contextlib.suppress(OSError):
+                self.run.path.rmdir()  # only if nothing was written: Lightning refused an option
 
     def after_fit(self) -> None:
         """Test the best checkpoint, once, and sum up."""
-        best = self.checkpoint.best_model_path
-        if not best:  # fast_dev_run, or checkpoints were turned off
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        validation_error = self.checkpoint.best_model_score
-        assert validation_error is not None
+        best = self.best.best_model_path
+        if not best or self.best.best_model_score is None:
+            print(
+                "No test and no summary.json: no best checkpoint was chosen, which takes a validation and "
+                f"checkpoints.\nrun folder: {self.run.path}"
+            )
+            return
+        validation_error = float(self.best.best_model_score)
+        seconds = self.time.time_elapsed("train")  # before the test, which loads the timer's state of back then
         self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, weights_only=True, verbose=False)
-        summary = self._summary(float(validation_error), float(self.trainer.callback_metrics["test/error"]))
+        test_error = float(self.trainer.callback_metrics["test/error"])
+        summary = self._summary(validation_error, test_error, seconds)
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.summary.update({f"final/{name}": value for name, value in summary.items()})
         self.run.write_summary(summary)
-        Console().print(result_table(summary, self.run))
+        wandb.finish()  # it has some words to say, and the table shall be the last
+        Console().print(result_table(summary))
+        print(f"run folder: {self.run.path}")  # not by rich, which would wrap it
 
-    def _summary(self, validation_error: float, test_error: float) -> dict[str, Any]:
+    def _summary(self, validation_error: float, test_error: float, seconds: float) -> dict[str, Any]:
         """What ``summary.json`` holds; the network is that of the best checkpoint by now."""
         network: PrimeNetwork = self.model.network
         cost = count_cost(network)
         dataset = self.datamodule.dataset_name
-        seconds = self.timer.time_elapsed("train")
-        seen = self.trainer.fit_loop.epoch_progress.current.completed * len(self.datamodule.train_dataset)
         return {
             "dataset": dataset,
             "seed": self._get(self.config, "seed_everything"),
-            "test_error": test_error,
-            "validation_error": validation_error,
+            "test_error": round(test_error, 4),  # counted in float32, which has no more digits
+            "validation_error": round(validation_error, 4),
             "parameters": cost.parameters,
             "multiply_adds_inference": cost.multiply_adds_inference,
             "multiply_adds_training": cost.multiply_adds_training,
             "epochs": self.trainer.current_epoch,
             "seconds": seconds,
-            "images_per_second": seen / seconds,
+            "images_per_second": self._images_seen() / seconds,
             "peak_memory_bytes": peak_memory_bytes(),
-            "routing": [
-                block.history.shares(len(block.capsules)) for block in network.prime_blocks
-            ],
+            "routing": [block.history.shares(len(block.capsules)) for block in network.prime_blocks],
             "routing_mode": str(network.inference_routing),
             "versions": versions(),
             "git_commit": git_commit(),
             **({"paper": PAPER[dataset] | PAPER_COST} if dataset in PAPER else {}),
         }
 
-    # -- validate and test -----------------------------------------------------------------------------------------------
+    def _images_seen(self) -> float:
+        """Training images over all epochs, all parts of a resumed run included."""
+        loop, data = self.trainer.fit_loop, self.datamodule
+        batches = self.trainer.num_training_batches
+        in_epoch = min(batches * data.batch_size, len(data.train_dataset))
+        return loop.epoch_loop.batch_progress.total.completed * in_epoch / batches
+
+    # -- validate and test ---------------------------------------------------------------------------------
 
     def validate(self, model: LightningModule, **kwargs: Any) -> None:
         """Validate the best checkpoint of a run, or the one given."""
@@ -229,7 +283,7 @@ class PrimeNetCLI(LightningCLI):
         return kwargs | {"weights_only": True}
 
     def _parse_ckpt_path(self) -> None:
-        """Do not let a checkpoint's hyperparameters replace options the user gave: ``--run`` brings them already."""
+        """Keep a checkpoint's hyperparameters from replacing the user's options; ``--run`` brings them."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -238,19 +292,22 @@ class PrimeNetCLI(LightningCLI):
         return {"fit": data, "validate": data, "test": data}
 
 
+def _any(callbacks: Sequence[Callback], kind: type[Callback]) -> bool:
+    return any(isinstance(callback, kind) for callback in callbacks)
+
+
 def wandb_mode() -> str:
-    """What ``WANDB_MODE`` says; else online where there is an account to log to, and offline where there is none."""
+    """What ``WANDB_MODE`` says; else online where there is an account to log to, otherwise offline."""
     if mode := os.environ.get("WANDB_MODE"):
         return mode
-    import wandb
-
     return "online" if wandb.login(prompt=False) else "offline"
 
 
 def with_run_config(args: Sequence[str]) -> list[str]:
-    """Put ``--config RUN/config.yaml`` first, where ``--resume RUN``, or ``--run RUN`` of test and validate, ask for it.
+    """Put the options of the run first that ``--resume RUN``, or ``--run RUN`` of test and validate, names.
 
-    Options after it win, so a run can be resumed with more epochs.
+    Options after it win, so a run can be resumed with more epochs. Test and validate do not go on with the
+    run's loggers, one of which might begin its file anew.
 
     Args:
         args: Command line without the program's name.
@@ -262,16 +319,16 @@ def with_run_config(args: Sequence[str]) -> list[str]:
         FileNotFoundError: If the run does not exist.
     """
     args = list(args)
-    option = "--resume" if args[:1] == ["fit"] else "--run"
+    option, more = {
+        "fit": ("--resume", []),
+        "validate": ("--run", ["--trainer.logger=false"]),
+        "test": ("--run", ["--trainer.logger=false"]),
+    }.get(args[0] if args else "", ("", []))
     for position, argument in enumerate(args):
-        if argument == option and position + 1 < len(args):
-            run = args[position + 1]
-        elif argument.startswith(f"{option}="):
-            run = argument.partition("=")[2]
-        else:
-            continue
-        if option == "--resume" or args[0] in ("validate", "test"):
-            return [args[0], "--config", str(RunFolder.existing(run).config), *args[1:]]
+        name, equals, run = argument.partition("=")
+        if option and name == option and (equals or position + 1 < len(args)):
+            run = run if equals else args[position + 1]
+            return [args[0], "--config", str(RunFolder.existing(run).config), *more, *args[1:]]
     return args
 
 
@@ -308,38 +365,63 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit status: 0, or 1 if something that this package checks was wrong, told in one sentence.
     """
     args = sys.argv[1:] if args is None else list(args)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for classes of the user's own; last, so that they hide nothing installed
+    failed = True
     try:
-        if args[:1] == ["predict"]:
-            return predict(args[1:])
-        PrimeNetCLI(
-            PrimeNet,
-            ImageDataModule,
-            save_config_callback=SaveRunConfig,
-            save_config_kwargs={"save_to_log_dir": False},
-            seed_everything_default=0,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            trainer_defaults={
-                "max_epochs": 60,
-                "log_every_n_steps": 50,
-                "num_sanity_val_steps": 0,
-                "enable_model_summary": False,
-            },
-            args=args,
-        )
-    except (ValueError, RuntimeError, OSError) as error:
-        if not _is_ours(error.__traceback__):
+        with warnings.catch_warnings():
+            for message in FALSE_ALARMS:
+                warnings.filterwarnings("ignore", message)
+            status = predict(args[1:]) if args[:1] == ["predict"] else run_lightning(args)
+        failed = False
+        return status
+    except Exception as error:
+        ours: BaseException | None = error
+        while ours is not None and not _is_ours(ours):
+            ours = ours.__cause__  # the parser wraps what a constructor raises
+        if ours is None:
             raise
-        print(f"primenet: error: {error}", file=sys.stderr)
+        print(f"primenet: error: {ours}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # outside the fit, which has an answer of its own
+        print("primenet: stopped", file=sys.stderr)
+        return 130
+    finally:
+        wandb.finish(exit_code=int(failed))
+
+
+def run_lightning(args: Sequence[str]) -> int:
+    """Run ``fit``, ``validate`` or ``test``.
+
+    Args:
+        args: Command line without the program's name.
+
+    Returns:
+        0.
+    """
+    PrimeNetCLI(
+        PrimeNet,
+        ImageDataModule,
+        save_config_callback=BeginRun,
+        save_config_kwargs={"save_to_log_dir": False},
+        parser_kwargs={"description": "Train, validate and test PrimeNet. There is `primenet predict --help`, too."},
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        trainer_defaults={"max_epochs": 60, "num_sanity_val_steps": 0, "enable_model_summary": False},
+        args=list(args),
+    )
     return 0
 
 
-def _is_ours(trace: TracebackType | None) -> bool:
-    """Whether an error was raised by a check of this package, whose sentence says all; others show their traceback."""
-    frames = list(traceback.walk_tb(trace))
-    return bool(frames) and frames[-1][0].f_globals.get("__name__", "").startswith("primenet_lightning.")
+def _is_ours(error: BaseException) -> bool:
+    """Whether a check of this package raised an error, whose sentence then says all; others keep their traceback."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
+    checks = (ValueError, TypeError, OSError, NaNLossError)  # torch's own in one of our lines is a RuntimeError
+    return module.startswith("primenet_lightning.") and isinstance(error, checks)
 
 
 if __name__ == "__main__":

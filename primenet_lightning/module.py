@@ -554,8 +554,9 @@ class PrimeNet(LightningModule):
         return metric
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the description of the data into the checkpoint: it is enough to predict."""
+        """Put the description of the data and this class's path into the checkpoint: it is enough to predict."""
         checkpoint["data_description"] = self.data_description
+        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the description of the data."""

@@ -1,5 +1,6 @@
 """Predict image files from a checkpoint alone."""
 
+import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,9 @@ class Prediction(NamedTuple):
 def load_model(checkpoint: str | Path) -> PrimeNet:
     """Load a trained model, and with it what it knows of its data.
 
+    The checkpoint says of which class the model is, and the module of that class is imported, from the Python
+    path. Nothing else in a checkpoint can run; still, open only those you trust.
+
     Args:
         checkpoint: A checkpoint file, or the folder of a run, whose best one is taken.
 
@@ -47,9 +51,13 @@ def load_model(checkpoint: str | Path) -> PrimeNet:
     if not path.is_file():
         raise FileNotFoundError(f"ckpt={path} does not exist; give a run folder or a checkpoint file")
     try:
-        model = PrimeNet.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"ckpt={path} is no checkpoint of PrimeNet, or is damaged: {error}") from error
+        model = _class_in(path).load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each kind of damage has its own
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"ckpt={path} cannot be loaded ({reason}); give a checkpoint of PrimeNet that is whole, with its "
+            "classes importable"
+        ) from error
     if model.data_description is None:
         raise ValueError(
             f"ckpt={path} does not describe its data; train with an ImageDataModule, whose description is saved"
@@ -57,14 +65,24 @@ def load_model(checkpoint: str | Path) -> PrimeNet:
     return model.eval()
 
 
+def _class_in(path: Path) -> type[PrimeNet]:
+    """The class of a checkpoint's model."""
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    name = saved["class_path"]
+    module, _, attribute = name.rpartition(".")
+    found = getattr(importlib.import_module(module), attribute)
+    if not (isinstance(found, type) and issubclass(found, PrimeNet)):
+        raise TypeError(f"{name} is no subclass of PrimeNet")
+    return found
+
+
 @torch.inference_mode()
-def predict_files(model: PrimeNet, paths: Sequence[str | Path], batch_size: int = 256) -> Iterator[Prediction]:
-    """Classify image files, in order; one that cannot be used does not stop the others.
+def predict_files(model: PrimeNet, paths: Sequence[str | Path]) -> Iterator[Prediction]:
+    """Classify image files, in order and one at a time; one that cannot be used does not stop the others.
 
     Args:
         model: From `load_model`.
         paths: Image files, and folders, which stand for the images in them.
-        batch_size: Images held in memory at a time.
 
     Yields:
         One prediction a file.
@@ -72,31 +90,18 @@ def predict_files(model: PrimeNet, paths: Sequence[str | Path], batch_size: int 
     described = model.data_description
     assert described is not None
     normalize = Normalize(described["mean"], described["std"])
-    size = (described["image_size"][0], described["image_size"][1])
-    for files in (_files(path, size, described["in_channels"]) for path in paths):
-        if isinstance(files, Prediction):
-            yield files
+    height, width = described["image_size"]
+    for given in paths:
+        try:
+            files = ImageFiles(given, (height, width), described["in_channels"])
+        except ImageFileError as error:
+            yield Prediction(str(given), error=str(error))
             continue
-        for start in range(0, len(files), batch_size):
-            loaded: list[tuple[str, torch.Tensor | str]] = []
-            for position in range(start, min(start + batch_size, len(files))):
-                name = str(files.paths[position])
-                try:
-                    loaded.append((name, files[position][0]))
-                except ImageFileError as error:
-                    loaded.append((name, str(error)))
-            images = [image for _, image in loaded if isinstance(image, torch.Tensor)]
-            verdicts = iter(model.predict_step(normalize(torch.stack(images)), 0)) if images else iter(())
-            for name, image in loaded:
-                if isinstance(image, str):
-                    yield Prediction(name, error=image)
-                else:
-                    probability, index = next(verdicts).max(0)
-                    yield Prediction(name, described["class_names"][int(index)], float(probability))
-
-
-def _files(path: str | Path, size: tuple[int, int], channels: int) -> "ImageFiles | Prediction":
-    try:
-        return ImageFiles(path, size, channels)
-    except ImageFileError as error:
-        return Prediction(str(path), error=str(error))
+        for position, path in enumerate(files.paths):
+            try:
+                image, _ = files[position]
+            except ImageFileError as error:
+                yield Prediction(str(path), error=str(error))
+                continue
+            probability, index = model.predict_step(normalize(image[None]), 0)[0].max(0)
+            yield Prediction(str(path), described["class_names"][int(index)], float(probability))

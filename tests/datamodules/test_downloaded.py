@@ -39,10 +39,10 @@ def test_a_damaged_file_is_named_with_the_remedy(data_module, tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"cut off")
     message = f"{data.name} is damaged under root='{tmp_path}': {next(iter(data.files()))} .* delete it"
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises(OSError, match=message):
         data.setup("fit")
     data.verify = False
-    with pytest.raises(RuntimeError, match=f"{data.name} under root='{tmp_path}' cannot be parsed .*download=True"):
+    with pytest.raises(OSError, match=f"{data.name} under root='{tmp_path}' cannot be parsed .*download=True"):
         data.setup("fit")
 
 
@@ -50,7 +50,7 @@ def test_a_damaged_file_is_named_with_the_remedy(data_module, tmp_path):
 def test_a_download_that_fails_says_what_to_do(data_module, tmp_path, monkeypatch):
     data = data_module(root=tmp_path)
     monkeypatch.setattr(data, "fetch", lambda: (_ for _ in ()).throw(OSError("no route")))
-    with pytest.raises(RuntimeError, match=r"could not be downloaded .*\(no route\); put its files there by hand"):
+    with pytest.raises(OSError, match=r"could not be downloaded .*\(no route\); put its files there by hand"):
         data.prepare_data()
 
 

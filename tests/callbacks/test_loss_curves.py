@@ -1,0 +1,160 @@
+import csv
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import CSVLogger
+from PIL import Image
+
+from primenet_lightning import PrimeNet
+from primenet_lightning.callbacks import CapsuleLossCurves
+
+
+class Record(Callback):
+    """Keeps what each training step returned."""
+
+    def __init__(self):
+        self.losses = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.losses.append(dict(outputs["losses"]))
+
+
+class Probe(PrimeNet):
+    """Logs the index of each batch through Lightning, whose step axis is the one to agree with."""
+
+    def training_step(self, batch, batch_idx):
+        self.log("probe", float(self.trainer.fit_loop.total_batch_idx), on_step=True, on_epoch=False)
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.fixture
+def train(tmp_path, make_batches, loader):
+    """Fit a small network on eight batches; keyword arguments go to the Trainer."""
+
+    def fit(model=None, ckpt_path=None, validate=True, **options):
+        defaults = dict(
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            default_root_dir=tmp_path,
+            max_epochs=1,
+        )
+        torch.manual_seed(0)
+        trainer = Trainer(**(defaults | options))
+        model = model or PrimeNet(num_classes=3)
+        batches = loader(make_batches())
+        trainer.fit(model, batches, loader(make_batches(2, seed=1)) if validate else None, ckpt_path=ckpt_path)
+        return trainer
+
+    return fit
+
+
+def mean(steps, name):
+    return sum(step[name] for step in steps) / len(steps)
+
+
+def logged(folder, column):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [(int(row["step"]), float(row[column])) for row in csv.DictReader(file) if row[column]]
+
+
+def test_points_are_means_at_each_interval_and_at_the_end_of_each_epoch(train):
+    record, curves = Record(), CapsuleLossCurves()
+    train(callbacks=[record, curves], max_epochs=2, log_every_n_steps=3)
+    assert [batches for batches, _ in curves.train] == [3, 6, 8, 11, 14, 16]
+    start = 0
+    for batches, losses in curves.train:
+        assert list(losses) == ["block0.k3", "block0.k5", "block0.k7", "head", "total"]
+        for name, value in losses.items():
+            assert value == pytest.approx(mean(record.losses[start:batches], name), rel=1e-12)
+        start = batches
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_step_axis_is_lightnings_own(train, tmp_path, accumulate):
+    model = Probe(num_classes=3, accumulate_grad_batches=accumulate)
+    curves = CapsuleLossCurves()
+    train(model, callbacks=[curves], logger=CSVLogger(tmp_path, "", ""), max_epochs=2, log_every_n_steps=4)
+    probed = logged(tmp_path, "probe")
+    assert [step for step, _ in probed] == [3, 7, 11, 15]
+    assert all(step == batch for step, batch in probed)
+    assert logged(tmp_path, "train/loss/head") == [(batches - 1, losses["head"]) for batches, losses in curves.train]
+    assert [batches - 1 for batches, _ in curves.train] == [3, 7, 11, 15]
+    validated = logged(tmp_path, "val/loss/head")
+    assert [(step + 1, value) for step, value in validated] == [
+        (batches, pytest.approx(losses["head"])) for batches, losses in curves.validation
+    ]
+    assert [step for step, _ in validated] == [7, 15]
+
+
+def test_zero_interval_leaves_the_ends_of_epochs(train):
+    curves = CapsuleLossCurves()
+    train(callbacks=[curves], log_every_n_steps=0)
+    assert [batches for batches, _ in curves.train] == [8]
+
+
+def test_a_validation_is_remembered_once(train):
+    curves = CapsuleLossCurves()
+    train(callbacks=[curves], max_epochs=4, check_val_every_n_epoch=2, num_sanity_val_steps=1)
+    assert [batches for batches, _ in curves.validation] == [16, 32]
+    often = CapsuleLossCurves()
+    trainer = train(callbacks=[often], val_check_interval=0.5)
+    assert [batches for batches, _ in often.validation] == [4, 8]
+    trainer.validate(trainer.lightning_module, trainer.val_dataloaders, verbose=False)
+    assert len(often.validation) == 2
+
+
+def test_resumed_curves_are_those_of_one_run(train, tmp_path):
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.fit_loop.total_batch_idx == 12:  # in an epoch, and between two points
+                trainer.save_checkpoint(tmp_path / "middle.ckpt", weights_only=False)
+
+    whole = CapsuleLossCurves()
+    train(callbacks=[whole, Save()], max_epochs=2, log_every_n_steps=3)
+    state = torch.load(tmp_path / "middle.ckpt", weights_only=True)["callbacks"]["CapsuleLossCurves"]
+    resumed, record = CapsuleLossCurves(), Record()
+    resumed.load_state_dict(state)
+    assert resumed.train == whole.train[:4]
+    assert resumed.validation == whole.validation[:1]
+    # the window that was open goes on: two batches in it so far, and the third arrives
+    sums = {name: total / 2 for name, total in resumed._sums.items()}
+    assert resumed._count == 2
+    train(callbacks=[record], max_epochs=2)
+    assert sums["head"] == pytest.approx(mean(record.losses[11:13], "head"), rel=1e-12)
+
+
+def test_picture_is_drawn_without_a_logger(train, tmp_path):
+    train()
+    with Image.open(tmp_path / "figures/losses.png") as picture:
+        colours = {pixel for _, pixel in picture.convert("RGB").getcolors(10**6)}
+    assert picture.size == (800, 360)
+    assert {(0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00), (0x00, 0x9E, 0x73)} <= colours  # a curve a capsule
+
+
+def test_picture_goes_where_it_is_told(train, tmp_path):
+    train(callbacks=[CapsuleLossCurves(tmp_path / "mine")], validate=False)
+    assert (tmp_path / "mine/figures/losses.png").is_file()
+    assert not (tmp_path / "figures").exists()
+
+
+def test_fast_dev_run_draws_nothing(train, tmp_path):
+    train(fast_dev_run=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Silent(CapsuleLossCurves):
+    def _draw(self, trainer):
+        pass
+
+
+@pytest.mark.parametrize("own", [None, CapsuleLossCurves, Silent])
+def test_attached_once(train, own):
+    trainer = train(callbacks=[own()] if own else [], limit_train_batches=1)
+    attached = [callback for callback in trainer.callbacks if isinstance(callback, CapsuleLossCurves)]
+    assert [type(callback) for callback in attached] == [own or CapsuleLossCurves]
+    assert len(attached[0].train) == 1
