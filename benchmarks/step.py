@@ -1,15 +1,16 @@
 """What Lightning and logging cost: a training step in ``Trainer.fit`` over the same step in a bare loop.
 
-    python benchmarks/step.py [--root DIR] [--rounds N] [--only NAME ...]
+    python benchmarks/step.py [--root DIR] [--steps N] [--only NAME ...]
 
-Both sides train the same network on the same batches, alternating: an epoch of 100 steps under the Trainer with the
-command line's default callbacks and loggers (progress bar drawn to a terminal that goes nowhere, W&B offline, CSV,
-loss curves), then the same steps by hand inside ``on_train_epoch_end``, and so on. A step is the time from one batch
-to the next, its fetching and logging included. Validation and checkpoints are off. The last line is one JSON object.
+Both sides train equal networks on equal batches, alternating step by step, so that what else the machine does hits
+both. The Trainer has the command line's default callbacks and loggers: loss curves, progress bar (drawn to a terminal
+that goes nowhere), W&B offline, CSV. Its step lasts from the end of one bare step to the beginning of the next, batch
+fetching, callbacks and logging included. Steps at which the curves are logged, one in 50, are taken apart and weighed
+in as one in 50. Validation and checkpoints are off. What is not in a step stands beside it: drawing the bar, which a
+thread does beside both sides, and the Trainer's work between two epochs. The last line is one JSON object.
 """
 
 import argparse
-import itertools
 import json
 import os
 import statistics
@@ -19,74 +20,102 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import wandb
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from primenet_lightning import CompositeOptimizer, PaperAdam, PrimeNet
-from primenet_lightning.callbacks import LossProgressBar
+from primenet_lightning.callbacks import CapsuleLossCurves, LossProgressBar
 from primenet_lightning.callbacks.csv_log import ResumableCSVLogger
 from primenet_lightning.datamodules import DigitsDataModule, ImageDataModule, MNISTDataModule
 
-STEPS = 100
+LOG_EVERY = 50
+WARM_UP = 20
 REQUIRED = {"mnist": 1.01, "digits": 1.05}
 
 
 class Alternate(Callback):
-    """Time the Trainer's epochs, and after each as many steps of a bare loop.
+    """After each step of the Trainer, do one of a bare loop, and time both.
 
     Args:
         data: Gives the bare loop its batches.
-        model: Its twin, trained by the bare loop.
+        model: The twin that the bare loop trains.
+        curves: The Trainer's, which comes before this callback and tells when it logs.
     """
 
-    def __init__(self, data: ImageDataModule, model: PrimeNet) -> None:
+    def __init__(self, data: ImageDataModule, model: PrimeNet, curves: CapsuleLossCurves) -> None:
         self.data = data
         self.network = model.network
         self.optimizer = CompositeOptimizer(
             {name: PaperAdam(parameters) for name, parameters in self.network.learners().items()}
         )
-        self.lightning: list[float] = []
+        self.curves = curves
         self.bare: list[float] = []
-        self._first = self._last = 0.0
+        self.usual: list[float] = []
+        self.logged: list[float] = []
+        self.between_epochs: list[float] = []
+        self.drawing = 0.0
+        self._batches: Iterator[tuple[Tensor, Tensor]] = iter(())
+        self._points = 0
+        self._end = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the bare loop the batches that the Trainer is about to get."""
+        loader: DataLoader[tuple[Tensor, Tensor]] = self.data.train_dataloader()
+        loader.sampler.set_epoch(trainer.current_epoch)  # type: ignore[attr-defined]
+        self._batches = iter(loader)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Look at the clock."""
-        self._last = time.perf_counter()
-        if batch_idx == 0:
-            self._first = self._last
+        """Take the time between two epochs."""
+        if batch_idx == 0 and self._end:
+            self.between_epochs.append(time.perf_counter() - self._end)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the epoch's mean, then run the other side."""
-        self.lightning.append((self._last - self._first) / (STEPS - 1))
-        self.bare.append(self._bare_epoch(trainer.current_epoch))
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take the Trainer's time, then do the bare step."""
+        start = time.perf_counter()
+        self._bare_step()
+        end = time.perf_counter()
+        if batch_idx:  # what is before an epoch's first batch is no step's
+            self.bare.append(end - start)
+            logged = len(self.curves.train) > self._points
+            (self.logged if logged else self.usual).append((start - self._end) - (end - start))
+        self._points = len(self.curves.train)
+        self._end = time.perf_counter()
 
-    def _bare_epoch(self, epoch: int) -> float:
+    def _bare_step(self) -> None:
+        images, target = next(self._batches)
+        for stage in self.network.stages(self.data.normalize(images), target):
+            torch.autograd.backward(list(stage.losses.values()))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Time the drawing of the bar."""
+        bar = trainer.progress_bar_callback
+        assert isinstance(bar, LossProgressBar)
+        assert bar.progress is not None
         times = []
-        for images, target in self._batches(epoch):
-            times.append(time.perf_counter())
-            for stage in self.network.stages(self.data.normalize(images), target):
-                torch.autograd.backward(list(stage.losses.values()))
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-        return (times[-1] - times[0]) / (STEPS - 1)
-
-    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        loader: DataLoader[tuple[Tensor, Tensor]] = self.data.train_dataloader()
-        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
-        return itertools.islice(iter(loader), STEPS)
+        for _ in range(20):
+            start = time.perf_counter()
+            bar.progress.refresh()
+            times.append(time.perf_counter() - start)
+        self.drawing = statistics.median(times) * bar.refresh_rate
 
 
-def measure(data: ImageDataModule, rounds: int) -> tuple[list[float], list[float]]:
+def measure(data: ImageDataModule, steps: int) -> dict[str, float]:
     """Train both sides in turns.
 
     Args:
-        data: A data module with at least 100 batches an epoch.
-        rounds: Epochs each, of which the first is warm-up.
+        data: The data; its default batch size.
+        steps: Steps a side.
 
     Returns:
-        Seconds a step, an entry a round: under Lightning and bare.
+        ``bare_ms`` and ``overhead_ms`` a step, medians; ``low`` and ``high``, the overhead's quartiles; the ratio
+        ``lightning_over_bare``; ``drawing_share`` of one core's time; ``between_epochs_ms``.
     """
     data.prepare_data()
     data.setup("fit")
@@ -95,64 +124,57 @@ def measure(data: ImageDataModule, rounds: int) -> tuple[list[float], list[float
         torch.manual_seed(0)
         return PrimeNet(data.in_channels, data.image_size, data.num_classes)
 
-    alternate = Alternate(data, model())
+    curves = CapsuleLossCurves()
+    alternate = Alternate(data, model(), curves)
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
         trainer = Trainer(
             accelerator="cpu",
-            max_epochs=rounds,
-            limit_train_batches=STEPS,
+            max_epochs=-1,
+            max_steps=steps,
+            log_every_n_steps=LOG_EVERY,
             limit_val_batches=0,
             enable_checkpointing=False,
             enable_model_summary=False,
             default_root_dir=folder,
-            logger=[
-                WandbLogger(save_dir=folder, mode="offline", project="benchmark"),
-                ResumableCSVLogger(folder),
-            ],
-            callbacks=[
-                alternate,
-                LossProgressBar(console_kwargs={"file": nowhere, "force_terminal": True}),
-            ],
+            logger=[WandbLogger(save_dir=folder, mode="offline", project="benchmark"), ResumableCSVLogger(folder)],
+            callbacks=[curves, LossProgressBar(console_kwargs={"file": nowhere, "force_terminal": True}), alternate],
         )
         trainer.fit(model(), data)
-        import wandb
-
         wandb.finish()
-    return alternate.lightning[1:], alternate.bare[1:]
+    usual = statistics.median(alternate.usual[WARM_UP:])
+    logged = statistics.median(alternate.logged) if alternate.logged else usual
+    overhead = usual + (logged - usual) / LOG_EVERY
+    bare = statistics.median(alternate.bare[WARM_UP:])
+    low, _, high = statistics.quantiles(alternate.usual[WARM_UP:], n=4)
+    return {
+        "lightning_over_bare": round(1 + overhead / bare, 4),
+        "bare_ms": round(1000 * bare, 3),
+        "overhead_ms": round(1000 * overhead, 3),
+        "low_ms": round(1000 * low, 3),
+        "high_ms": round(1000 * high, 3),
+        "drawing_share": round(alternate.drawing, 4),
+        "between_epochs_ms": round(1000 * statistics.median(alternate.between_epochs or [0.0]), 2),
+    }
 
 
 def main() -> None:
     """Measure MNIST and digits, print a table, and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default=None, help="Folder of MNIST (default: PRIMENET_DATA, else data).")
-    parser.add_argument("--rounds", type=int, default=9, help="Rounds of 100 steps a side; the first is warm-up.")
+    parser.add_argument("--steps", type=int, default=600, help="Steps a side and data set.")
     parser.add_argument("--only", nargs="+", choices=sorted(REQUIRED), default=sorted(REQUIRED))
     options = parser.parse_args()
     figures: dict[str, float] = {}
     for name in options.only:
-        data: ImageDataModule = MNISTDataModule(root=options.root) if name == "mnist" else ManyDigits()
-        lightning, bare = measure(data, options.rounds)
-        ratios = [a / b for a, b in zip(lightning, bare, strict=True)]
-        figures[f"{name}_lightning_over_bare"] = round(statistics.median(ratios), 4)
-        figures[f"{name}_bare_ms"] = round(1000 * statistics.median(bare), 3)
-        figures[f"{name}_overhead_ms"] = round(
-            1000 * statistics.median(a - b for a, b in zip(lightning, bare, strict=True)), 3
-        )
+        found = measure(MNISTDataModule(root=options.root) if name == "mnist" else DigitsDataModule(), options.steps)
+        figures |= {f"{name}_{key}": value for key, value in found.items()}
         print(
-            f"{name:8} bare {1000 * statistics.median(bare):8.3f} ms   lightning "
-            f"{1000 * statistics.median(lightning):8.3f} ms   ratio {statistics.median(ratios):.4f} "
-            f"({min(ratios):.4f} to {max(ratios):.4f}), at most {REQUIRED[name]} wanted"
+            f"{name:8} bare {found['bare_ms']:.2f} ms, Lightning adds {found['overhead_ms']:.3f} ms (quartiles "
+            f"{found['low_ms']:.3f} to {found['high_ms']:.3f}): ratio {found['lightning_over_bare']:.4f}, at most "
+            f"{REQUIRED[name]} wanted; drawing takes {100 * found['drawing_share']:.2f} % of one core, and "
+            f"{found['between_epochs_ms']:.1f} ms pass between epochs"
         )
     print(json.dumps(figures))
-
-
-class ManyDigits(DigitsDataModule):
-    """The digits several times over, so that an epoch has 100 batches of the default size."""
-
-    def load_arrays(self) -> Any:
-        """The arrays of the digits, the training split eight times."""
-        images, labels, test_images, test_labels = (torch.as_tensor(array) for array in super().load_arrays())
-        return images.repeat(8, *[1] * (images.dim() - 1)), labels.repeat(8), test_images, test_labels
 
 
 if __name__ == "__main__":

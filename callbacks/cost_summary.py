@@ -4,8 +4,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from primenet_lightning.cost import count_cost
+from primenet_lightning.cost import count_cost, count_inference
 from primenet_lightning.module import PrimeNet
+from primenet_lightning.network import PrimeNetwork
+from primenet_lightning.routing import Route
 
 
 class CostSummary(Callback):
@@ -45,8 +47,22 @@ def cost_table(model: PrimeNet) -> Table:
     table.add_row("all", f"{cost.parameters:,}")
     table.add_section()
     table.add_row("multiply-adds an image, training step", f"{cost.multiply_adds_training:,}")
-    # the routes that take the same place in every block; blocks may differ in their number of capsules
-    for index, names in enumerate(zip(*network.capsule_names, strict=False)):
-        inference = count_cost(network, (index,) * len(network.blocks)).multiply_adds_inference
-        table.add_row(f"multiply-adds an image, inference by {', '.join(names)}", f"{inference:,}")
+    routes = {route: count_inference(network, route) for route in _some_routes(network)}
+    for route, multiply_adds in routes.items():
+        names = ", ".join(names[index] for names, index in zip(network.capsule_names, route, strict=True))
+        table.add_row(f"multiply-adds an image, inference by {names}", f"{multiply_adds:,}")
     return table
+
+
+def _some_routes(network: PrimeNetwork) -> list[Route]:
+    """Every route through one block; through several, the cheapest and the dearest: there may be many."""
+    if len(network.blocks) == 1:
+        return network.joint_routes()
+    alone = [
+        [
+            count_inference(network, tuple(index if j == i else 0 for j in range(len(network.blocks))))
+            for index in range(len(names))
+        ]
+        for i, names in enumerate(network.capsule_names)
+    ]
+    return [tuple(costs.index(extreme(costs)) for costs in alone) for extreme in (min, max)]

@@ -50,6 +50,8 @@ class CapsuleLossCurves(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add the batch to the running mean, and log that when it is time."""
+        if not isinstance(outputs, Mapping) or "losses" not in outputs:
+            return  # another module, which has no capsules
         sums = self._sums
         for name, value in outputs["losses"].items():
             sums[name] = sums.get(name, 0.0) + value

@@ -1,6 +1,7 @@
 """A progress bar that shows the capsules' losses."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -31,7 +32,7 @@ class LossProgressBar(RichProgressBar):
         if now < self._due and batch_idx + 1 < self.total_train_batches:
             return
         self._due = now + 1 / self.refresh_rate if self.refresh_rate else float("inf")
-        self._losses = outputs["losses"]
+        self._losses = outputs.get("losses", {}) if isinstance(outputs, Mapping) else {}
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:

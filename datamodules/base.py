@@ -280,16 +280,18 @@ class ImageDataModule(LightningDataModule, ABC):
         """
         return self._loaded.normalize(images)
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Any]:
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment, in training only, and normalize; on the batch's device.
 
         Args:
-            batch: uint8 images (batch, channels, height, width), and their labels or paths.
+            batch: uint8 images (batch, channels, height, width), and their labels or paths; or images alone.
             dataloader_idx: Given by Lightning.
 
         Returns:
-            float32 images of the same shape, and the labels or paths as they were.
+            float32 images of the same shape, and the labels or paths as they were; or images alone.
         """
+        if isinstance(batch, Tensor):
+            return self.normalize(batch)
         images, labels_or_paths = batch
         if self.augmentation is not None and self.trainer is not None and self.trainer.training:
             images = self.augmentation(images)

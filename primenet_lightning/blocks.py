@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from primenet_lightning.capsules import Capsule, ConvCapsule
 from primenet_lightning.heads import LocalClassifier, glorot_, local_classifier
 from primenet_lightning.losses import LocalLoss, cross_entropy
-from primenet_lightning.routing import RouteHistory, least_entropy, least_loss, majority_route, refuse_nan
+from primenet_lightning.routing import RouteHistory, least_entropy, least_loss, refuse_nan
 
 PROJECTION = "projection"
 """Name of the projection's own loss, where it has one."""
@@ -25,15 +25,16 @@ class Projection(nn.Sequential):
     Args:
         in_channels: Channels of the input.
         channels: Channels of the projection.
-        stride: Stride of the pooling, that of the capsules' convolutions: the spatial size must be theirs.
+        pool: Replaces the 3x3 max pool of stride 1, where the maps are smaller than the input.
 
     Example:
         >>> Projection(3, 16)(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 16, 32, 32])
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
-        super().__init__(nn.MaxPool2d(3, stride=stride, padding=1), nn.Conv2d(in_channels, channels, 1), nn.ReLU())
+    def __init__(self, in_channels: int, channels: int, pool: nn.Module | None = None) -> None:
+        pool = nn.MaxPool2d(3, stride=1, padding=1) if pool is None else pool
+        super().__init__(pool, nn.Conv2d(in_channels, channels, 1), nn.ReLU())
         glorot_(self)
 
     @classmethod
@@ -43,12 +44,19 @@ class Projection(nn.Sequential):
         Args:
             in_shape: Channels, height and width of the input.
             channels: Channels of the projection.
-            map_size: Height and width of the capsules' maps, of which the input's are multiples (or one short of).
+            map_size: Height and width of the capsules' maps.
 
         Returns:
-            The projection.
+            A projection whose 3x3 pool has the stride that gives this size; where none does, it pools adaptively.
+
+        Example:
+            >>> Projection.to_size((3, 9, 32), 16, (5, 16))(torch.zeros(2, 3, 9, 32)).shape
+            torch.Size([2, 16, 5, 16])
         """
-        return cls(in_shape[0], channels, stride=max(1, -(-in_shape[1] // map_size[0])))
+        stride = (-(-in_shape[1] // map_size[0]), -(-in_shape[2] // map_size[1]))
+        fits = map_size == (-(-in_shape[1] // stride[0]), -(-in_shape[2] // stride[1]))
+        pool = nn.MaxPool2d(3, stride=stride, padding=1) if fits else nn.AdaptiveMaxPool2d(map_size)
+        return cls(in_shape[0], channels, pool)
 
 
 class BlockOutput(NamedTuple):
@@ -59,7 +67,7 @@ class BlockOutput(NamedTuple):
             gradient flows into the map; into the projection only where it has no classifier of its own.
         losses: Local losses, scalars, by capsule name; also ``"projection"`` where that has its own classifier.
         logits: Local logits, ``(batch, classes)``, by the same names.
-        values: The losses as numbers on the host, by the same names.
+        values: The losses as numbers on the host, by the same names; empty where routing needs none.
         route: Index of the capsule whose map was routed.
     """
 
@@ -89,7 +97,8 @@ class PrimeBlock(nn.Module):
         projection_classifier: The projection's own classifier. With one, the projection learns locally, a fourth
             classifier beside three scales as in equation 2, and is detached too. None leaves its training to the
             loss that follows, as under the head.
-        routing_window: Over how many of the latest batches the routing of training is remembered.
+        routing_window: Over how many of the latest batches the routing of training is remembered. A block inside a
+            `PrimeNetwork` remembers nothing: there the network remembers joint routes.
         loss: The local loss.
 
     Attributes:
@@ -122,6 +131,8 @@ class PrimeBlock(nn.Module):
         super().__init__()
         if not capsules:
             raise ValueError("capsules={} is empty; a block needs at least one capsule")
+        if PROJECTION in capsules:
+            raise ValueError(f"capsules has one named {PROJECTION!r}, the name of the projection's loss; rename it")
         if projection is None and projection_classifier is not None:
             raise ValueError("projection_classifier is given but projection is None; give both or neither")
         self.in_shape = in_shape
@@ -130,7 +141,8 @@ class PrimeBlock(nn.Module):
         self.projection_classifier = projection_classifier
         self.history = RouteHistory(routing_window)
         self.loss = loss
-        self.out_shape = self._check_shapes()
+        with trial_run(self):
+            self.out_shape = self._check_shapes()
         self._local_losses: dict[str, Tensor] | None = None
 
     @classmethod
@@ -169,8 +181,8 @@ class PrimeBlock(nn.Module):
         )
         projection = projection_classifier = None
         if projection_channels:
-            projection = Projection(in_channels, projection_channels, stride)
             map_size = (-(-image_size[0] // stride), -(-image_size[1] // stride))
+            projection = Projection.to_size((in_channels, *image_size), projection_channels, map_size)
             projection_classifier = local_classifier(classifier, projection_channels, map_size, num_classes)
         return cls((in_channels, *image_size), capsules, projection, projection_classifier, **kwargs)
 
@@ -189,11 +201,8 @@ class PrimeBlock(nn.Module):
         assert isinstance(capsule, Capsule)
         return capsule
 
-    @torch.no_grad()
     def _check_shapes(self) -> tuple[int, int, int]:
         """Run two blank images through every part; return the output's shape or say what does not fit."""
-        training = self.training
-        self.eval()
         like = next(self.parameters(), torch.empty(0))
         x = torch.zeros(2, *self.in_shape, device=like.device, dtype=like.dtype)
         shapes: dict[str, tuple[int, ...]] = {}
@@ -223,7 +232,6 @@ class PrimeBlock(nn.Module):
                     "must agree (has the projection the capsules' stride?)"
                 )
             channels += projected[0]
-        self.train(training)
         return channels, height, width
 
     def _check_input(self, x: Tensor) -> None:
@@ -256,22 +264,21 @@ class PrimeBlock(nn.Module):
             ValueError: If the shape of ``x`` is another one, or if it is not floating point.
             NaNLossError: If a local loss is NaN, in training.
         """
-        if target is not None:
-            return self.learn(x, target) if self.training else self.evaluate(x, target, self.majority)
-        target = _TARGET.get()
-        if target is None or not self.training:
-            return self.infer(x, self.majority)
+        majority = self.history.majority()[0]
+        given, target = target is not None, _TARGET.get() if target is None else target
+        if target is None:
+            return self.infer(x, majority)
+        if not self.training:
+            return self.evaluate(x, target, majority) if given else self.infer(x, majority)
         output = self.learn(x, target)
+        self.history.append((output.route,))
+        if given:
+            return output
         self._local_losses = output.losses
         return output.features
 
-    @property
-    def majority(self) -> int:
-        """The capsule that training lately routed most often; the first before any training."""
-        return majority_route([self.history])[0]
-
     def learn(self, x: Tensor, target: Tensor) -> BlockOutput:
-        """Compute every local loss and route by the least, equation 4; the choice is remembered.
+        """Compute every local loss and route by the least, equation 4. Remembers nothing.
 
         Args:
             x: ``(batch, channels, height, width)``.
@@ -287,7 +294,6 @@ class PrimeBlock(nn.Module):
         values = self._on_host(losses)
         refuse_nan(values)
         index = least_loss(list(values.values())[: len(maps)])
-        self.history.append(index)
         return BlockOutput(_join(maps[index].detach(), projected), losses, logits, values, index)
 
     @torch.no_grad()
@@ -303,7 +309,7 @@ class PrimeBlock(nn.Module):
             Losses, logits and what goes on. The route under ``"min_entropy"`` is -1: each sample has its own.
         """
         maps, projected, losses, logits = self._local(x, target)
-        values = self._on_host(losses)
+        values = self._on_host(losses) if routing == "oracle" else {}
         if routing == "min_entropy":
             index, chosen = -1, _surest(maps, [logits[name] for name in self.capsule_names])
         else:
@@ -332,6 +338,10 @@ class PrimeBlock(nn.Module):
         if projected is not None and self.projection_classifier is not None:
             projected = projected.detach()
         return _join(chosen.detach(), projected)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles go without losses that nobody collected, which are bound to a graph."""
+        return self.__dict__ | {"_local_losses": None}
 
     def _local(
         self, x: Tensor, target: Tensor
@@ -367,7 +377,27 @@ def _join(chosen: Tensor, projected: Tensor | None) -> Tensor:
 def _surest(maps: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
     """Take each sample's map from the capsule whose verdict on it has the least entropy."""
     choice = least_entropy(torch.stack(list(logits)))
-    return torch.stack(list(maps))[choice, torch.arange(len(choice), device=choice.device)]
+    return torch.stack(list(maps))[choice, torch.arange(choice.shape[0], device=choice.device)]
+
+
+@contextmanager
+def trial_run(module: nn.Module) -> Iterator[None]:
+    """Run a module on blank images without a trace: in evaluation mode, each part's own mode restored after.
+
+    Args:
+        module: All of whose parts are switched to evaluation.
+
+    Yields:
+        Nothing.
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def conv_capsules(

@@ -53,7 +53,7 @@ FALSE_ALARMS = (
 
 
 class BeginRun(SaveConfigCallback):
-    """Save the options into the run folder, and tell W&B that the least error is the best."""
+    """Save the options into the run folder and into W&B, and tell W&B that the least error is the best."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write ``config.yaml``, on the first rank, when a fit begins; other commands leave it as it is."""
@@ -66,6 +66,7 @@ class BeginRun(SaveConfigCallback):
         (folder / "config.yaml").write_text(yaml.safe_dump(options, sort_keys=False))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
+                logger.experiment.config.update(options, allow_val_change=True)
                 for metric in ("val/error", "test/error"):
                     logger.experiment.define_metric(metric, summary="min", step_metric="trainer/global_step")
 
@@ -254,7 +255,7 @@ class PrimeNetCLI(LightningCLI):
             "seconds": seconds,
             "images_per_second": self._images_seen() / seconds,
             "peak_memory_bytes": peak_memory_bytes(),
-            "routing": [block.history.shares(len(block.capsules)) for block in network.prime_blocks],
+            "routing": [network.history.shares(i, len(names)) for i, names in enumerate(network.capsule_names)],
             "routing_mode": str(network.inference_routing),
             "versions": versions(),
             "git_commit": git_commit(),

@@ -47,18 +47,31 @@ def count_cost(network: PrimeNetwork, route: Route | None = None) -> Cost:
     copied = copy.deepcopy(network).cpu().float()
     images = torch.zeros(2, *network.in_shape)  # two, since batch norm in training needs more than one value
     target = torch.zeros(2, dtype=torch.int64)
-
-    with torch.no_grad(), FlopCounterMode(display=False) as inference:
-        if route is None and network.inference_routing == "oracle":  # an oracle must see every capsule's loss
-            copied.eval().evaluate(images, target)
-        else:
-            copied.eval()(images, route)
     with FlopCounterMode(display=False) as training:
         for stage in copied.train().stages(images, target):
             torch.autograd.backward(list(stage.losses.values()))
-    per_image = 2 * len(images)  # the counter counts a multiply-add as two operations
     return Cost(
         sum(p.numel() for p in network.parameters()),
-        inference.get_total_flops() // per_image,
-        training.get_total_flops() // per_image,
+        count_inference(network, route),
+        training.get_total_flops() // (2 * len(images)),
     )
+
+
+def count_inference(network: PrimeNetwork, route: Route | None = None) -> int:
+    """Count the multiply-adds of a label-free forward, as `count_cost` does.
+
+    Args:
+        network: The network.
+        route: The route; None takes the network's own.
+
+    Returns:
+        Multiply-adds an image.
+    """
+    copied = copy.deepcopy(network).cpu().float().eval()
+    images = torch.zeros(2, *network.in_shape)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        if route is None and network.inference_routing == "oracle":  # which must see every capsule's loss
+            copied.evaluate(images, torch.zeros(2, dtype=torch.int64))
+        else:
+            copied(images, route)
+    return int(counter.get_total_flops()) // (2 * len(images))  # the counter counts a multiply-add as two operations

@@ -10,19 +10,21 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy
 
 from primenet_lightning.blocks import PrimeBlock, Projection, conv_capsules
 from primenet_lightning.capsules import Capsule
 from primenet_lightning.heads import ClassifierHead, LocalClassifier
 from primenet_lightning.losses import cross_entropy
+from primenet_lightning.metrics import LearnerMetrics
 from primenet_lightning.network import HEAD, PrimeNetwork, Stage, stack_blocks
 from primenet_lightning.optimizers import CompositeOptimizer, CompositeScheduler, PaperAdam
 from primenet_lightning.presets import Architecture, Size, architecture
 from primenet_lightning.routing import InferenceRouting, NaNLossError
 
 Shape = tuple[int, int, int]
+
+COUNT_EVERY = 100
+"""Batches whose training predictions are kept until torchmetrics counts them, all at once."""
 
 
 class StepOutput(TypedDict):
@@ -43,12 +45,13 @@ class PrimeNet(LightningModule):
     Optimization is manual: every block runs, its capsules' losses go backward, its activations are freed, the map of
     the capsule with the least loss goes on detached, and at the end of the batch all optimizers step. Extension is by
     subclass: override one of ``configure_capsules``, ``configure_projection``, ``configure_head``,
-    ``configure_blocks``, ``configure_network``, ``configure_metrics``.
+    ``configure_blocks``, ``configure_network``. This constructor calls them: a subclass's own arguments they read from
+    ``self.hparams``, since its attributes are not yet set.
 
     Logged by `CapsuleLossCurves`, attached by itself: ``train/loss/<name>`` by step. Logged here by epoch, for train,
-    val and test: ``accuracy`` and ``error`` (%) of the head, ``accuracy/<name>`` of each capsule, and for val and test
-    ``loss/<name>``; names are ``block0.k3``, ..., ``head``. Under the ``"oracle"`` route they begin with
-    ``val/oracle/`` and ``test/oracle/``.
+    val and test: ``accuracy`` and ``error`` (%) of the head, ``accuracy/<name>`` and ``error/<name>`` of each capsule,
+    and for val and test ``loss/<name>``; names are ``block0.k3``, ..., ``head``. Under the ``"oracle"`` route they
+    begin with ``val/oracle/`` and ``test/oracle/``.
 
     Args:
         in_channels: Channels of the images.
@@ -145,14 +148,17 @@ class PrimeNet(LightningModule):
         self.update, self.backward_mode = update, backward
         self.accumulate_grad_batches = accumulate_grad_batches
         self.gradient_clip_val = gradient_clip_val
-        self.inference_routing = inference_routing
+        self._inference_routing: InferenceRouting = inference_routing
         self.evaluate_capsules = evaluate_capsules
         self._check_options()
         self.data_description: dict[str, Any] | None = None
         self._train_predictions: list[tuple[Tensor, Tensor]] = []
-        self._route_errors: Tensor | None = None
+        self._verdicts: Tensor | None = None
         self.network = self.configure_network()
-        self._configure_stage_metrics()
+        names = self.network.loss_names
+        self.train_metrics = LearnerMetrics(names, num_classes)
+        self.val_metrics = LearnerMetrics(names, num_classes)
+        self.test_metrics = LearnerMetrics(names, num_classes)
 
     # -- extension points ----------------------------------------------------------------------------------------------
 
@@ -201,7 +207,6 @@ class PrimeNet(LightningModule):
             self.configure_capsules,
             self.configure_projection,
             self.architecture.local_classifier,
-            self.routing_window,
         )
 
     def configure_head(self, in_shape: Shape) -> nn.Module:
@@ -218,11 +223,8 @@ class PrimeNet(LightningModule):
     def configure_network(self) -> PrimeNetwork:
         """Build the network from blocks and head."""
         blocks = self.configure_blocks()
-        return PrimeNetwork(blocks, self.configure_head(blocks[-1].out_shape), self.inference_routing)
-
-    def configure_metrics(self) -> Metric:
-        """Build the metric that is kept of the head and of each capsule, in each of train, val and test."""
-        return MulticlassAccuracy(self.num_classes, average="micro")
+        head = self.configure_head(blocks[-1].out_shape)
+        return PrimeNetwork(blocks, head, self._inference_routing, self.routing_window)
 
     def configure_callbacks(self) -> list[Callback]:
         """Attach the loss curves, unless the Trainer has them already."""
@@ -259,6 +261,15 @@ class PrimeNet(LightningModule):
         assert isinstance(optimizer, CompositeOptimizer)
         return optimizer.children
 
+    @property
+    def inference_routing(self) -> InferenceRouting:
+        """How the network routes without labels; may be set at any time."""
+        return self.network.inference_routing
+
+    @inference_routing.setter
+    def inference_routing(self, mode: InferenceRouting) -> None:
+        self.network.inference_routing = mode
+
     # -- training ------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> StepOutput:
@@ -276,7 +287,6 @@ class PrimeNet(LightningModule):
                 (with ``update="immediate"``: before any parameter of that block or a later one).
         """
         images, target = self._images(batch[0]), batch[1]
-        window = self._window(batch_idx)
         values: dict[str, float] = {}
         route: list[int] = []
         predictions: list[Tensor] = []
@@ -292,12 +302,15 @@ class PrimeNet(LightningModule):
             elif self.update == "immediate":
                 self._update_now(stage)
             else:
-                self._backward(list(stage.losses.values()), window)
-            del stage  # or the activations of this block live on while the next one runs
+                self._backward(list(stage.losses.values()))
+            del stage  # or this block's loss and logits live on while the next one runs
         if pending:
-            self._backward(pending, window)
+            self._backward(pending)
         self._train_predictions.append((torch.stack(predictions), target))
-        if self._window_ends(batch_idx):
+        if len(self._train_predictions) == COUNT_EVERY:
+            self._count_training()
+        if self.window_ends(batch_idx):
+            self._mend_short_window(batch_idx)
             self._step()
         return {"losses": values | {"total": self._total(values, route)}, "route": route}
 
@@ -308,15 +321,20 @@ class PrimeNet(LightningModule):
             raise NaNLossError(error.name, self.global_step) from None
         return stage
 
-    def _backward(self, losses: Sequence[Tensor], window: int) -> None:
+    def _backward(self, losses: Sequence[Tensor]) -> None:
         """Send losses of disjoint graphs backward together: each gets the gradient it would get alone."""
-        total = losses[0] if len(losses) == 1 else torch.stack(list(losses)).sum()
-        self.manual_backward(total if window == 1 else total / window)
+        losses = [loss for loss in losses if loss.requires_grad]  # a frozen capsule's has none
+        if losses:
+            total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+            size = self.accumulate_grad_batches
+            self.manual_backward(total if size == 1 else total / size)
 
     def _update_now(self, stage: Stage) -> None:
         """Step each optimizer of a stage right after its own backward, and free its gradients."""
         children = self.capsule_optimizers
         for name, loss in stage.losses.items():
+            if not loss.requires_grad:
+                continue
             self.manual_backward(loss)
             self._clip(children[name])
             children[name].step()
@@ -343,96 +361,114 @@ class PrimeNet(LightningModule):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
 
-    def _window(self, batch_idx: int) -> int:
-        """How many batches the current optimizer step averages: fewer at the end of an epoch that does not divide."""
-        size = self.accumulate_grad_batches
-        batches = self.trainer.num_training_batches
-        start = batch_idx - batch_idx % size
-        return size if batches == float("inf") else int(min(size, batches - start))
+    def window_ends(self, batch_idx: int) -> bool:
+        """Whether an optimizer step follows this batch: the last of a window, or of the epoch.
 
-    def _window_ends(self, batch_idx: int) -> bool:
+        Args:
+            batch_idx: Index of the batch in the epoch.
+
+        Returns:
+            Always True unless gradients accumulate.
+        """
         return (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
+
+    def _mend_short_window(self, batch_idx: int) -> None:
+        """Average the epoch's last window over the batches it has; only now it is known to be short."""
+        size = self.accumulate_grad_batches
+        count = batch_idx % size + 1
+        if count < size:
+            for parameter in self.network.parameters():
+                if parameter.grad is not None:
+                    parameter.grad *= size / count
 
     def _total(self, values: Mapping[str, float], route: Sequence[int]) -> float:
         """Loss of the routed capsules plus the head's (section 5.1, figure 5)."""
         names = self.network.capsule_names
         return values[HEAD] + sum(values[block[index]] for block, index in zip(names, route, strict=True))
 
-    def on_train_epoch_end(self) -> None:
-        """Log the epoch's training accuracies, and step schedules that count epochs."""
+    def _count_training(self) -> None:
+        """Let torchmetrics count the predictions since the last time; once a batch would cost more than the batch."""
         if self._train_predictions:
             predictions = torch.cat([predicted for predicted, _ in self._train_predictions], dim=1)
             target = torch.cat([target for _, target in self._train_predictions])
             self._train_predictions.clear()
-            for name, predicted in zip(self.network.loss_names, predictions, strict=True):
-                self._accuracy("train", name).update(predicted, target)
-            self._log_accuracies("train")
+            self.train_metrics.update(dict(zip(self.network.loss_names, predictions, strict=True)), target)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's training accuracies, and step schedules that count epochs."""
+        self._count_training()
+        self._log_metrics("train", self.train_metrics.compute())
+        self.train_metrics.reset()
         schedulers = self.lr_schedulers()
         if self.scheduler_interval == "epoch" and schedulers is not None:
             schedulers.step()  # type: ignore[union-attr]
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget what an aborted validation may have left."""
+        self.val_metrics.reset()
+        self._verdicts = None
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count on one batch of the validation split; arguments as in `training_step`."""
-        self._evaluation_step("val", batch)
-        if self.inference_routing == "best_validation" and not self.trainer.sanity_checking:
-            errors = self.network.count_errors(self._images(batch[0]), batch[1])
-            self._route_errors = errors if self._route_errors is None else self._route_errors + errors
+        images, target = self._images(batch[0]), batch[1]
+        if self.inference_routing != "best_validation":
+            self._evaluate(self.val_metrics, images, target)
+            return
+        verdicts = torch.cat(
+            [self.network.judge_routes(images, target), images.new_full((1, 2), len(target), dtype=torch.float32)]
+        )
+        self._verdicts = verdicts if self._verdicts is None else self._verdicts + verdicts
+        # capsules are judged on the route of the time before: which one is best is only known at the end
+        route = self.network.selected_route or self.network.history.majority()
+        seen = self.network.evaluate(images, target, route)
+        capsules = {name: loss for name, loss in seen.losses.items() if name != HEAD}
+        self.val_metrics.update({name: seen.logits[name] for name in capsules}, target, capsules)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the split's metrics; under ``"best_validation"`` fix the route, and log the head's on that route."""
+        results = self.val_metrics.compute()
+        if self._verdicts is not None and not self.trainer.sanity_checking:
+            count = self._verdicts[-1, 0]
+            errors, losses = self._verdicts[:-1].unbind(1)
+            place = self.network.select_route(errors)
+            results |= {
+                "accuracy": 1 - errors[place] / count,
+                "error": 100 * errors[place] / count,
+                "loss/head": losses[place] / count,
+            }
+        self._log_metrics("val", results)
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what an aborted test may have left."""
+        self.test_metrics.reset()
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count on one batch of the test split; arguments as in `training_step`."""
-        self._evaluation_step("test", batch)
+        self._evaluate(self.test_metrics, self._images(batch[0]), batch[1])
 
-    def _evaluation_step(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
-        images, target = self._images(batch[0]), batch[1]
+    def on_test_epoch_end(self) -> None:
+        """Log the split's metrics."""
+        self._log_metrics("test", self.test_metrics.compute())
+
+    def _evaluate(self, metrics: LearnerMetrics, images: Tensor, target: Tensor) -> None:
+        """Count a batch, on the inference route."""
         if not self.evaluate_capsules and self.inference_routing != "oracle":
             logits = self.network(images)
-            self._count(stage, {HEAD: logits}, {HEAD: cross_entropy(logits, target)}, target)
+            metrics.update({HEAD: logits}, target, {HEAD: cross_entropy(logits, target)})
             return
         seen = self.network.evaluate(images, target)
         losses = dict(seen.losses)
         if min(seen.route) >= 0:
             routed = [losses[names[i]] for names, i in zip(self.network.capsule_names, seen.route, strict=True)]
             losses["total"] = losses[HEAD] + torch.stack(routed).sum()
-        self._count(stage, seen.logits, losses, target)
+        metrics.update(seen.logits, target, losses)
 
-    def _count(self, stage: str, logits: Mapping[str, Tensor], losses: Mapping[str, Tensor], target: Tensor) -> None:
-        for name, scores in logits.items():
-            self._accuracy(stage, name).update(scores, target)
-        for name, loss in losses.items():
-            self._loss(stage, name).update(loss, weight=len(target))
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the split's metrics; under ``"best_validation"``, fix the route first."""
-        if self._route_errors is not None:
-            self.network.select_route(self._route_errors)
-            self._route_errors = None
-        self._log_evaluation("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the split's metrics."""
-        self._log_evaluation("test")
-
-    def _log_evaluation(self, stage: str) -> None:
-        self._log_accuracies(stage)
+    def _log_metrics(self, stage: str, results: Mapping[str, Tensor]) -> None:
         prefix = self._prefix(stage)
-        for name in [*self.network.loss_names, "total"]:
-            loss = _result(self._loss(stage, name))
-            if loss is not None:
-                self.log(f"{prefix}/loss/{name}", loss)
-
-    def _log_accuracies(self, stage: str) -> None:
-        prefix = self._prefix(stage)
-        for name in self.network.loss_names:
-            accuracy = _result(self._accuracy(stage, name))
-            if accuracy is None:
-                continue
-            if name == HEAD:
-                self.log(f"{prefix}/accuracy", accuracy)
-                self.log(f"{prefix}/error", 100 * (1 - accuracy), prog_bar=stage == "val")
-            else:
-                self.log(f"{prefix}/accuracy/{name}", accuracy)
+        for name, value in results.items():
+            self.log(f"{prefix}/{name}", value, prog_bar=(stage, name) == ("val", "error"))
 
     def _prefix(self, stage: str) -> str:
         """Metrics that labels helped to route say so in their name."""
@@ -479,6 +515,7 @@ class PrimeNet(LightningModule):
     def setup(self, stage: str) -> None:
         """Refuse what could not work before anything runs."""
         self._train_predictions.clear()
+        self.train_metrics.reset()
         self._check_trainer(stage)
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is None or not hasattr(datamodule, "description"):
@@ -534,25 +571,6 @@ class PrimeNet(LightningModule):
         if self.update == "immediate" and self.backward_mode == "fused":
             raise ValueError("update='immediate' needs one backward a capsule; use backward='block'")
 
-    def _configure_stage_metrics(self) -> None:
-        names = self.network.loss_names
-        self._accuracies = nn.ModuleDict(
-            {_key(stage, name): self.configure_metrics() for stage in ("train", "val", "test") for name in names}
-        )
-        self._losses = nn.ModuleDict(
-            {_key(stage, name): MeanMetric() for stage in ("val", "test") for name in [*names, "total"]}
-        )
-
-    def _accuracy(self, stage: str, name: str) -> Metric:
-        metric = self._accuracies[_key(stage, name)]
-        assert isinstance(metric, Metric)
-        return metric
-
-    def _loss(self, stage: str, name: str) -> Metric:
-        metric = self._losses[_key(stage, name)]
-        assert isinstance(metric, Metric)
-        return metric
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the description of the data and this class's path into the checkpoint: it is enough to predict."""
         checkpoint["data_description"] = self.data_description
@@ -567,17 +585,3 @@ def _architecture(size: Size, image_size: tuple[int, int], **fields: Any) -> Arc
     """The fields of a size, some replaced."""
     given = {name: value for name, value in fields.items() if value is not None}
     return dataclasses.replace(architecture(size, image_size), **given)
-
-
-def _key(stage: str, name: str) -> str:
-    """Name of a metric's module, which may not hold dots."""
-    return f"{stage}/{name}".replace(".", "/")
-
-
-def _result(metric: Metric) -> Tensor | None:
-    """The metric of the epoch, ready for the next; None if nothing was counted."""
-    if not metric.update_called:
-        return None
-    result: Tensor = metric.compute()
-    metric.reset()
-    return result

@@ -7,19 +7,12 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from primenet_lightning.blocks import PrimeBlock, Projection, conv_capsules
+from primenet_lightning.blocks import PrimeBlock, Projection, conv_capsules, trial_run
 from primenet_lightning.capsules import Capsule
-from primenet_lightning.heads import ClassifierHead, local_classifier
+from primenet_lightning.heads import ClassifierHead, LocalClassifier, local_classifier
 from primenet_lightning.losses import cross_entropy
 from primenet_lightning.presets import Architecture
-from primenet_lightning.routing import (
-    ROUTING_MODES,
-    InferenceRouting,
-    NaNLossError,
-    Route,
-    majority_route,
-    refuse_nan,
-)
+from primenet_lightning.routing import ROUTING_MODES, InferenceRouting, NaNLossError, Route, RouteHistory, refuse_nan
 
 Value = TypeVar("Value")
 
@@ -82,6 +75,8 @@ class PrimeNetwork(nn.Module):
             - ``"oracle"``: equation 4 with the labels of the very batch under test, for analysis. It leaks the label,
               works through `evaluate` only, and ``network(x)`` refuses it.
 
+        routing_window: Batches that the majority is taken over.
+
     Raises:
         ValueError: If blocks do not fit each other or the head, or if ``inference_routing`` is impossible.
 
@@ -104,6 +99,7 @@ class PrimeNetwork(nn.Module):
         blocks: Sequence[PrimeBlock],
         head: nn.Module,
         inference_routing: InferenceRouting = "majority",
+        routing_window: int = 256,
     ) -> None:
         super().__init__()
         if not blocks:
@@ -111,9 +107,10 @@ class PrimeNetwork(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.pool = nn.MaxPool2d(2)
         self.head = head
+        self.history = RouteHistory(routing_window, len(blocks))
         self.selected_route: Route | None = None
         self._check_fit()
-        self.inference_routing: InferenceRouting = self._check_routing(inference_routing)
+        self.inference_routing = inference_routing
 
     @classmethod
     def build(
@@ -163,18 +160,19 @@ class PrimeNetwork(nn.Module):
         def projection(index: int, shape: tuple[int, int, int], map_size: tuple[int, int]) -> nn.Module | None:
             return Projection.to_size(shape, a.projection_channels, map_size) if a.projection_channels else None
 
-        blocks = stack_blocks(
-            (in_channels, *image_size),
-            num_classes,
-            depth,
-            capsules,
-            projection,
-            a.local_classifier,
-            routing_window,
-        )
+        blocks = stack_blocks((in_channels, *image_size), num_classes, depth, capsules, projection, a.local_classifier)
         channels, *map_size = blocks[-1].out_shape
         head = ClassifierHead(channels, (map_size[0], map_size[1]), num_classes, a.head_channels)
-        return cls(blocks, head, inference_routing)
+        return cls(blocks, head, inference_routing, routing_window)
+
+    @property
+    def inference_routing(self) -> InferenceRouting:
+        """How a label-free forward routes; setting an impossible one raises a ValueError."""
+        return self._inference_routing
+
+    @inference_routing.setter
+    def inference_routing(self, mode: InferenceRouting) -> None:
+        self._inference_routing = self._check_routing(mode)
 
     # -- names ---------------------------------------------------------------------------------------------------------
 
@@ -202,6 +200,7 @@ class PrimeNetwork(nn.Module):
             Disjoint lists that together hold every parameter.
         """
         groups: dict[str, list[nn.Parameter]] = {}
+        own: list[nn.Parameter] = []
         for i, block in self._blocks():
             for name, capsule in block.capsules.items():
                 groups[f"block{i}.{name}"] = list(capsule.parameters())
@@ -209,9 +208,7 @@ class PrimeNetwork(nn.Module):
             if block.projection_classifier is not None:
                 groups[f"block{i}.projection"] = own
                 own = []
-            groups[HEAD] = own
-        groups[HEAD] = groups.pop(HEAD) + list(self.head.parameters())
-        return groups
+        return groups | {HEAD: own + list(self.head.parameters())}
 
     @property
     def prime_blocks(self) -> list[PrimeBlock]:
@@ -231,6 +228,8 @@ class PrimeNetwork(nn.Module):
     def stages(self, x: Tensor, target: Tensor) -> Iterator[Stage]:
         """Run block by block, then the head, each stage on the detached output of the one before.
 
+        The joint route is remembered once the head's loss is known to be a number.
+
         The generator keeps nothing of a stage but its detached output: whoever drops the stage after its backward
         frees its activations, so that those of one block are alive at a time, whatever the depth.
 
@@ -244,11 +243,13 @@ class PrimeNetwork(nn.Module):
         Raises:
             NaNLossError: If a loss is NaN; the sentence names block and capsule.
         """
+        route = []
         for i, block in self._blocks():
             try:
                 output = block.learn(x, target)
             except NaNLossError as error:
                 raise NaNLossError(f"block{i}.{error.name}") from None
+            route.append(output.route)
             x = output.features if i == len(self.blocks) - 1 else self.pool(output.features)
             stage = Stage(
                 f"block{i}",
@@ -264,6 +265,7 @@ class PrimeNetwork(nn.Module):
         loss = cross_entropy(logits, target)
         values = {HEAD: loss.item()}
         refuse_nan(values)
+        self.history.append(tuple(route))
         yield Stage(HEAD, {HEAD: loss}, {HEAD: logits}, values, None)
 
     # -- inference -----------------------------------------------------------------------------------------------------
@@ -294,10 +296,12 @@ class PrimeNetwork(nn.Module):
         Returns:
             The last block's routed map and projection, ``(batch, channels, height, width)``.
         """
-        entropy = route is None and self.inference_routing == "min_entropy"
-        indices = route if route is not None else (0,) * len(self.blocks) if entropy else self.inference_route()
+        if route is not None:
+            self._check_routing(route)
+        elif self.inference_routing != "min_entropy":
+            route = self.inference_route()
         for i, block in self._blocks():
-            x = block.infer(self.pool(x) if i else x, "min_entropy" if entropy else indices[i])
+            x = block.infer(self.pool(x) if i else x, "min_entropy" if route is None else route[i])
         return x
 
     def inference_route(self) -> Route:
@@ -307,13 +311,18 @@ class PrimeNetwork(nn.Module):
             One index a block.
 
         Raises:
-            ValueError: If ``inference_routing`` is ``"oracle"`` or ``"min_entropy"``, which have no such route.
+            ValueError: If ``inference_routing`` is ``"oracle"`` or ``"min_entropy"``, which have no such route, or
+                ``"best_validation"`` and no route has been selected.
         """
         mode = self.inference_routing
-        if mode == "majority" or (mode == "best_validation" and self.selected_route is None):
-            return majority_route([block.history for _, block in self._blocks()])
+        if mode == "majority":
+            return self.history.majority()
         if mode == "best_validation":
-            assert self.selected_route is not None
+            if self.selected_route is None:
+                raise ValueError(
+                    "inference_routing='best_validation' has selected no route yet; fit or validate with it first, or "
+                    "use 'majority'"
+                )
             return self.selected_route
         if isinstance(mode, int):
             return (mode,) * len(self.blocks)
@@ -325,70 +334,76 @@ class PrimeNetwork(nn.Module):
         return tuple(mode)
 
     @torch.no_grad()
-    def evaluate(self, x: Tensor, target: Tensor) -> Evaluation:
+    def evaluate(self, x: Tensor, target: Tensor, route: Route | None = None) -> Evaluation:
         """Give everyone's verdict: all capsules', for monitoring, and the head's under ``inference_routing``.
 
         Args:
             x: Images, ``(batch, channels, height, width)``.
             target: Class indices, ``(batch,)``: for the losses, and for routing only if that is ``"oracle"``.
+            route: One capsule index a block; None routes by ``inference_routing``.
 
         Returns:
             Losses and logits by full name.
         """
         losses: dict[str, Tensor] = {}
         logits: dict[str, Tensor] = {}
-        route = []
+        taken = []
         mode = self.inference_routing
-        indices = None if mode in ("min_entropy", "oracle") else self.inference_route()
+        if route is None and mode not in ("min_entropy", "oracle"):
+            route = self.inference_route()
         for i, block in self._blocks():
-            routing = indices[i] if indices is not None else mode
+            routing = mode if route is None else route[i]
             output = block.evaluate(self.pool(x) if i else x, target, routing)  # type: ignore[arg-type]
             losses |= _prefixed(i, output.losses)
             logits |= _prefixed(i, output.logits)
-            route.append(output.route)
+            taken.append(output.route)
             x = output.features
         logits[HEAD] = self.head(x)
         losses[HEAD] = cross_entropy(logits[HEAD], target)
-        return Evaluation(losses, logits, tuple(route))
+        return Evaluation(losses, logits, tuple(taken))
 
     def joint_routes(self) -> list[Route]:
         """All joint routes, in lexicographic order."""
         return list(itertools.product(*(range(len(names)) for names in self.capsule_names)))
 
     @torch.no_grad()
-    def count_errors(self, x: Tensor, target: Tensor) -> Tensor:
-        """Count the wrong answers of each joint route on a batch. Each capsule runs once per distinct input.
+    def judge_routes(self, x: Tensor, target: Tensor) -> Tensor:
+        """Try each joint route on a batch. Each capsule runs once per distinct input.
 
         Args:
             x: Images, ``(batch, channels, height, width)``.
             target: Class indices, ``(batch,)``.
 
         Returns:
-            Counts, ``(joint routes,)``, int64, in the order of `joint_routes`.
+            ``(joint routes, 2)``, float32, in the order of `joint_routes`: wrong answers, and the sum of the head's
+            losses in nats.
         """
 
         def descend(x: Tensor, depth: int) -> list[Tensor]:
             if depth == len(self.blocks):
-                return [(self.head(x).argmax(1) != target).sum()]
+                logits = self.head(x)
+                wrong = (logits.argmax(1) != target).sum()
+                return [torch.stack([wrong.float(), cross_entropy(logits, target).float() * len(target)])]
             x = self.pool(x) if depth else x
             block = self._block(depth)
             return [
-                count for index in range(len(block.capsules)) for count in descend(block.infer(x, index), depth + 1)
+                verdict for index in range(len(block.capsules)) for verdict in descend(block.infer(x, index), depth + 1)
             ]
 
         return torch.stack(descend(x, 0))
 
-    def select_route(self, errors: Tensor) -> Route:
+    def select_route(self, errors: Tensor) -> int:
         """Fix the route of ``"best_validation"``; it is kept in the checkpoint. Ties go to the first.
 
         Args:
             errors: Wrong answers of each joint route on the validation split, in the order of `joint_routes`.
 
         Returns:
-            The route of fewest.
+            The place of the route of fewest in that order.
         """
-        self.selected_route = self.joint_routes()[int(errors.argmin())]
-        return self.selected_route
+        place = int(errors.argmin())
+        self.selected_route = self.joint_routes()[place]
+        return place
 
     # -- state and checks ----------------------------------------------------------------------------------------------
 
@@ -406,7 +421,7 @@ class PrimeNetwork(nn.Module):
                 if block.projection is not None and block.projection_classifier is None:
                     raise ValueError(
                         f"block{i}'s projection has no classifier of its own and no head above it, so nothing would "
-                        "train it; give block{i} a projection_classifier"
+                        f"train it; give block{i} a projection_classifier"
                     )
                 channels, height, width = block.out_shape
                 expected = (channels, height // 2, width // 2)
@@ -415,16 +430,13 @@ class PrimeNetwork(nn.Module):
                         f"block{i + 1} was built for inputs of {self._block(i + 1).in_shape}, but block{i} and the "
                         f"2x2 max pool give {expected}"
                     )
-        training = self.training
+        shape = self._block(-1).out_shape
+        like = next(self.parameters(), torch.empty(0))
         try:
-            with torch.no_grad():
-                like = next(self.parameters(), torch.empty(0))
-                self.head.eval()(torch.zeros(2, *self._block(-1).out_shape, device=like.device, dtype=like.dtype))
+            with trial_run(self.head):
+                self.head(torch.zeros(2, *shape, device=like.device, dtype=like.dtype))
         except RuntimeError as error:
-            raise ValueError(
-                f"the head cannot take the last block's output of shape {self._block(-1).out_shape}: {error}"
-            ) from error
-        self.train(training)
+            raise ValueError(f"the head cannot take the last block's output of shape {shape}: {error}") from error
 
     def _check_routing(self, mode: InferenceRouting) -> InferenceRouting:
         capsules = [len(names) for names in self.capsule_names]
@@ -452,8 +464,7 @@ def stack_blocks(
     depth: int,
     capsules: Callable[[int, tuple[int, int, int]], Mapping[str, Capsule]],
     projection: Callable[[int, tuple[int, int, int], tuple[int, int]], nn.Module | None],
-    projection_classifier: Any = "flatten",
-    routing_window: int = 256,
+    projection_classifier: LocalClassifier = "flatten",
 ) -> list[PrimeBlock]:
     """Build blocks in a row, each for the pooled output of the one before.
 
@@ -464,7 +475,6 @@ def stack_blocks(
         capsules: From a block's index and input shape to its capsules by name.
         projection: From a block's index, input shape, and its maps' height and width, to its projection, or None.
         projection_classifier: ``"flatten"`` or ``"pooled"``: with what the projections below the last block learn.
-        routing_window: Batches that the majority is taken over.
 
     Returns:
         The blocks; the last one's projection is left to the head's loss.
@@ -477,10 +487,10 @@ def stack_blocks(
     blocks: list[PrimeBlock] = []
     shape = in_shape
     for index in range(depth):
-        if min(shape[1:]) < 4:
+        if min(shape[1:]) < 1:
             raise ValueError(
-                f"image_size={in_shape[1:]} is too small for depth={depth}: block{index} would see "
-                f"{shape[1]}x{shape[2]} pixels, and the head needs 4x4; use larger images or fewer blocks"
+                f"image_size={in_shape[1:]} is too small for depth={depth}: after {index} poolings nothing is left for "
+                f"block{index}; use larger images or fewer blocks"
             )
         made = capsules(index, shape)
         bare = PrimeBlock(shape, made, None)  # tells the maps' size, and whether they agree
@@ -490,7 +500,7 @@ def stack_blocks(
             with torch.no_grad():
                 channels = projected(torch.zeros(2, *shape)).shape[1]
             own = local_classifier(projection_classifier, channels, map_size, num_classes)
-        block = PrimeBlock(shape, made, projected, own, routing_window)
+        block = PrimeBlock(shape, made, projected, own)
         blocks.append(block)
         channels, height, width = block.out_shape
         shape = (channels, height // 2, width // 2)

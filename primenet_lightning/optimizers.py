@@ -63,6 +63,24 @@ class CompositeOptimizer(Optimizer):
         for child in self.children.values():
             self.state.update(child.state)
         self._link()
+        self._complete = True
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refuse groups that no child would step.
+
+        Raises:
+            RuntimeError: Always, once the composite is built.
+        """
+        if getattr(self, "_complete", False):
+            raise RuntimeError(
+                "a CompositeOptimizer takes no further group, which none of its optimizers would step; add it to one "
+                "of them before the composite is built"
+            )
+        super().add_param_group(param_group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles take the children along."""
+        return {**super().__getstate__(), "children": self.children, "_complete": True}
 
     def _link(self) -> None:
         """Make the children share the composite's groups and state, also after these were replaced by a load."""

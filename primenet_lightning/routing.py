@@ -88,73 +88,65 @@ def least_entropy(logits: Tensor) -> Tensor:
 
 
 class RouteHistory(nn.Module):
-    """The capsules that training routed over its last batches, newest last.
+    """The joint routes that training took over its last batches, newest last.
 
-    It is kept on the host, as integers, and in the checkpoint as an int64 tensor in the module's extra state rather
-    than as a buffer: no average over ranks, no change of dtype and no broadcast of buffers can touch it, and adding
-    to it costs no operation on the device.
+    They are kept on the host, as integers, and in the checkpoint as an int64 tensor in the module's extra state
+    rather than as a buffer: no average over ranks, no change of dtype and no broadcast of buffers can touch it, and
+    adding to it costs no operation on the device.
 
     Args:
         window: How many batches are remembered.
+        blocks: Length of a route.
 
     Raises:
         ValueError: If ``window`` is not positive.
+
+    Example:
+        >>> history = RouteHistory(window=9, blocks=2)
+        >>> for route in [(0, 1), (0, 2), (1, 0), (1, 0)]:
+        ...     history.append(route)
+        >>> history.majority()  # block by block it would be (0, 0), which training never took
+        (1, 0)
+        >>> history.shares(block=0, capsules=3)
+        [0.5, 0.5, 0.0]
     """
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, blocks: int = 1) -> None:
         super().__init__()
         if window < 1:
             raise ValueError(f"routing_window={window} must be at least 1 batch")
-        self.ring: deque[int] = deque(maxlen=window)
+        self.blocks = blocks
+        self.ring: deque[Route] = deque(maxlen=window)
 
-    def append(self, index: int) -> None:
-        """Remember that the capsule of this index was routed."""
-        self.ring.append(index)
+    def append(self, route: Route) -> None:
+        """Remember that this route was taken."""
+        self.ring.append(route)
 
-    def shares(self, capsules: int) -> list[float]:
-        """How often each capsule was routed.
+    def majority(self) -> Route:
+        """The route taken most often; ties go to the first in lexicographic order, and with none taken all are 0."""
+        counts = Counter(self.ring)
+        if not counts:
+            return (0,) * self.blocks
+        return min(counts, key=lambda route: (-counts[route], route))
+
+    def shares(self, block: int, capsules: int) -> list[float]:
+        """How often each capsule of a block was routed.
 
         Args:
-            capsules: Number of capsules in the block.
+            block: The block's index.
+            capsules: Number of capsules in it.
 
         Returns:
             One share in [0, 1] a capsule; all zero before the first batch.
         """
-        return [self.ring.count(index) / max(len(self.ring), 1) for index in range(capsules)]
+        taken = Counter(route[block] for route in self.ring)
+        return [taken[index] / max(len(self.ring), 1) for index in range(capsules)]
 
     def get_extra_state(self) -> Tensor:
-        """The ring as an int64 tensor, ``(batches,)``."""
-        return torch.tensor(list(self.ring), dtype=torch.int64)
+        """The ring as an int64 tensor, ``(batches, blocks)``."""
+        return torch.tensor(list(self.ring), dtype=torch.int64).reshape(-1, self.blocks)
 
     def set_extra_state(self, state: Any) -> None:
         """Take a ring from a checkpoint; a longer one is cut to the window, newest kept."""
         self.ring.clear()
-        self.ring.extend(state.tolist())
-
-
-def majority_route(histories: Sequence[RouteHistory]) -> Route:
-    """The joint route that training took most often: one capsule a block, chosen together.
-
-    Chosen block by block, each block's favourite could form a route that training never took.
-
-    Args:
-        histories: The blocks' histories, first block first.
-
-    Returns:
-        One index a block; ties go to the first in lexicographic order, and before any training all are 0.
-
-    Example:
-        >>> one, two = RouteHistory(9), RouteHistory(9)
-        >>> for i, j in [(0, 1), (0, 2), (1, 0), (1, 0)]:
-        ...     one.append(i), two.append(j)
-        (None, None)
-        (None, None)
-        (None, None)
-        (None, None)
-        >>> majority_route([one, two])  # block by block it would be a tie of 0 and 1, then 0
-        (1, 0)
-    """
-    counts = Counter(zip(*(history.ring for history in histories), strict=True))
-    if not counts:
-        return (0,) * len(histories)
-    return min(counts, key=lambda route: (-counts[route], route))
+        self.ring.extend(tuple(route) for route in state.tolist())

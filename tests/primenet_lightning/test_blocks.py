@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -62,14 +64,14 @@ def test_output_is_the_map_of_the_least_loss_beside_the_projection(batch):
 def test_training_remembers_its_routes_and_evaluation_does_not(batch):
     block = make_block()
     routes = [block(torch.randn(6, 2, 8, 8), batch[1]).route for _ in range(12)]
-    assert list(block.history.ring) == routes
+    assert [index for (index,) in block.history.ring] == routes
     block.eval()(*batch)
-    assert list(block.history.ring) == routes
+    assert len(block.history.ring) == 12
 
 
 def test_evaluation_does_not_route_by_labels(batch):
     block = make_block().eval()
-    block.history.append(2)
+    block.history.append((2,))
     for shift in range(3):  # all permutations of what the labels can say
         out = block(batch[0], (batch[1] + shift) % 3)
         assert out.route == 2
@@ -82,7 +84,7 @@ def test_inference_computes_the_routed_capsule_only(batch):
     for name, capsule in block.capsules.items():
         capsule.features.register_forward_hook(lambda *_, name=name: called.append(name))
         capsule.classifier.register_forward_hook(lambda *_, name=name: called.append(f"{name} classifier"))
-    block.history.append(1)
+    block.history.append((1,))
     block(batch[0])
     assert called == ["k5"]
 
@@ -126,7 +128,11 @@ def test_layer_in_a_foreign_model_learns_locally(batch):
         torch.testing.assert_close(losses[f"0.{name}"], loss)
     (functional.cross_entropy(logits, batch[1]) + sum(losses.values())).backward()
     assert all(p.grad is not None for p in model.parameters())
-    assert not collect_local_losses(model.eval()(batch[0]) is None or model)  # without labels there is nothing
+    model(batch[0])
+    assert collect_local_losses(model) == {}  # without labels there is nothing to learn from
+    with local_targets(batch[1]):
+        model.eval()(batch[0])
+    assert collect_local_losses(model) == {}  # nor in evaluation
 
 
 def make_block_after():
@@ -183,7 +189,9 @@ def test_maps_that_disagree_are_refused():
     with pytest.raises(ValueError, match=r"must agree in shape, but a gives \(4, 8, 8\) and b gives \(4, 6, 6\)"):
         PrimeBlock((2, 8, 8), {"a": capsule(4, 1), "b": capsule(4, 0)}, None)
     with pytest.raises(ValueError, match="has the projection the capsules' stride"):
-        PrimeBlock((2, 8, 8), {"a": capsule(4, 1)}, Projection(2, 3, stride=2))
+        PrimeBlock((2, 8, 8), {"a": capsule(4, 1)}, Projection(2, 3, nn.MaxPool2d(2)))
+    with pytest.raises(ValueError, match="capsules has one named 'projection'"):
+        PrimeBlock((2, 8, 8), {"projection": capsule(4, 1)}, None)
     with pytest.raises(ValueError, match=r"capsule a cannot take an input of shape \(3, 8, 8\)"):
         PrimeBlock((3, 8, 8), {"a": capsule(4, 1)}, None)
     with pytest.raises(ValueError, match="at least one capsule"):
@@ -204,10 +212,31 @@ def test_bad_input_is_named(batch):
         conv_capsules(1, (8, 8), 3, (3, 3))
 
 
-def test_building_leaves_frozen_statistics_alone():
-    """The trial run at construction must not move the batch norm statistics of a pretrained backbone."""
+def test_building_leaves_modes_and_statistics_alone():
+    """The trial run at construction must not wake a frozen backbone, nor move its batch norm statistics."""
     capsules = conv_capsules(2, (8, 8), 3, channels=4)
+    capsules["k3"].features[2].eval()
     PrimeBlock((2, 8, 8), capsules, None)
+    assert [capsule.features[2].training for capsule in capsules.values()] == [False, True, True]
     for capsule in capsules.values():
         assert capsule.features[2].num_batches_tracked == 0
-        assert capsule.training
+
+
+def test_no_gradient_crosses_a_block_that_routes_without_labels(batch):
+    for routing in (0, "min_entropy"):
+        block = make_block()
+        images = batch[0].requires_grad_()
+        assert not block.infer(images, routing).requires_grad
+        under_a_head = PrimeBlock((2, 8, 8), conv_capsules(2, (8, 8), 3, channels=4), Projection(2, 3))
+        under_a_head.infer(images, routing).sum().backward()
+        assert {name.split(".")[0] for name in grads(under_a_head)} == {"projection"}
+        assert images.grad is None
+
+
+def test_copies_go_without_losses_that_nobody_collected(batch):
+    model = nn.Sequential(make_block())
+    with local_targets(batch[1]):
+        model(batch[0])
+    copied = copy.deepcopy(model)
+    assert collect_local_losses(copied) == {}
+    assert len(collect_local_losses(model)) == 4

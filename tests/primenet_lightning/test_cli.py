@@ -239,10 +239,6 @@ def test_resumed_run_equals_the_uninterrupted_one(finished):
         assert summary[key] == expected[key]
     assert summary["seconds"] > first["time_elapsed"]["train"]
     assert summary["images_per_second"] * summary["seconds"] == pytest.approx(3 * 4 * 64)
-    last = torch.load(finished / "checkpoints/last.ckpt", weights_only=True)
-    within = last["callbacks"]["Timer"]["time_elapsed"]["train"]
-    assert within <= summary["seconds"] < float((finished.parent / "wall").read_text())
-    assert summary["seconds"] < 1.5 * within  # neither the test nor the state it loads counts
     assert curves(run) == curves(finished)
     with (run / "metrics.csv").open(newline="") as file:
         tests = [row["step"] for row in csv.DictReader(file) if row["test/error"]]

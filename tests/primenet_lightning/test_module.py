@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import ExponentialLR, StepLR
+from torch.utils.data import IterableDataset
 
 from primenet_lightning import Capsule, NaNLossError, PaperAdam, PrimeNet, architecture
 from primenet_lightning.callbacks import CapsuleLossCurves
@@ -124,6 +125,27 @@ def test_unrouted_capsules_learn_too(make_trainer, make_batches, loader):
         assert not torch.equal(before[name], after), name
 
 
+def test_total_is_the_routed_capsules_loss_plus_the_heads(make_trainer, make_batches, loader):
+    outputs = Outputs()
+    model = make_model(2, 16)
+    make_trainer(callbacks=[outputs]).fit(model, loader(make_batches(5, shape=(2, 16, 16))))
+    for output in outputs.seen:
+        losses, (first, second) = output["losses"], output["route"]
+        names = ("k3", "k5", "k7")
+        parts = losses[f"block0.{names[first]}"] + losses[f"block1.{names[second]}"] + losses["head"]
+        assert losses["total"] == pytest.approx(parts)
+
+
+@pytest.mark.parametrize("options", [{}, {"update": "immediate"}, {"backward": "fused"}])
+def test_a_frozen_capsule_stays_as_it_is(options, make_trainer, make_batches, loader):
+    model = make_model(**options)
+    model.network.blocks[0].capsules["k5"].requires_grad_(False)
+    before = parameters(model)
+    make_trainer().fit(model, loader(make_batches(3, shape=(2, 8, 8))))
+    for name, after in parameters(model).items():
+        assert torch.equal(before[name], after) == ("k5" in name), name
+
+
 def test_each_learner_has_its_own_optimizer_by_name(make_trainer, make_batches, loader):
     model = make_model(2, 16, capsule_optimizer=lambda p: SGD(p, lr=0.0), head_optimizer=lambda p: Adam(p, lr=0.1))
     before = parameters(model)
@@ -155,14 +177,25 @@ def test_global_step_counts_batches_and_max_steps_stops_there(make_trainer, make
     assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == ["step=4.ckpt", "step=8.ckpt"]
 
 
-def test_accumulation_averages_each_window_also_the_last_shorter_one(make_trainer, make_batches, loader):
+class Unsized(IterableDataset):
+    """Batches whose number nobody knows beforehand."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_accumulation_averages_each_window_also_the_last_shorter_one(sized, make_trainer, make_batches, loader):
     """With SGD an accumulated step is a step along the mean of the batches' gradients."""
     batches = make_batches(5, shape=(2, 8, 8), dtype=torch.float64)
     sgd = dict(capsule_optimizer=lambda p: SGD(p, lr=0.1), head_optimizer=lambda p: SGD(p, lr=0.1))
     model = make_model(accumulate_grad_batches=2, **sgd)
     twin = copy.deepcopy(model.network).double()
     trainer = make_trainer(precision="64-true")
-    trainer.fit(model, loader(batches))
+    trainer.fit(model, loader(batches if sized else Unsized(batches)))
     assert trainer.global_step == 3
     for window in (batches[:2], batches[2:4], batches[4:]):
         total = {name: torch.zeros_like(p) for name, p in twin.named_parameters()}
@@ -234,6 +267,19 @@ def test_nan_names_block_capsule_and_step_before_any_parameter_changes(options, 
         torch.testing.assert_close(before, after[name], rtol=0, atol=0, equal_nan=True)
 
 
+def test_nan_under_immediate_update_leaves_its_block_and_what_follows(make_trainer, make_batches, loader):
+    """The blocks before have made their step by then, as the docstring says."""
+    model = make_model(2, 16, update="immediate")
+    with torch.no_grad():
+        model.network.blocks[1].capsules["k5"].classifier[1].bias[0] = torch.nan
+    before = parameters(model)
+    with pytest.raises(NaNLossError, match=r"the loss of block1\.k5 is NaN at step 0"):
+        make_trainer().fit(model, loader(make_batches(2, shape=(2, 16, 16))))
+    for name, after in parameters(model).items():
+        changed = not torch.equal(before[name].nan_to_num(), after.nan_to_num())
+        assert changed == name.startswith("blocks.0."), name
+
+
 def test_nan_in_the_images_is_found_by_the_first_capsule(make_trainer, make_batches, loader):
     batches = make_batches(1, shape=(2, 8, 8))
     batches[0][0][0, 0, 0, 0] = torch.nan
@@ -268,7 +314,9 @@ def test_metrics_are_sklearns(trained, make_trainer, make_batches, loader):
         loss = log_loss(target, local.double().softmax(1), labels=[0, 1, 2])
         assert logged[f"test/loss/{name}"] == pytest.approx(loss, rel=1e-4)
         if name != "head":
-            assert logged[f"test/accuracy/{name}"] == pytest.approx(accuracy_score(target, local.argmax(1)))
+            accuracy = accuracy_score(target, local.argmax(1))
+            assert logged[f"test/accuracy/{name}"] == pytest.approx(accuracy)
+            assert logged[f"test/error/{name}"] == pytest.approx(100 * (1 - accuracy), abs=1e-4)
     routed = trained.network.capsule_names[0][trained.network.inference_route()[0]]
     assert logged["test/loss/total"] == pytest.approx(
         logged["test/loss/head"] + logged[f"test/loss/{routed}"], rel=1e-5
@@ -307,7 +355,7 @@ def test_permuted_test_labels_change_no_prediction(trained, make_trainer, make_b
     permuted = [(images, target.roll(1)) for images, target in batches]
     seen = []
     for routing in ("majority", "min_entropy", 1):
-        trained.network.inference_routing = trained.inference_routing = routing
+        trained.inference_routing = routing
         answers = [torch.cat(make_trainer().predict(trained, loader(data))) for data in (batches, permuted)]
         assert torch.equal(*answers)
         assert torch.equal(*(heads_answers(trained, make_trainer(), loader(data)) for data in (batches, permuted)))
@@ -334,7 +382,7 @@ def test_routed_only_and_full_evaluation_agree(trained, make_trainer, make_batch
 
 
 def test_oracle_is_marked_in_every_name_and_refused_for_fitting(trained, make_trainer, make_batches, loader):
-    trained.network.inference_routing = trained.inference_routing = "oracle"
+    trained.inference_routing = "oracle"
     (logged,) = make_trainer().test(trained, loader(make_batches(2, shape=(2, 8, 8))), verbose=False)
     assert "test/oracle/error" in logged
     assert all(name.startswith("test/oracle/") for name in logged)
@@ -342,17 +390,48 @@ def test_oracle_is_marked_in_every_name_and_refused_for_fitting(trained, make_tr
         make_trainer().fit(make_model(inference_routing="oracle"), loader(make_batches(1, shape=(2, 8, 8))))
 
 
-def test_best_validation_takes_the_route_of_least_validation_error(make_trainer, make_batches, loader):
+def test_best_validation_logs_and_keeps_the_route_of_least_validation_error(make_trainer, make_batches, loader):
+    """What is logged must be the error of the route that the checkpoint holds, epoch by epoch."""
     model = make_model(2, 16, inference_routing="best_validation")
     validation = make_batches(4, size=9, shape=(2, 16, 16), seed=8)
-    make_trainer(max_epochs=2).fit(model, loader(make_batches(6, shape=(2, 16, 16))), loader(validation))
-    model.eval()
-    errors = {}
-    with torch.no_grad():
-        for route in model.network.joint_routes():
-            errors[route] = sum((model.network(x, route).argmax(1) != y).sum().item() for x, y in validation)
-    best = min(errors, key=lambda route: (errors[route], route))
-    assert model.network.inference_route() == best
+
+    class Recount(Callback):
+        def on_validation_end(self, trainer, pl_module):
+            if trainer.sanity_checking:
+                assert pl_module.network.selected_route is None
+                return
+            found = {}
+            with torch.no_grad():
+                for route in pl_module.network.joint_routes():
+                    answers = [(pl_module.network(x, route), y) for x, y in validation]
+                    wrong = sum((logits.argmax(1) != y).sum().item() for logits, y in answers)
+                    loss = sum(functional.cross_entropy(logits, y).item() for logits, y in answers) / 4
+                    found[route] = (wrong, loss)
+            best = min(found, key=lambda route: (found[route][0], route))
+            assert pl_module.network.inference_route() == best
+            assert trainer.callback_metrics["val/error"].item() == pytest.approx(100 * found[best][0] / 36, rel=1e-5)
+            assert trainer.callback_metrics["val/loss/head"].item() == pytest.approx(found[best][1], rel=1e-5)
+            self.counted = trainer.current_epoch
+
+    recount = Recount()
+    trainer = make_trainer(max_epochs=4, callbacks=[recount], num_sanity_val_steps=2)
+    trainer.fit(model, loader(make_batches(6, shape=(2, 16, 16))), loader(validation))
+    assert recount.counted == 3
+
+
+def test_an_aborted_validation_leaves_nothing_behind(trained, make_trainer, make_batches, loader):
+    batches = make_batches(4, shape=(2, 8, 8), seed=5)
+    (clean,) = make_trainer().validate(trained, loader(batches), verbose=False)
+
+    class Abort(Callback):
+        def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+            if batch_idx == 1:
+                raise ZeroDivisionError
+
+    other = make_batches(3, shape=(2, 8, 8), seed=6)
+    with pytest.raises(ZeroDivisionError):
+        make_trainer(callbacks=[Abort()]).validate(trained, loader(other), verbose=False)
+    assert make_trainer().validate(trained, loader(batches), verbose=False) == [clean]
 
 
 # -- checkpoints -----------------------------------------------------------------------------------------
@@ -367,9 +446,18 @@ def test_checkpoint_is_enough(make_trainer, tmp_path):
     loaded = PrimeNet.load_from_checkpoint(tmp_path / "it.ckpt", weights_only=True)
     assert loaded.data_description == data.description()
     assert loaded.network.inference_route() == model.network.inference_route()
-    assert list(loaded.network.blocks[0].history.ring) == list(model.network.blocks[0].history.ring)
+    assert list(loaded.network.history.ring) == list(model.network.history.ring)
     images = torch.randn(5, 1, 8, 8)
     assert torch.equal(loaded.eval()(images), model.eval()(images))
+
+
+def test_testing_on_other_data_does_not_change_what_prediction_knows(make_trainer):
+    model = PrimeNet(channels=4)
+    trained_on = DigitsDataModule(batch_size=256)
+    make_trainer(limit_train_batches=1, limit_val_batches=1).fit(model, trained_on)
+    make_trainer(limit_test_batches=1).test(model, DigitsDataModule(normalization="standardize"), verbose=False)
+    assert model.data_description == trained_on.description()
+    assert model.data_description["mean"] == [0.5]
 
 
 @pytest.mark.parametrize("update", ["end_of_batch", "immediate"])
@@ -453,7 +541,7 @@ def test_single_fields_of_a_size_can_be_replaced():
         (dict(update="later"), "update='later' is unknown"),
         (dict(backward="all"), "backward='all' is unknown"),
         (dict(scheduler_interval="day"), "scheduler_interval='day' is unknown"),
-        (dict(image_size=(3, 3)), r"image_size=\(3, 3\) is too small for depth=1"),
+        (dict(image_size=(3, 3)), r"map_size=\(3, 3\) is too small for the head"),
         (dict(kernel_sizes=(3, 4)), "kernel_size=4 must be odd"),
     ],
 )
@@ -473,6 +561,13 @@ def test_integer_images_are_refused(make_trainer, loader):
     batches = [(torch.zeros(2, 2, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))]
     with pytest.raises(ValueError, match=r"images have dtype torch.uint8; normalise them"):
         make_trainer().fit(make_model(), loader(batches))
+
+
+def test_fp16_and_immediate_update_are_refused(make_trainer, make_batches, loader):
+    trainer = make_trainer()
+    trainer.precision_plugin.scaler = object()  # what 16-mixed has on a GPU
+    with pytest.raises(ValueError, match="update='immediate' cannot scale fp16 losses"):
+        trainer.fit(make_model(update="immediate"), loader(make_batches(1, shape=(2, 8, 8))))
 
 
 def test_several_devices_are_refused(make_trainer, make_batches, loader, monkeypatch):

@@ -166,15 +166,55 @@ def test_oracle_needs_labels_and_takes_the_least_loss(batch):
     torch.testing.assert_close(seen.logits["head"], network(batch[0], seen.route))
 
 
-def test_count_errors_is_a_forward_along_every_route(batch):
-    network = build(depth=2, size=16).eval()
-    counts = network.count_errors(*batch)
+def test_routes_are_judged_by_a_forward_along_each(batch):
+    network = build(depth=2, size=16, inference_routing="best_validation").eval()
+    verdicts = network.judge_routes(*batch)
     routes = list(itertools.product(range(3), range(3)))
     assert network.joint_routes() == routes
-    expected = [(network(batch[0], route).argmax(1) != batch[1]).sum().item() for route in routes]
-    assert counts.tolist() == expected
-    network.inference_routing = "best_validation"
-    assert network.select_route(counts) == routes[expected.index(min(expected))] == network.inference_route()
+    answers = [network(batch[0], route) for route in routes]
+    expected = [(logits.argmax(1) != batch[1]).sum().item() for logits in answers]
+    assert verdicts[:, 0].tolist() == expected
+    losses = torch.stack([nn.functional.cross_entropy(logits, batch[1], reduction="sum") for logits in answers])
+    torch.testing.assert_close(verdicts[:, 1], losses)
+    with pytest.raises(ValueError, match="inference_routing='best_validation' has selected no route yet"):
+        network(batch[0])
+    place = network.select_route(verdicts[:, 0])
+    assert place == expected.index(min(expected))
+    assert routes[place] == network.inference_route()
+
+
+def test_a_route_is_remembered_whole_or_not_at_all(batch):
+    """A NaN in the second block or the head must not leave half a route behind."""
+    for where in ("blocks.1.capsules.k5.classifier.1.bias", "head.classifier.bias"):
+        network = build(depth=2, size=16)
+        list(network.stages(*batch))
+        healthy = network.get_parameter(where).detach().clone()
+        with torch.no_grad():
+            network.get_parameter(where).fill_(torch.nan)
+        with pytest.raises(NaNLossError):
+            list(network.stages(*batch))
+        with torch.no_grad():
+            network.get_parameter(where).copy_(healthy)
+        assert len(network.history.ring) == 1
+        list(network.stages(*batch))
+        assert len(network.history.ring) == 2
+        assert network.eval()(batch[0]).isfinite().all()
+
+
+def test_a_given_route_must_lead_through_the_network(batch):
+    network = build(depth=2, size=16).eval()
+    for route in ((0,), (0, 1, 2), (0, 3), (0, -1)):
+        with pytest.raises(ValueError, match="is no route through blocks"):
+            network(batch[0], route)
+
+
+@pytest.mark.parametrize("routing", ["majority", "min_entropy"])
+def test_inference_exports_with_any_batch_size(routing, batch):
+    network = build(depth=2, size=16, inference_routing=routing).eval()
+    batches = torch.export.Dim("batch", min=2, max=64)
+    program = torch.export.export(network, (batch[0],), dynamic_shapes={"x": {0: batches}})
+    more = torch.randn(9, 2, 16, 16)
+    torch.testing.assert_close(program.module()(more), network(more))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +242,8 @@ def test_nan_names_block_and_capsule(batch, where):
         (dict(inference_routing=(0, -1)), "is no route"),
         (dict(inference_routing="median"), "inference_routing='median' is unknown"),
         (dict(depth=0), "depth=0 must be at least 1"),
-        (dict(depth=4), r"image_size=\(16, 16\) is too small for depth=4: block3 would see 2x2"),
+        (dict(depth=4), r"map_size=\(2, 2\) is too small for the head"),
+        (dict(depth=6), r"image_size=\(16, 16\) is too small for depth=6: after 5 poolings nothing is left for block5"),
     ],
 )
 def test_impossible_options_are_refused(options, message):

@@ -8,7 +8,6 @@ from primenet_lightning.routing import (
     RouteHistory,
     least_entropy,
     least_loss,
-    majority_route,
     refuse_nan,
 )
 
@@ -39,42 +38,44 @@ def test_least_entropy_is_scipys():
 def test_history_forgets_what_is_older_than_its_window():
     history = RouteHistory(4)
     for index in [2, 2, 0, 1, 1, 1]:
-        history.append(index)
-    assert list(history.ring) == [0, 1, 1, 1]
-    assert history.shares(3) == [0.25, 0.75, 0.0]
-    assert RouteHistory(4).shares(2) == [0, 0]
+        history.append((index,))
+    assert list(history.ring) == [(0,), (1,), (1,), (1,)]
+    assert history.shares(0, 3) == [0.25, 0.75, 0.0]
+    assert RouteHistory(4).shares(0, 2) == [0, 0]
     with pytest.raises(ValueError, match="routing_window=0"):
         RouteHistory(0)
 
 
 def test_history_is_in_the_state_dict_and_no_dtype_touches_it():
-    history = RouteHistory(1000)
-    for index in range(600):  # 257 and beyond have no exact bfloat16
-        history.append(index)
+    history = RouteHistory(1000, blocks=2)
+    taken = [(index, 2 * index) for index in range(600)]  # 257 and many beyond have no exact bfloat16
+    for route in taken:
+        history.append(route)
     state = history.bfloat16().half().state_dict()
-    loaded = RouteHistory(1000)
+    loaded = RouteHistory(1000, blocks=2)
     loaded.load_state_dict(state)
-    assert list(loaded.ring) == list(range(600))
-    shorter = RouteHistory(5)
+    assert list(loaded.ring) == taken
+    shorter = RouteHistory(5, blocks=2)
     shorter.load_state_dict(state)
-    assert list(shorter.ring) == [595, 596, 597, 598, 599]
+    assert list(shorter.ring) == taken[-5:]
+    loaded.load_state_dict(RouteHistory(5, blocks=2).state_dict())
+    assert list(loaded.ring) == []
 
 
 def test_majority_is_of_joint_routes():
     generator = torch.Generator().manual_seed(1)
-    taken = torch.randint(3, (500, 2), generator=generator)
-    histories = [RouteHistory(500), RouteHistory(500)]
-    for route in taken.tolist():
-        for history, index in zip(histories, route, strict=True):
-            history.append(index)
-    counts = Counter(map(tuple, taken.tolist()))
-    assert counts[majority_route(histories)] == max(counts.values())
+    taken = [tuple(route) for route in torch.randint(3, (500, 2), generator=generator).tolist()]
+    history = RouteHistory(500, blocks=2)
+    for route in taken:
+        history.append(route)
+    counts = Counter(taken)
+    assert counts[history.majority()] == max(counts.values())
+    assert history.shares(1, 3) == [sum(route[1] == index for route in taken) / 500 for index in range(3)]
 
 
 def test_majority_of_ties_is_the_first_and_of_nothing_the_first_capsules():
-    histories = [RouteHistory(9), RouteHistory(9)]
-    assert majority_route(histories) == (0, 0)
+    history = RouteHistory(9, blocks=2)
+    assert history.majority() == (0, 0)
     for route in [(1, 0), (0, 2), (0, 2), (1, 0)]:
-        for history, index in zip(histories, route, strict=True):
-            history.append(index)
-    assert majority_route(histories) == (0, 2)
+        history.append(route)
+    assert history.majority() == (0, 2)
