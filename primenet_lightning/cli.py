@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from rich.console import Console
 
 from primenet_lightning.callbacks import CapsuleLossCurves, CostSummary, LossProgressBar
+from primenet_lightning.callbacks.checkpoints import BestCheckpoint, InterruptCheckpoint, LastCheckpoint
 from primenet_lightning.callbacks.csv_log import ResumableCSVLogger
 from primenet_lightning.cost import count_cost
 from primenet_lightning.datamodules import ImageDataModule
@@ -27,18 +28,8 @@ from primenet_lightning.module import PrimeNet
 from primenet_lightning.network import PrimeNetwork
 from primenet_lightning.prediction import load_model, predict_files
 from primenet_lightning.routing import NaNLossError
-from primenet_lightning.runs import (
-    PAPER,
-    PAPER_COST,
-    BestCheckpoint,
-    InterruptCheckpoint,
-    LastCheckpoint,
-    RunFolder,
-    git_commit,
-    peak_memory_bytes,
-    result_table,
-    versions,
-)
+from primenet_lightning.runs import RunFolder
+from primenet_lightning.summary import PAPER, PAPER_COST, git_commit, peak_memory_bytes, result_table, versions
 
 NOT_SAVED = ("run", "resume", "ckpt_path", "weights_only")
 """Options that say where a run lies and begins; they are no part of what it computes."""

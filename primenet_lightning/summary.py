@@ -1,0 +1,93 @@
+"""What a run says of itself at the end, beside what the paper claims."""
+
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+PAPER = {
+    "mnist": {"test_error": 0.58},
+    "cifar10": {"test_error": 6.21},
+    "svhn": {"test_error": 1.71},
+}
+"""Test errors in %, as claimed in table 2 of the paper."""
+
+PAPER_COST = {"parameters": 410_000, "multiply_adds": 2_700_000, "epochs": 150}
+"""The row of PrimeNet in table 3; the paper calls the second number FLOPs."""
+
+PACKAGES = (
+    "primenet-lightning",
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "numpy",
+    "scikit-learn",
+    "wandb",
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of this package, and of those whose versions may change a number."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this package runs from; None if it runs from no checkout."""
+    here = Path(__file__).resolve()
+    git = ["git", "-C", str(here.parent)]
+    try:
+        # an installed copy may lie in somebody else's repository, which does not track it
+        subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True, check=True)
+        found = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def peak_memory_bytes() -> int | None:
+    """Most memory held so far: of the GPU if one was used, else of this process; None if nobody can tell."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def result_table(summary: Mapping[str, Any]) -> Table:
+    """Say in a few lines what came out, the paper's claim beside it.
+
+    Args:
+        summary: As in ``summary.json``.
+
+    Returns:
+        A table for rich.
+    """
+    claim = summary.get("paper")
+    table = Table(title=f"PrimeNet on {summary['dataset']}, seed {summary['seed']}", title_justify="left")
+    table.add_column("")
+    table.add_column("measured", justify="right")
+    if claim:
+        table.add_column("paper's claim", justify="right")
+    for name, key, claimed, form in (
+        ("test error (%)", "test_error", "test_error", ".2f"),
+        ("validation error (%)", "validation_error", "", ".2f"),
+        ("parameters", "parameters", "parameters", ","),
+        ("multiply-adds, inference", "multiply_adds_inference", "multiply_adds", ","),
+        ("epochs", "epochs", "epochs", ""),
+        ("training time (s)", "seconds", "", ".1f"),
+    ):
+        beside = [format(claim[claimed], form) if claimed else ""] if claim else []
+        table.add_row(name, format(summary[key], form), *beside)
+    table.caption = f"routed by {summary['routing_mode']}"
+    table.caption_justify = "left"
+    return table
