@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from primenet_lightning import runs
 from primenet_lightning.runs import RunFolder
 
 
