@@ -400,7 +400,7 @@ def run_lightning(args: Sequence[str]) -> int:
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,
-        trainer_defaults={"max_epochs": 60, "num_sanity_val_steps": 0, "enable_model_summary": False},
+        trainer_defaults={"max_epochs": 40, "num_sanity_val_steps": 0, "enable_model_summary": False},
         args=list(args),
     )
     return 0

@@ -47,6 +47,8 @@ def architecture(size: Size, image_size: tuple[int, int]) -> Architecture:
         return Architecture(32, 64, 64, 128, "flatten", stride=1)
     if size == "compact":
         side = max(image_size)
+        if side < 28:  # small images leave the budget to wider maps
+            return Architecture(8, 32, 16, 96, "flatten", stride=1)
         # the head takes what the budget of 2.7 M multiply-adds leaves beside the 7x7 capsule
-        return Architecture(8, 16, 16, 96 if side < 32 else 56, "flatten", stride=2 if side >= 28 else 1)
+        return Architecture(8, 16, 16, 96 if side < 32 else 56, "flatten", stride=2)
     raise ValueError(f"size={size!r} is unknown; use 'paper' or 'compact'")
