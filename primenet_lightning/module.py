@@ -289,12 +289,12 @@ class PrimeNet(LightningModule):
         images, target = self._images(batch[0]), batch[1]
         values: dict[str, float] = {}
         route: list[int] = []
-        predictions: list[Tensor] = []
+        logits: list[Tensor] = []
         pending: list[Tensor] = []
         stages = self.network.stages(images, target)
         while (stage := self._next(stages)) is not None:
             values |= stage.values
-            predictions += [logits.detach().argmax(1) for logits in stage.logits.values()]
+            logits += [scores.detach() for scores in stage.logits.values()]
             if stage.route is not None:
                 route.append(stage.route)
             if self.backward_mode == "fused":
@@ -306,7 +306,7 @@ class PrimeNet(LightningModule):
             del stage  # or this block's loss and logits live on while the next one runs
         if pending:
             self._backward(pending)
-        self._train_predictions.append((torch.stack(predictions), target))
+        self._train_predictions.append((torch.stack(logits).argmax(2), target))
         if len(self._train_predictions) == COUNT_EVERY:
             self._count_training()
         if self.window_ends(batch_idx):
@@ -346,8 +346,7 @@ class PrimeNet(LightningModule):
         assert not isinstance(optimizer, list)
         optimizer.step()
         optimizer.zero_grad()
-        schedulers = self.lr_schedulers()
-        if self.scheduler_interval == "step" and schedulers is not None:
+        if self.scheduler_interval == "step" and (schedulers := self.lr_schedulers()) is not None:
             schedulers.step()  # type: ignore[union-attr]
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -399,8 +398,7 @@ class PrimeNet(LightningModule):
         self._count_training()
         self._log_metrics("train", self.train_metrics.compute())
         self.train_metrics.reset()
-        schedulers = self.lr_schedulers()
-        if self.scheduler_interval == "epoch" and schedulers is not None:
+        if self.scheduler_interval == "epoch" and (schedulers := self.lr_schedulers()) is not None:
             schedulers.step()  # type: ignore[union-attr]
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
