@@ -7,6 +7,9 @@ from torch.utils.data import DataLoader
 
 from primenet_lightning.callbacks import CapsuleLossCurves
 
+# networks of a few thousand weights: on a busy machine threads wait for each other longer than they work
+torch.set_num_threads(1)
+
 
 class QuietLossCurves(CapsuleLossCurves):
     """Keeps the curves but draws nothing: drawing takes longer than the training of most tests."""

@@ -47,23 +47,10 @@ class OneScale(PrimeNet):
 
 
 def quietly(function, *args, **kwargs):
-    """One thread and no W&B; also in fixtures that live longer than a test."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Without W&B, in fixtures that live longer than a test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "disabled")
-        try:
-            return function(*args, **kwargs)
-        finally:
-            torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+        return function(*args, **kwargs)
 
 
 @pytest.fixture(autouse=True)
