@@ -4,7 +4,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from primenet_lightning.cost import count_cost, count_inference
+from primenet_lightning.cost import count_inference, count_training
 from primenet_lightning.module import PrimeNet
 from primenet_lightning.network import PrimeNetwork
 from primenet_lightning.routing import Route
@@ -36,7 +36,6 @@ def cost_table(model: PrimeNet) -> Table:
         A table for rich.
     """
     network = model.network
-    cost = count_cost(network, (0,) * len(network.blocks))
     shape = " x ".join(map(str, model.in_shape))
     table = Table(title=f"{type(model).__name__}, images {shape}", title_justify="left")
     table.add_column("learns from its own loss")
@@ -44,9 +43,9 @@ def cost_table(model: PrimeNet) -> Table:
     for name, parameters in network.learners().items():
         table.add_row(name, f"{sum(p.numel() for p in parameters):,}")
     table.add_section()
-    table.add_row("all", f"{cost.parameters:,}")
+    table.add_row("all", f"{sum(p.numel() for p in network.parameters()):,}")
     table.add_section()
-    table.add_row("multiply-adds an image, training step", f"{cost.multiply_adds_training:,}")
+    table.add_row("multiply-adds an image, training step", f"{count_training(network):,}")
     routes = {route: count_inference(network, route) for route in _some_routes(network)}
     for route, multiply_adds in routes.items():
         names = ", ".join(names[index] for names, index in zip(network.capsule_names, route, strict=True))

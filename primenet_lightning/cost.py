@@ -44,17 +44,24 @@ def count_cost(network: PrimeNetwork, route: Route | None = None) -> Cost:
         >>> count_cost(compact, route=(2,))  # the 7x7 capsule
         Cost(parameters=141344, multiply_adds_inference=2602112, multiply_adds_training=10663232)
     """
-    copied = copy.deepcopy(network).cpu().float()
+    return Cost(sum(p.numel() for p in network.parameters()), count_inference(network, route), count_training(network))
+
+
+def count_training(network: PrimeNetwork) -> int:
+    """Count the multiply-adds of a training step, as `count_cost` does.
+
+    Args:
+        network: The network.
+
+    Returns:
+        Multiply-adds an image.
+    """
+    copied = copy.deepcopy(network).cpu().float().train()
     images = torch.zeros(2, *network.in_shape)  # two, since batch norm in training needs more than one value
-    target = torch.zeros(2, dtype=torch.int64)
-    with FlopCounterMode(display=False) as training:
-        for stage in copied.train().stages(images, target):
+    with FlopCounterMode(display=False) as counter:
+        for stage in copied.stages(images, torch.zeros(2, dtype=torch.int64)):
             torch.autograd.backward(list(stage.losses.values()))
-    return Cost(
-        sum(p.numel() for p in network.parameters()),
-        count_inference(network, route),
-        training.get_total_flops() // (2 * len(images)),
-    )
+    return _per_image(counter, images)
 
 
 def count_inference(network: PrimeNetwork, route: Route | None = None) -> int:
@@ -74,4 +81,9 @@ def count_inference(network: PrimeNetwork, route: Route | None = None) -> int:
             copied.evaluate(images, torch.zeros(2, dtype=torch.int64))
         else:
             copied(images, route)
-    return int(counter.get_total_flops()) // (2 * len(images))  # the counter counts a multiply-add as two operations
+    return _per_image(counter, images)
+
+
+def _per_image(counter: FlopCounterMode, images: torch.Tensor) -> int:
+    """Multiply-adds an image; the counter counts each as two operations."""
+    return int(counter.get_total_flops()) // (2 * len(images))

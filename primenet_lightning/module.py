@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -22,6 +22,7 @@ from primenet_lightning.presets import Architecture, Size, architecture
 from primenet_lightning.routing import InferenceRouting, NaNLossError
 
 Shape = tuple[int, int, int]
+Loss = TypeVar("Loss", float, Tensor)
 
 COUNT_EVERY = 100
 """Batches whose training predictions are kept until torchmetrics counts them, all at once."""
@@ -380,10 +381,12 @@ class PrimeNet(LightningModule):
                 if parameter.grad is not None:
                     parameter.grad *= size / count
 
-    def _total(self, values: Mapping[str, float], route: Sequence[int]) -> float:
+    def _total(self, losses: Mapping[str, Loss], route: Sequence[int]) -> Loss:
         """Loss of the routed capsules plus the head's (section 5.1, figure 5)."""
-        names = self.network.capsule_names
-        return values[HEAD] + sum(values[block[index]] for block, index in zip(names, route, strict=True))
+        total = losses[HEAD]
+        for names, index in zip(self.network.capsule_names, route, strict=True):
+            total = total + losses[names[index]]
+        return total
 
     def _count_training(self) -> None:
         """Let torchmetrics count the predictions since the last time; once a batch would cost more than the batch."""
@@ -459,8 +462,7 @@ class PrimeNet(LightningModule):
         seen = self.network.evaluate(images, target)
         losses = dict(seen.losses)
         if min(seen.route) >= 0:
-            routed = [losses[names[i]] for names, i in zip(self.network.capsule_names, seen.route, strict=True)]
-            losses["total"] = losses[HEAD] + torch.stack(routed).sum()
+            losses["total"] = self._total(losses, seen.route)
         metrics.update(seen.logits, target, losses)
 
     def _log_metrics(self, stage: str, results: Mapping[str, Tensor]) -> None:

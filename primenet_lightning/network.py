@@ -497,7 +497,7 @@ def stack_blocks(
         map_size = bare.out_shape[1:]
         projected, own = projection(index, shape, map_size), None
         if index + 1 < depth and projected is not None:
-            with torch.no_grad():
+            with trial_run(projected):
                 channels = projected(torch.zeros(2, *shape)).shape[1]
             own = local_classifier(projection_classifier, channels, map_size, num_classes)
         block = PrimeBlock(shape, made, projected, own)

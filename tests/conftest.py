@@ -29,22 +29,27 @@ def _seeded():
 
 
 @pytest.fixture
-def make_trainer(tmp_path):
-    """A silent Trainer on the CPU; keyword arguments replace its options."""
+def silent(tmp_path):
+    """Options of a Trainer on the CPU that writes and prints nothing by itself."""
+    return dict(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=tmp_path,
+        max_epochs=1,
+    )
+
+
+@pytest.fixture
+def make_trainer(silent):
+    """A silent Trainer; keyword arguments replace its options."""
 
     def make(**options):
         callbacks = options.pop("callbacks", [])
-        defaults = dict(
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            default_root_dir=tmp_path,
-            max_epochs=1,
-        )
-        return Trainer(**(defaults | options), callbacks=[QuietLossCurves(), *callbacks])
+        return Trainer(**(silent | options), callbacks=[QuietLossCurves(), *callbacks])
 
     return make
 

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
@@ -21,34 +22,30 @@ class Worsening(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=1.0)
 
 
-def fit(folder, epochs, resume=None):
-    best = BestCheckpoint(folder)
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        callbacks=[best, LastCheckpoint(folder)],
-    )
-    batch = [torch.zeros(1)]
-    trainer.fit(Worsening(), batch, batch, ckpt_path=resume)
-    return best
+@pytest.fixture
+def fit(silent):
+    def fit(folder, epochs, resume=None):
+        best = BestCheckpoint(folder)
+        options = silent | dict(enable_checkpointing=True, max_epochs=epochs, callbacks=[best, LastCheckpoint(folder)])
+        batch = [torch.zeros(1)]
+        Trainer(**options).fit(Worsening(), batch, batch, ckpt_path=resume)
+        return best
+
+    return fit
 
 
 def epochs_in(path):
     return torch.load(path, weights_only=True)["state_dict"]["epochs"].item()
 
 
-def test_last_checkpoint_is_written_when_the_best_is_an_old_one(tmp_path):
+def test_last_checkpoint_is_written_when_the_best_is_an_old_one(fit, tmp_path):
     fit(tmp_path, 3)
     assert epochs_in(tmp_path / "best.ckpt") == 1
     assert epochs_in(tmp_path / "last.ckpt") == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
-def test_best_is_remembered_when_the_folder_was_moved(tmp_path, recwarn):
+def test_best_is_remembered_when_the_folder_was_moved(fit, tmp_path, recwarn):
     fit(tmp_path / "here", 2)
     (tmp_path / "here").rename(tmp_path / "there")
     best = fit(tmp_path / "there", 4, resume=tmp_path / "there/last.ckpt")
@@ -59,7 +56,7 @@ def test_best_is_remembered_when_the_folder_was_moved(tmp_path, recwarn):
     assert not any("dirpath has changed" in str(warning.message) for warning in recwarn)
 
 
-def test_best_of_another_folder_is_not_taken_over(tmp_path):
+def test_best_of_another_folder_is_not_taken_over(fit, tmp_path):
     fit(tmp_path / "one", 2)
     best = fit(tmp_path / "other", 3, resume=tmp_path / "one/last.ckpt")
     assert (best.best_model_path, float(best.best_model_score)) == (str(tmp_path / "other/best.ckpt"), 3)

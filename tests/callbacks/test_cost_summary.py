@@ -35,15 +35,8 @@ def test_routes_differ_by_the_convolutions_of_their_capsules():
     assert shown["multiply-adds an image, training step"] > 2 * route7 + by_hand["k3"]
 
 
-def test_printed_when_a_fit_starts(make_batches, loader, capsys, tmp_path):
-    trainer = Trainer(
-        accelerator="cpu",
-        fast_dev_run=True,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-        callbacks=[CostSummary()],
-    )
+def test_printed_when_a_fit_starts(silent, make_batches, loader, capsys):
+    trainer = Trainer(**silent, fast_dev_run=True, callbacks=[CostSummary()])
     trainer.fit(PrimeNet(num_classes=3), loader(make_batches(1)))
     printed = capsys.readouterr().out
     assert "PrimeNet, images 1 x 8 x 8" in printed

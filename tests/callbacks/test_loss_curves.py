@@ -29,22 +29,12 @@ class Probe(PrimeNet):
 
 
 @pytest.fixture
-def train(tmp_path, make_batches, loader):
+def train(silent, make_batches, loader):
     """Fit a small network on eight batches; keyword arguments go to the Trainer."""
 
     def fit(model=None, ckpt_path=None, validate=True, **options):
-        defaults = dict(
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            default_root_dir=tmp_path,
-            max_epochs=1,
-        )
         torch.manual_seed(0)
-        trainer = Trainer(**(defaults | options))
+        trainer = Trainer(**(silent | options))
         model = model or PrimeNet(num_classes=3)
         batches = loader(make_batches())
         trainer.fit(model, batches, loader(make_batches(2, seed=1)) if validate else None, ckpt_path=ckpt_path)
