@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -22,7 +23,6 @@ class BatchLoader(DataLoader[tuple[Tensor, Tensor]]):
         batches_done: Says, when a checkpoint is written, how many batches of the epoch have been trained on.
 
     Example:
-        >>> import torch
         >>> dataset = ImageTensors(torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1), torch.arange(5))
         >>> loader = BatchLoader(dataset, EpochBatchSampler(5, batch_size=2, shuffle=False))
         >>> loader.load_state_dict({"start_batch": 1})
@@ -34,7 +34,11 @@ class BatchLoader(DataLoader[tuple[Tensor, Tensor]]):
         self, dataset: ImageTensors, sampler: EpochBatchSampler, batches_done: Callable[[], int] = lambda: 0
     ) -> None:
         # batch_size=None: each item of the sampler is a batch already, and there is nothing left to collate
-        super().__init__(dataset, sampler=sampler, batch_size=None, collate_fn=_as_is)
+        # generator: without one of its own, each pass would draw from the global random numbers, and a run that was
+        # resumed, which begins a pass more, would go on with others
+        super().__init__(
+            dataset, sampler=sampler, batch_size=None, collate_fn=_as_is, generator=torch.Generator().manual_seed(0)
+        )
         self.batches_done = batches_done
 
     def state_dict(self) -> dict[str, int]:

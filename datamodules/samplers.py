@@ -16,9 +16,8 @@ class EpochBatchSampler(DistributedSampler[Tensor]):
     the same step on one device as on eight. Every image is used exactly once an epoch over all ranks. Each
     batch is cut into ``num_replicas`` consecutive shares.
 
-    The last, partial batch is kept. Where it would leave some rank with fewer than two images, which batch
-    normalization cannot train on, it is joined to the batch before it: the one case in which the number of
-    ranks changes a batch.
+    The last, partial batch is kept if it has at least half of ``batch_size``, and otherwise joined to the
+    batch before it: so the rule needs no number of ranks, and hardly ever leaves a rank without images.
 
     It is a `DistributedSampler` because that is how Lightning recognizes a sampler that already shares out
     its images: any other it wraps in one of its own on several processes (``use_distributed_sampler=True``,
@@ -35,11 +34,12 @@ class EpochBatchSampler(DistributedSampler[Tensor]):
             unaffected.
 
     Raises:
-        ValueError: If an argument is out of range, or ``batch_size`` does not divide by ``num_replicas``.
+        ValueError: If an argument is out of range, ``batch_size`` does not divide by ``num_replicas``, or the
+            last batch has fewer images than there are ranks.
 
     Example:
-        >>> list(EpochBatchSampler(5, batch_size=2, shuffle=False))
-        [tensor([0, 1]), tensor([2, 3, 4])]
+        >>> list(EpochBatchSampler(9, batch_size=4, shuffle=False))
+        [tensor([0, 1, 2, 3]), tensor([4, 5, 6, 7, 8])]
         >>> [share.tolist() for share in EpochBatchSampler(8, 4, shuffle=False, num_replicas=2, rank=1)]
         [[2, 3], [6, 7]]
     """
@@ -63,18 +63,21 @@ class EpochBatchSampler(DistributedSampler[Tensor]):
                 f"batch_size={batch_size} is the global batch and does not divide by {num_replicas} ranks; "
                 f"give {max(lower, num_replicas)} or {lower + num_replicas}."
             )
-        if length < num_replicas:
-            raise ValueError(f"{length} images are too few for {num_replicas} ranks, one each; use fewer devices.")
         # The parent only measures the dataset, and a range has a length.
         super().__init__(range(length), num_replicas, rank, shuffle, seed)  # type: ignore[arg-type]
         self.length = length
         self.batch_size = batch_size
         self.start_batch = start_batch
+        last = length - (len(self) - 1) * batch_size
+        if last < num_replicas:
+            raise ValueError(
+                f"{length} images in batches of batch_size={batch_size} leave {last} for the last batch, too few for "
+                f"{num_replicas} ranks; use fewer devices or a batch_size of at least {2 * num_replicas}."
+            )
 
     def __len__(self) -> int:
         whole, tail = divmod(self.length, self.batch_size)
-        joined = whole > 0 and tail < 2 * self.num_replicas
-        return whole if joined else whole + (tail > 0)
+        return max(whole + (2 * tail >= self.batch_size), 1)
 
     def __iter__(self) -> Iterator[Tensor]:
         # A generator: nothing runs before the first batch is asked for, and by then Lightning has set the

@@ -14,6 +14,14 @@ def test_a_loader_takes_up_where_another_stopped_and_then_starts_anew():
     whole = [labels.tolist() for _, labels in loader()]
     resumed = loader()
     resumed.load_state_dict(loader(batches_done=4).state_dict())
-    assert len(resumed) == len(whole) == 7
+    assert len(resumed) == len(whole) == 6
     assert [labels.tolist() for _, labels in resumed] == whole[4:]
     assert [labels.tolist() for _, labels in resumed] == whole
+
+
+def test_a_pass_draws_none_of_the_global_random_numbers():
+    dataset = ImageTensors(torch.zeros(10, 1, 2, 2, dtype=torch.uint8), torch.arange(10))
+    loader = BatchLoader(dataset, EpochBatchSampler(10, 4))
+    before = torch.get_rng_state()
+    list(loader)
+    assert torch.equal(torch.get_rng_state(), before)

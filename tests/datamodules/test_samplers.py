@@ -45,22 +45,15 @@ def test_a_sampler_gives_a_new_order_each_epoch_and_repeats_one_epoch():
     assert not torch.equal(first, torch.cat(list(sampler)))
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 5])
 @pytest.mark.parametrize(
-    ("length", "ranks", "sizes"),
-    [
-        (20, 1, [10, 10]),
-        (21, 1, [10, 11]),  # a single image cannot be batch-normalized
-        (22, 1, [10, 10, 2]),
-        (23, 2, [10, 13]),  # shares of 2 and 1
-        (24, 2, [10, 10, 4]),
-        (22, 5, [10, 12]),  # three ranks would have had none
-        (7, 1, [7]),
-        (1, 1, [1]),
-    ],
+    ("length", "sizes"),
+    [(20, [10, 10]), (21, [10, 11]), (24, [10, 14]), (25, [10, 10, 5]), (29, [10, 10, 9]), (7, [7])],
 )
-def test_last_batch_is_kept_unless_a_rank_would_have_fewer_than_two_images(length, ranks, sizes):
+def test_last_batch_is_kept_from_half_a_batch_on_for_any_number_of_ranks(length, ranks, sizes):
     batches = global_batches(ranks, length, batch_size=10)
     assert [len(batch) for batch in batches] == sizes
+    assert batches == global_batches(1, length, batch_size=10)
     assert sorted(chain(*batches)) == list(range(length))
     assert len(EpochBatchSampler(length, 10, num_replicas=ranks)) == len(sizes)
 
@@ -83,8 +76,10 @@ def test_errors_name_the_argument_and_the_remedy():
         EpochBatchSampler(1000, 200, num_replicas=3)
     with pytest.raises(ValueError, match=r"batch_size=0 is too small; give at least 1"):
         EpochBatchSampler(10, 0)
-    with pytest.raises(ValueError, match=r"3 images are too few for 4 ranks"):
+    with pytest.raises(ValueError, match=r"3 images in batches of batch_size=4 leave 3 for the last batch.* 4 ranks"):
         EpochBatchSampler(3, 4, num_replicas=4)
+    with pytest.raises(ValueError, match=r"10 images .* leave 2 for the last batch.* at least 8"):
+        EpochBatchSampler(10, 4, num_replicas=4)
     with pytest.raises(ValueError, match="Invalid rank 2"):
         EpochBatchSampler(10, 4, num_replicas=2, rank=2)
 
