@@ -16,7 +16,7 @@ class EpochBatchSampler(DistributedSampler[Tensor]):
     the same step on one device as on eight. Every image is used exactly once an epoch over all ranks. Each
     batch is cut into ``num_replicas`` consecutive shares.
 
-    The last, partial batch is kept if it has at least half of ``batch_size``, and otherwise joined to the
+    The last, partial batch is kept if it has more than half of ``batch_size``, and otherwise joined to the
     batch before it: so the rule needs no number of ranks, and hardly ever leaves a rank without images.
 
     It is a `DistributedSampler` because that is how Lightning recognizes a sampler that already shares out
@@ -77,7 +77,7 @@ class EpochBatchSampler(DistributedSampler[Tensor]):
 
     def __len__(self) -> int:
         whole, tail = divmod(self.length, self.batch_size)
-        return max(whole + (2 * tail >= self.batch_size), 1)
+        return max(whole + (2 * tail > self.batch_size), 1)
 
     def __iter__(self) -> Iterator[Tensor]:
         # A generator: nothing runs before the first batch is asked for, and by then Lightning has set the

@@ -15,7 +15,7 @@ from primenet_lightning.module import PrimeNet
 from primenet_lightning.network import PrimeNetwork
 from primenet_lightning.optimizers import CompositeOptimizer, PaperAdam
 from primenet_lightning.presets import Architecture, architecture
-from primenet_lightning.routing import NaNLossError
+from primenet_lightning.routing import NonFiniteError
 
 __version__ = "0.1.0"
 
@@ -28,7 +28,7 @@ __all__ = [
     "ConvCapsule",
     "Cost",
     "FlattenClassifier",
-    "NaNLossError",
+    "NonFiniteError",
     "PaperAdam",
     "PooledClassifier",
     "PrimeBlock",

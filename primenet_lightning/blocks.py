@@ -1,6 +1,6 @@
 """PrimeBlock: parallel capsules, a projection, and the routing between them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple, overload
@@ -9,14 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from primenet_lightning.capsules import Capsule, ConvCapsule
+from primenet_lightning.distributed import Average
 from primenet_lightning.heads import LocalClassifier, glorot_, local_classifier
 from primenet_lightning.losses import LocalLoss, cross_entropy
-from primenet_lightning.routing import RouteHistory, least_entropy, least_loss, refuse_nan
+from primenet_lightning.routing import RouteHistory, least_entropy, least_loss, refuse_non_finite
 
 PROJECTION = "projection"
 """Name of the projection's own loss, where it has one."""
 
+OnLoss = Callable[[str, Tensor], None]
+"""Is handed a loss's name and the loss as soon as it is known, to send it backward."""
+
 _TARGET: ContextVar[Tensor | None] = ContextVar("primenet_local_target", default=None)
+_AVERAGE: ContextVar[Average | None] = ContextVar("primenet_local_average", default=None)
 
 
 class Projection(nn.Sequential):
@@ -262,7 +267,7 @@ class PrimeBlock(nn.Module):
 
         Raises:
             ValueError: If the shape of ``x`` is another one, or if it is not floating point.
-            NaNLossError: If a local loss is NaN, in training.
+            NonFiniteError: If a local loss is NaN or infinite, in training.
         """
         majority = self.history.majority()[0]
         given, target = target is not None, _TARGET.get() if target is None else target
@@ -270,29 +275,35 @@ class PrimeBlock(nn.Module):
             return self.infer(x, majority)
         if not self.training:
             return self.evaluate(x, target, majority) if given else self.infer(x, majority)
-        output = self.learn(x, target)
+        output = self.learn(x, target, _AVERAGE.get())
         self.history.append((output.route,))
         if given:
             return output
         self._local_losses = output.losses
         return output.features
 
-    def learn(self, x: Tensor, target: Tensor) -> BlockOutput:
+    def learn(
+        self, x: Tensor, target: Tensor, average: Average | None = None, on_loss: OnLoss | None = None
+    ) -> BlockOutput:
         """Compute every local loss and route by the least, equation 4. Remembers nothing.
 
         Args:
             x: ``(batch, channels, height, width)``.
             target: Class indices, ``(batch,)``.
+            average: Averages the losses over several processes before routing compares them, so that all of them
+                choose the same capsule; see `primenet_lightning.distributed.BatchShare`.
+            on_loss: Takes each loss as soon as it is known, before the next capsule runs, to send it backward: the
+                activations of one capsule are alive at a time. The losses that are returned then have no graph.
 
         Returns:
             Losses whose graphs are disjoint, and what goes on.
 
         Raises:
-            NaNLossError: If a local loss is NaN.
+            NonFiniteError: If a local loss is NaN or infinite.
         """
-        maps, projected, losses, logits = self._local(x, target)
-        values = self._on_host(losses)
-        refuse_nan(values)
+        maps, projected, losses, logits = self._local(x, target, on_loss)
+        values = self._on_host(losses, average)
+        refuse_non_finite(values)
         index = least_loss(list(values.values())[: len(maps)])
         return BlockOutput(_join(maps[index].detach(), projected), losses, logits, values, index)
 
@@ -344,28 +355,35 @@ class PrimeBlock(nn.Module):
         return self.__dict__ | {"_local_losses": None}
 
     def _local(
-        self, x: Tensor, target: Tensor
+        self, x: Tensor, target: Tensor, on_loss: OnLoss | None = None
     ) -> tuple[list[Tensor], Tensor | None, dict[str, Tensor], dict[str, Tensor]]:
         """Run everything on the detached input: maps in routing order, the projection, losses and logits by name."""
         self._check_input(x)
         x = x.detach()
-        maps, losses, logits = [], {}, {}
+        maps: list[Tensor] = []
+        losses: dict[str, Tensor] = {}
+        logits: dict[str, Tensor] = {}
+
+        def learned(name: str, feature_map: Tensor, scores: Tensor) -> Tensor:
+            loss = self.loss(scores, target)
+            if on_loss is not None:
+                on_loss(name, loss)
+                feature_map, scores, loss = feature_map.detach(), scores.detach(), loss.detach()
+            losses[name], logits[name] = loss, scores
+            return feature_map
+
         for name, capsule in self.capsules.items():
-            feature_map, logits[name] = capsule(x)
-            losses[name] = self.loss(logits[name], target)
-            maps.append(feature_map)
+            maps.append(learned(name, *capsule(x)))
         projected = None if self.projection is None else self.projection(x)
-        if self.projection_classifier is not None:
-            logits[PROJECTION] = self.projection_classifier(projected)
-            losses[PROJECTION] = self.loss(logits[PROJECTION], target)
-            assert projected is not None
-            projected = projected.detach()
+        if projected is not None and self.projection_classifier is not None:
+            projected = learned(PROJECTION, projected, self.projection_classifier(projected)).detach()
         return maps, projected, losses, logits
 
     @staticmethod
-    def _on_host(losses: Mapping[str, Tensor]) -> dict[str, float]:
-        """All losses in one transfer."""
-        values = torch.stack([loss.detach() for loss in losses.values()]).tolist()
+    def _on_host(losses: Mapping[str, Tensor], average: Average | None = None) -> dict[str, float]:
+        """All losses in one transfer, averaged over processes."""
+        stacked = torch.stack([loss.detach() for loss in losses.values()])
+        values = (stacked if average is None else average(stacked)).tolist()
         return dict(zip(losses, values, strict=True))
 
 
@@ -439,11 +457,13 @@ def conv_capsules(
 
 
 @contextmanager
-def local_targets(target: Tensor) -> Iterator[None]:
+def local_targets(target: Tensor, average: Average | None = None) -> Iterator[None]:
     """Hand the batch's labels to every `PrimeBlock` that runs inside.
 
     Args:
         target: Class indices, ``(batch,)``.
+        average: Averages losses over several processes, so that all choose the same capsule:
+            ``BatchShare(len(target), target.device)`` of `primenet_lightning.distributed`.
 
     Yields:
         Nothing; afterwards `collect_local_losses` has the losses.
@@ -462,11 +482,12 @@ def local_targets(target: Tensor) -> Iterator[None]:
         ['0.k3', '0.k5', '0.k7', '0.projection']
         >>> (torch.nn.functional.cross_entropy(logits, labels) + sum(local.values())).backward()
     """
-    token = _TARGET.set(target)
+    tokens = _TARGET.set(target), _AVERAGE.set(average)
     try:
         yield
     finally:
-        _TARGET.reset(token)
+        _TARGET.reset(tokens[0])
+        _AVERAGE.reset(tokens[1])
 
 
 def collect_local_losses(model: nn.Module) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.module import PrimeNet
 from primenet_lightning.network import PrimeNetwork
 from primenet_lightning.prediction import load_model, predict_files
-from primenet_lightning.routing import NaNLossError
+from primenet_lightning.routing import NonFiniteError
 from primenet_lightning.runs import RunFolder
 from primenet_lightning.summary import PAPER, PAPER_COST, git_commit, peak_memory_bytes, result_table, versions
 
@@ -412,7 +412,7 @@ def _is_ours(error: BaseException) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
-    checks = (ValueError, TypeError, OSError, NaNLossError)  # torch's own in one of our lines is a RuntimeError
+    checks = (ValueError, TypeError, OSError, NonFiniteError)  # torch's own in one of our lines is a RuntimeError
     return module.startswith("primenet_lightning.") and isinstance(error, checks)
 
 

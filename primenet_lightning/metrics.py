@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
@@ -17,7 +18,6 @@ class LearnerMetrics(nn.Module):
         num_classes: Number of classes.
 
     Example:
-        >>> import torch
         >>> metrics = LearnerMetrics(["block0.k3", "head"], num_classes=2)
         >>> wrong, right = torch.tensor([1, 1, 1, 1]), torch.tensor([0, 0, 0, 1])
         >>> metrics.update({"block0.k3": wrong, "head": right}, target=torch.tensor([0, 0, 0, 1]))
@@ -64,6 +64,29 @@ class LearnerMetrics(nn.Module):
             if metric.update_called:
                 results[f"loss/{name}"] = metric.compute()
         return results
+
+    def counts(self) -> dict[str, dict[str, Tensor]]:
+        """What this rank has counted of each learner's answers, on the CPU; for a checkpoint in the middle of an epoch.
+
+        Returns:
+            By learner, torchmetrics' own states, which are sums.
+        """
+        return {
+            name: {key: torch.as_tensor(value).detach().cpu().clone() for key, value in metric.metric_state.items()}
+            for name, metric in ((name, _metric(self.accuracies, name)) for name in self.names)
+            if metric.update_called
+        }
+
+    def set_counts(self, counts: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Go on from what was counted.
+
+        Args:
+            counts: From `counts`; of several ranks, their sum.
+        """
+        for name, states in counts.items():
+            metric = _metric(self.accuracies, name)
+            for key, value in states.items():
+                setattr(metric, key, value.to(metric.device))
 
     def reset(self) -> None:
         """Forget everything."""

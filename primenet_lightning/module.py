@@ -2,24 +2,36 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, TypedDict, TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.optim import Optimizer
 
 from primenet_lightning.blocks import PrimeBlock, Projection, conv_capsules
 from primenet_lightning.capsules import Capsule
+from primenet_lightning.checks import refuse_architecture, refuse_classes, refuse_strategy
+from primenet_lightning.distributed import (
+    BatchShare,
+    GradientSum,
+    average_batch_norm,
+    batch_norm_statistics,
+    gather,
+)
 from primenet_lightning.heads import ClassifierHead, LocalClassifier
 from primenet_lightning.losses import cross_entropy
 from primenet_lightning.metrics import LearnerMetrics
 from primenet_lightning.network import HEAD, PrimeNetwork, Stage, stack_blocks
 from primenet_lightning.optimizers import CompositeOptimizer, CompositeScheduler, PaperAdam
 from primenet_lightning.presets import Architecture, Size, architecture
-from primenet_lightning.routing import InferenceRouting, NaNLossError
+from primenet_lightning.random_state import get_random_state, set_random_state
+from primenet_lightning.routing import InferenceRouting, NonFiniteError
 
 Shape = tuple[int, int, int]
 Loss = TypeVar("Loss", float, Tensor)
@@ -28,24 +40,35 @@ COUNT_EVERY = 100
 """Batches whose training predictions are kept until torchmetrics counts them, all at once."""
 
 
+REQUESTS = ("interrupt", "terminate", "requeue")
+"""What a process may be asked to do, by a signal, after the batch under way."""
+
+
 class StepOutput(TypedDict):
     """What a training step tells the callbacks; host numbers, so that nobody has to wait for the device again.
 
+    They are the same on every rank.
+
     Attributes:
-        losses: Losses by name, and under ``"total"`` the routed capsules' plus the head's (section 5.1).
+        losses: Means over the global batch by name, and under ``"total"`` the routed capsules' plus the head's
+            (section 5.1).
         route: The routed capsule's index in each block.
+        requests: What any rank had been asked for when the batch began, of `REQUESTS`; on one process, when it ended.
     """
 
     losses: dict[str, float]
     route: list[int]
+    requests: list[str]
 
 
 class PrimeNet(LightningModule):
     """PrimeNet, trained locally: each capsule by its own optimizer from its own cross-entropy (section 3.5).
 
     Optimization is manual: every block runs, its capsules' losses go backward, its activations are freed, the map of
-    the capsule with the least loss goes on detached, and at the end of the batch all optimizers step. Extension is by
-    subclass: override one of ``configure_capsules``, ``configure_projection``, ``configure_head``,
+    the capsule with the least loss goes on detached, and at the end of the batch all optimizers step. On several
+    devices (strategy ``"ddp"``) losses, gradients and batch-norm statistics are averaged over the global batch.
+
+    Extension is by subclass: override one of ``configure_capsules``, ``configure_projection``, ``configure_head``,
     ``configure_blocks``, ``configure_network``. This constructor calls them: a subclass's own arguments they read from
     ``self.hparams``, since its attributes are not yet set.
 
@@ -61,6 +84,7 @@ class PrimeNet(LightningModule):
         size: ``"compact"`` (the paper's claimed cost) or ``"paper"`` (the authors' widths); the six arguments from
             ``reduce_channels`` to ``stride`` replace single fields of it.
         depth: Number of blocks.
+        pool_every: A 2x2 max pool follows every so many blocks, never the last.
         kernel_sizes: One capsule a scale, odd, the same in every block.
         reduce_channels: Channels after each capsule's 1x1 convolution.
         channels: Channels of each capsule's feature map.
@@ -76,8 +100,11 @@ class PrimeNet(LightningModule):
         scheduler_interval: Schedules count ``"epoch"`` or ``"step"`` (optimizer steps).
         update: ``"end_of_batch"``, or ``"immediate"``: as in the paper, each optimizer steps, and its gradients are
             freed, right after its own backward. Both give the same numbers.
-        backward: ``"block"``: one backward a block, whose activations then are freed. ``"fused"``: one backward for
-            all, at the memory of the whole network. Both give the same numbers.
+        backward: ``"block"``: one backward a block, whose activations then are freed. ``"capsule"``: one backward a
+            capsule, before the next one runs. ``"fused"``: one backward for all, at the memory of the whole network.
+            All give the same numbers.
+        overlap: On several devices, average the gradients of each block while the next one runs, instead of all
+            together before the step.
         accumulate_grad_batches: Batches an optimizer step; their gradients are averaged, also in the epoch's last,
             shorter window.
         gradient_clip_val: Largest norm of the gradient of one capsule, or of the head; None does not clip.
@@ -85,6 +112,11 @@ class PrimeNet(LightningModule):
         inference_routing: Route without labels, see `PrimeNetwork`.
         evaluate_capsules: Whether validation and test run every capsule to log its loss and accuracy; otherwise only
             what is routed runs, as in prediction.
+
+    Attributes:
+        requests: What this process has been asked to do after the batch under way, of `REQUESTS`; all processes hear
+            of it in `StepOutput`.
+        skipped_steps: Optimizer steps that fp16's scaler left out because a gradient was not finite.
 
     Raises:
         ValueError: For options that are impossible, alone or together.
@@ -104,6 +136,7 @@ class PrimeNet(LightningModule):
         num_classes: int = 10,
         size: Size = "compact",
         depth: int = 1,
+        pool_every: int = 1,
         kernel_sizes: tuple[int, ...] = (3, 5, 7),
         reduce_channels: int | None = None,
         channels: int | None = None,
@@ -117,7 +150,8 @@ class PrimeNet(LightningModule):
         head_scheduler: LRSchedulerCallable | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
         update: Literal["end_of_batch", "immediate"] = "end_of_batch",
-        backward: Literal["block", "fused"] = "block",
+        backward: Literal["block", "capsule", "fused"] = "block",
+        overlap: bool = False,
         accumulate_grad_batches: int = 1,
         gradient_clip_val: float | None = None,
         routing_window: int = 256,
@@ -131,6 +165,7 @@ class PrimeNet(LightningModule):
         self.in_shape: Shape = (in_channels, image_size[0], image_size[1])
         self.num_classes = num_classes
         self.depth = depth
+        self.pool_every = pool_every
         self.kernel_sizes = tuple(kernel_sizes)
         self.routing_window = routing_window
         self.architecture = _architecture(
@@ -146,13 +181,20 @@ class PrimeNet(LightningModule):
         self.capsule_optimizer, self.head_optimizer = capsule_optimizer, head_optimizer
         self.capsule_scheduler, self.head_scheduler = capsule_scheduler, head_scheduler
         self.scheduler_interval = scheduler_interval
-        self.update, self.backward_mode = update, backward
+        self.update, self.backward_mode, self.overlap = update, backward, overlap
         self.accumulate_grad_batches = accumulate_grad_batches
         self.gradient_clip_val = gradient_clip_val
         self._inference_routing: InferenceRouting = inference_routing
         self.evaluate_capsules = evaluate_capsules
         self._check_options()
         self.data_description: dict[str, Any] | None = None
+        self.requests: set[str] = set()
+        self.skipped_steps = 0
+        self._steps_applied = 0
+        self._share: BatchShare | None = None
+        self._gradients = GradientSum()
+        self._drifted = False
+        self._random_states: list[dict[str, Any]] = []
         self._train_predictions: list[tuple[Tensor, Tensor]] = []
         self._verdicts: Tensor | None = None
         self.network = self.configure_network()
@@ -208,6 +250,7 @@ class PrimeNet(LightningModule):
             self.configure_capsules,
             self.configure_projection,
             self.architecture.local_classifier,
+            self.pool_every,
         )
 
     def configure_head(self, in_shape: Shape) -> nn.Module:
@@ -225,7 +268,7 @@ class PrimeNet(LightningModule):
         """Build the network from blocks and head."""
         blocks = self.configure_blocks()
         head = self.configure_head(blocks[-1].out_shape)
-        return PrimeNetwork(blocks, head, self._inference_routing, self.routing_window)
+        return PrimeNetwork(blocks, head, self._inference_routing, self.routing_window, self.pool_every)
 
     def configure_callbacks(self) -> list[Callback]:
         """Attach the loss curves, unless the Trainer has them already."""
@@ -242,6 +285,7 @@ class PrimeNet(LightningModule):
             if parameters
         }
         composite = CompositeOptimizer(optimizers)
+        composite.register_step_post_hook(self._count_step)
         schedulers = {}
         for name, optimizer in optimizers.items():
             factory = self.head_scheduler if name == HEAD else self.capsule_scheduler
@@ -284,42 +328,51 @@ class PrimeNet(LightningModule):
             Losses and route, as numbers.
 
         Raises:
-            NaNLossError: If a loss is NaN; names block, capsule and step, and comes before any parameter changes
-                (with ``update="immediate"``: before any parameter of that block or a later one).
+            NonFiniteError: If a loss is NaN or infinite; names block, capsule, step and learning rate, and comes before
+                any parameter changes (with ``update="immediate"``: before any of that block or a later one).
         """
         images, target = self._images(batch[0]), batch[1]
+        self._share = self._share_of_batch(target)
         values: dict[str, float] = {}
         route: list[int] = []
         logits: list[Tensor] = []
         pending: list[Tensor] = []
-        stages = self.network.stages(images, target)
-        while (stage := self._next(stages)) is not None:
-            values |= stage.values
-            logits += [scores.detach() for scores in stage.logits.values()]
-            if stage.route is not None:
-                route.append(stage.route)
-            if self.backward_mode == "fused":
-                pending += stage.losses.values()
-            elif self.update == "immediate":
-                self._update_now(stage)
-            else:
-                self._backward(list(stage.losses.values()))
-            del stage  # or this block's loss and logits live on while the next one runs
-        if pending:
-            self._backward(pending)
+        on_loss = self._backward_now if self.backward_mode == "capsule" else None
+        with self._without_reducer():
+            stages = self.network.stages(images, target, self._share, on_loss)
+            while (stage := self._next(stages)) is not None:
+                values |= stage.values
+                logits += [scores.detach() for scores in stage.logits.values()]
+                if stage.route is not None:
+                    route.append(stage.route)
+                if self.backward_mode == "fused":
+                    pending += stage.losses.values()
+                elif self.update == "immediate":
+                    self._update_now(stage)
+                else:
+                    self._backward(list(stage.losses.values()))
+                    if self.overlap and self.window_ends(batch_idx):
+                        self._send(list(stage.losses))
+                del stage  # or this block's loss and logits live on while the next one runs
+            if pending:
+                self._backward(pending)
         self._train_predictions.append((torch.stack(logits).argmax(2), target))
         if len(self._train_predictions) == COUNT_EVERY:
             self._count_training()
+        self._drifted = self._share is not None
         if self.window_ends(batch_idx):
+            self._finish_gradients()
             self._mend_short_window(batch_idx)
             self._step()
-        return {"losses": values | {"total": self._total(values, route)}, "route": route}
+        requests, self._share = self._all_requests(), None
+        return {"losses": values | {"total": self._total(values, route)}, "route": route, "requests": requests}
 
     def _next(self, stages: Any) -> Stage | None:
         try:
             stage: Stage | None = next(stages, None)
-        except NaNLossError as error:
-            raise NaNLossError(error.name, self.global_step) from None
+        except NonFiniteError as error:
+            rate = self.capsule_optimizers[error.name].param_groups[0]["lr"]
+            raise NonFiniteError(error.name, error.value, self.global_step, rate) from None
         return stage
 
     def _backward(self, losses: Sequence[Tensor]) -> None:
@@ -327,8 +380,12 @@ class PrimeNet(LightningModule):
         losses = [loss for loss in losses if loss.requires_grad]  # a frozen capsule's has none
         if losses:
             total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-            size = self.accumulate_grad_batches
-            self.manual_backward(total if size == 1 else total / size)
+            factor = (1.0 if self._share is None else self._share.weight) / self.accumulate_grad_batches
+            self.manual_backward(total if factor == 1 else total * factor)
+
+    def _backward_now(self, name: str, loss: Tensor) -> None:
+        """Send one loss backward while its capsule's activations are the only ones alive."""
+        self._backward([loss])
 
     def _update_now(self, stage: Stage) -> None:
         """Step each optimizer of a stage right after its own backward, and free its gradients."""
@@ -336,19 +393,84 @@ class PrimeNet(LightningModule):
         for name, loss in stage.losses.items():
             if not loss.requires_grad:
                 continue
-            self.manual_backward(loss)
+            self._backward([loss])
+            if self._share is not None:
+                self._send([name])
+                self._gradients.finish()
             self._clip(children[name])
             children[name].step()
             children[name].zero_grad()
+
+    # -- several devices -----------------------------------------------------------------------------------------------
+
+    @property
+    def _distributed(self) -> bool:
+        return self.trainer.world_size > 1 and dist.is_available() and dist.is_initialized()
+
+    def _share_of_batch(self, target: Tensor) -> BatchShare | None:
+        """What this rank's share is of the global batch, and on the same message what it has been asked for."""
+        if not self._distributed:
+            return None
+        return BatchShare(len(target), target.device, [request in self.requests for request in REQUESTS])
+
+    def _all_requests(self) -> list[str]:
+        if self._share is None:
+            return [request for request in REQUESTS if request in self.requests]
+        return [request for request, asked in zip(REQUESTS, self._share.flags, strict=True) if asked]
+
+    def _without_reducer(self) -> AbstractContextManager[Any]:
+        """Keep DDP from averaging at each backward: it would send the whole model each time."""
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
+
+    def _send(self, names: Sequence[str]) -> None:
+        """Send the gradients of some learners on their way to the other ranks."""
+        if self._share is None:
+            return
+        learners = self.network.learners()
+        # with the last message of the batch go the batch-norm statistics, which are equal on all ranks ever after
+        last = HEAD in names
+        self._gradients.start(
+            [parameter for name in names for parameter in learners[name]],
+            batch_norm_statistics(self.network) if last else [],
+            self._share.weight,
+        )
+
+    def _finish_gradients(self) -> None:
+        """Have the gradients of the global batch in place, those of one message or of several."""
+        if self._share is None:
+            return
+        if not self.overlap and self.update == "end_of_batch":
+            self._send(self.network.loss_names)
+        self._gradients.finish()
+        self._drifted = False
+
+    def _settle(self) -> None:
+        """Average batch-norm statistics where no step has done so since the last batch."""
+        if self._drifted and self._distributed:
+            average_batch_norm(self.network)
+        self._drifted = False
+
+    def on_validation_model_eval(self) -> None:
+        """Average what ranks have of their own before it is used."""
+        self._settle()
+        super().on_validation_model_eval()
+
+    # -- the step ------------------------------------------------------------------------------------------------------
 
     def _step(self) -> None:
         """Step the composite once: Lightning then counts one step. After immediate updates it finds no gradients."""
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
+        applied = self._steps_applied
         optimizer.step()
+        self.skipped_steps += self._steps_applied == applied  # by fp16's scaler, for all learners on all ranks
         optimizer.zero_grad()
         if self.scheduler_interval == "step" and (schedulers := self.lr_schedulers()) is not None:
             schedulers.step()  # type: ignore[union-attr]
+
+    def _count_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._steps_applied += 1
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip, learner by learner; gradients have been unscaled by now."""
@@ -399,7 +521,13 @@ class PrimeNet(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training accuracies, and step schedules that count epochs."""
         self._count_training()
-        self._log_metrics("train", self.train_metrics.compute())
+        results = self.train_metrics.compute()
+        self._log_metrics("train", results, logger=False)
+        # Lightning would hand them to the loggers after the epoch's checkpoint was saved: a run that is killed in
+        # between and resumed would never have logged them
+        metrics = {f"train/{name}": float(value) for name, value in results.items()}
+        for logger in self.loggers:
+            logger.log_metrics(metrics | {"epoch": self.current_epoch}, step=self.trainer.fit_loop.total_batch_idx)
         self.train_metrics.reset()
         if self.scheduler_interval == "epoch" and (schedulers := self.lr_schedulers()) is not None:
             schedulers.step()  # type: ignore[union-attr]
@@ -431,6 +559,8 @@ class PrimeNet(LightningModule):
         """Log the split's metrics; under ``"best_validation"`` fix the route, and log the head's on that route."""
         results = self.val_metrics.compute()
         if self._verdicts is not None and not self.trainer.sanity_checking:
+            if self._distributed:
+                dist.all_reduce(self._verdicts)
             count = self._verdicts[-1, 0]
             errors, losses = self._verdicts[:-1].unbind(1)
             place = self.network.select_route(errors)
@@ -465,10 +595,19 @@ class PrimeNet(LightningModule):
             losses["total"] = self._total(losses, seen.route)
         metrics.update(seen.logits, target, losses)
 
-    def _log_metrics(self, stage: str, results: Mapping[str, Tensor]) -> None:
+    def _log_metrics(self, stage: str, results: Mapping[str, Tensor], logger: bool = True) -> None:
+        """Log what torchmetrics has counted over all ranks."""
         prefix = self._prefix(stage)
         for name, value in results.items():
-            self.log(f"{prefix}/{name}", value, prog_bar=(stage, name) == ("val", "error"))
+            self.log(
+                f"{prefix}/{name}",
+                value,
+                prog_bar=(stage, name) == ("val", "error"),
+                logger=logger,
+                # the ranks agree already, and the maximum of equal numbers is that number, to the last bit
+                sync_dist=self._distributed,
+                reduce_fx="max",
+            )
 
     def _prefix(self, stage: str) -> str:
         """Metrics that labels helped to route say so in their name."""
@@ -535,15 +674,11 @@ class PrimeNet(LightningModule):
             self.data_description = described
 
     def _check_trainer(self, stage: str) -> None:
+        refuse_strategy(self.trainer.strategy)
         if stage == "fit" and self.inference_routing == "oracle":
             raise ValueError(
                 "inference_routing='oracle' routes by the labels under test, which would choose the checkpoint too; "
                 "fit with 'majority', then validate or test that run with 'oracle'"
-            )
-        if stage == "fit" and self.trainer.world_size > 1:
-            raise ValueError(
-                f"this version trains on one device, but the Trainer has {self.trainer.world_size}; use "
-                "Trainer(devices=1)"
             )
         if self.update == "immediate" and getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             raise ValueError(
@@ -554,11 +689,11 @@ class PrimeNet(LightningModule):
     def _check_options(self) -> None:
         for name, value, known in (
             ("update", self.update, ("end_of_batch", "immediate")),
-            ("backward", self.backward_mode, ("block", "fused")),
+            ("backward", self.backward_mode, ("block", "capsule", "fused")),
             ("scheduler_interval", self.scheduler_interval, ("epoch", "step")),
         ):
             if value not in known:
-                raise ValueError(f"{name}={value!r} is unknown; use {known[0]!r} or {known[1]!r}")
+                raise ValueError(f"{name}={value!r} is unknown; use {' or '.join(map(repr, known))}")
         if self.accumulate_grad_batches < 1:
             raise ValueError(f"accumulate_grad_batches={self.accumulate_grad_batches} must be at least 1")
         if self.gradient_clip_val is not None and self.gradient_clip_val <= 0:
@@ -568,17 +703,67 @@ class PrimeNet(LightningModule):
                 f"update='immediate' steps after every backward and accumulate_grad_batches="
                 f"{self.accumulate_grad_batches} does not; use update='end_of_batch'"
             )
-        if self.update == "immediate" and self.backward_mode == "fused":
-            raise ValueError("update='immediate' needs one backward a capsule; use backward='block'")
+        if self.update == "immediate" and self.backward_mode != "block":
+            raise ValueError(
+                f"update='immediate' steps after the backward of each capsule by itself, and backward="
+                f"{self.backward_mode!r} says otherwise; use backward='block'"
+            )
+        if self.overlap and (self.update == "immediate" or self.backward_mode == "fused"):
+            other = "update='immediate'" if self.update == "immediate" else "backward='fused'"
+            raise ValueError(f"overlap=True has nothing to overlap with under {other}; leave it out")
+
+    def on_train_start(self) -> None:
+        """Go on with the random numbers of the run that is resumed."""
+        if self._random_states:
+            # with more ranks than before, the new ones take the last one's
+            mine = self._random_states[min(self.global_rank, len(self._random_states) - 1)]
+            set_random_state(mine, self.device)
+        self._random_states = []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the description of the data and this class's path into the checkpoint: it is enough to predict."""
+        """Put in what Lightning does not save; every rank has to save, as Lightning wants it anyway.
+
+        That is the description of the data and this class's path, which make a checkpoint enough to predict, the state
+        of the random numbers of each rank, the predictions counted so far in the epoch, and the steps skipped.
+
+        Raises:
+            NonFiniteError: If a parameter is NaN or infinite: the checkpoint before it remains the last one.
+        """
+        for name, parameters in self.network.learners().items():
+            if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+                raise NonFiniteError(name, step=self.global_step)
         checkpoint["data_description"] = self.data_description
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        checkpoint["skipped_steps"] = self.skipped_steps
+        self._settle()
+        self._count_training()
+        mine = {"random": get_random_state(self.device), "counts": self.train_metrics.counts()}
+        ranks = gather(mine) if self._distributed else [mine]
+        checkpoint["random_states"] = [rank["random"] for rank in ranks]
+        checkpoint["train_counts"] = {
+            name: {key: torch.stack([rank["counts"][name][key] for rank in ranks]).sum(0) for key in states}
+            for name, states in mine["counts"].items()
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the description of the data."""
+        """Take back what `on_save_checkpoint` put in.
+
+        Raises:
+            ValueError: If the checkpoint is of another architecture, or of other classes than the data at hand.
+        """
         self.data_description = checkpoint.get("data_description")
+        if self._trainer is None:
+            return
+        datamodule = getattr(self.trainer, "datamodule", None)
+        present = None if datamodule is None or not hasattr(datamodule, "description") else datamodule.description()
+        refuse_classes(self.data_description, present)
+        if self.strict_loading:
+            refuse_architecture(checkpoint["state_dict"], self.state_dict())
+        if self.trainer.state.fn == "fit":
+            self.skipped_steps = checkpoint.get("skipped_steps", 0)
+            self._random_states = checkpoint.get("random_states", [])
+            if self.global_rank == 0:
+                self.train_metrics.set_counts(checkpoint.get("train_counts", {}))
 
 
 def _architecture(size: Size, image_size: tuple[int, int], **fields: Any) -> Architecture:

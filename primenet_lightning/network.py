@@ -7,12 +7,20 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from primenet_lightning.blocks import PrimeBlock, Projection, conv_capsules, trial_run
+from primenet_lightning.blocks import OnLoss, PrimeBlock, Projection, conv_capsules, trial_run
 from primenet_lightning.capsules import Capsule
+from primenet_lightning.distributed import Average
 from primenet_lightning.heads import ClassifierHead, LocalClassifier, local_classifier
 from primenet_lightning.losses import cross_entropy
 from primenet_lightning.presets import Architecture
-from primenet_lightning.routing import ROUTING_MODES, InferenceRouting, NaNLossError, Route, RouteHistory, refuse_nan
+from primenet_lightning.routing import (
+    ROUTING_MODES,
+    InferenceRouting,
+    NonFiniteError,
+    Route,
+    RouteHistory,
+    refuse_non_finite,
+)
 
 Value = TypeVar("Value")
 
@@ -57,7 +65,7 @@ class Evaluation(NamedTuple):
 
 
 class PrimeNetwork(nn.Module):
-    """Locally trained blocks in a row, a 2x2 max pool between them, and a classifier head (figure 2).
+    """Locally trained blocks in a row, 2x2 max pools between them, and a classifier head (figure 2).
 
     In training, `stages` gives one block's losses after the other, so that each can be learned from, and its
     activations freed, before the next runs. At inference ``network(x)`` routes without labels and computes only what
@@ -76,6 +84,7 @@ class PrimeNetwork(nn.Module):
               works through `evaluate` only, and ``network(x)`` refuses it.
 
         routing_window: Batches that the majority is taken over.
+        pool_every: A 2x2 max pool follows every so many blocks, never the last.
 
     Raises:
         ValueError: If blocks do not fit each other or the head, or if ``inference_routing`` is impossible.
@@ -100,12 +109,14 @@ class PrimeNetwork(nn.Module):
         head: nn.Module,
         inference_routing: InferenceRouting = "majority",
         routing_window: int = 256,
+        pool_every: int = 1,
     ) -> None:
         super().__init__()
         if not blocks:
             raise ValueError("blocks=[] is empty; a network needs at least one block")
         self.blocks = nn.ModuleList(blocks)
         self.pool = nn.MaxPool2d(2)
+        self.pool_every = pool_every
         self.head = head
         self.history = RouteHistory(routing_window, len(blocks))
         self.selected_route: Route | None = None
@@ -123,6 +134,7 @@ class PrimeNetwork(nn.Module):
         depth: int = 1,
         routing_window: int = 256,
         inference_routing: InferenceRouting = "majority",
+        pool_every: int = 1,
     ) -> "PrimeNetwork":
         """Build the paper's network without Lightning.
 
@@ -132,9 +144,10 @@ class PrimeNetwork(nn.Module):
             num_classes: Number of classes.
             architecture: Widths, see `primenet_lightning.presets.architecture`.
             kernel_sizes: One capsule a scale, odd.
-            depth: Number of blocks; a 2x2 max pool follows each but the last.
+            depth: Number of blocks.
             routing_window: Batches that the majority is taken over.
             inference_routing: See the class.
+            pool_every: See the class.
 
         Returns:
             A network with Glorot's initialisation.
@@ -160,10 +173,12 @@ class PrimeNetwork(nn.Module):
         def projection(index: int, shape: tuple[int, int, int], map_size: tuple[int, int]) -> nn.Module | None:
             return Projection.to_size(shape, a.projection_channels, map_size) if a.projection_channels else None
 
-        blocks = stack_blocks((in_channels, *image_size), num_classes, depth, capsules, projection, a.local_classifier)
+        blocks = stack_blocks(
+            (in_channels, *image_size), num_classes, depth, capsules, projection, a.local_classifier, pool_every
+        )
         channels, *map_size = blocks[-1].out_shape
         head = ClassifierHead(channels, (map_size[0], map_size[1]), num_classes, a.head_channels)
-        return cls(blocks, head, inference_routing, routing_window)
+        return cls(blocks, head, inference_routing, routing_window, pool_every)
 
     @property
     def inference_routing(self) -> InferenceRouting:
@@ -225,7 +240,13 @@ class PrimeNetwork(nn.Module):
 
     # -- training ------------------------------------------------------------------------------------------------------
 
-    def stages(self, x: Tensor, target: Tensor) -> Iterator[Stage]:
+    def _enter(self, x: Tensor, index: int) -> Tensor:
+        """What a block sees of the output of the one before."""
+        return self.pool(x) if index and index % self.pool_every == 0 else x
+
+    def stages(
+        self, x: Tensor, target: Tensor, average: Average | None = None, on_loss: OnLoss | None = None
+    ) -> Iterator[Stage]:
         """Run block by block, then the head, each stage on the detached output of the one before.
 
         The joint route is remembered once the head's loss is known to be a number.
@@ -236,21 +257,25 @@ class PrimeNetwork(nn.Module):
         Args:
             x: Images, ``(batch, channels, height, width)``.
             target: Class indices, ``(batch,)``.
+            average: Averages losses over several processes, see `PrimeBlock.learn`; the head's too, so that all
+                processes see the same numbers and none is left alone with a NaN.
+            on_loss: Takes each loss, by full name, as soon as it is known; those of the stages then have no graph.
 
         Yields:
             The stages, in order.
 
         Raises:
-            NaNLossError: If a loss is NaN; the sentence names block and capsule.
+            NonFiniteError: If a loss is NaN or infinite; the sentence names block and capsule.
         """
         route = []
         for i, block in self._blocks():
+            x = self._enter(x, i)
             try:
-                output = block.learn(x, target)
-            except NaNLossError as error:
-                raise NaNLossError(f"block{i}.{error.name}") from None
+                output = block.learn(x, target, average, on_loss and _prefixing(i, on_loss))
+            except NonFiniteError as error:
+                raise NonFiniteError(f"block{i}.{error.name}", error.value) from None
             route.append(output.route)
-            x = output.features if i == len(self.blocks) - 1 else self.pool(output.features)
+            x = output.features
             stage = Stage(
                 f"block{i}",
                 _prefixed(i, output.losses),
@@ -263,8 +288,11 @@ class PrimeNetwork(nn.Module):
             del stage
         logits = self.head(x)
         loss = cross_entropy(logits, target)
-        values = {HEAD: loss.item()}
-        refuse_nan(values)
+        values = {HEAD: (loss.detach() if average is None else average(loss.detach()[None])).item()}
+        refuse_non_finite(values)
+        if on_loss is not None:
+            on_loss(HEAD, loss)
+            logits, loss = logits.detach(), loss.detach()
         self.history.append(tuple(route))
         yield Stage(HEAD, {HEAD: loss}, {HEAD: logits}, values, None)
 
@@ -301,7 +329,7 @@ class PrimeNetwork(nn.Module):
         elif self.inference_routing != "min_entropy":
             route = self.inference_route()
         for i, block in self._blocks():
-            x = block.infer(self.pool(x) if i else x, "min_entropy" if route is None else route[i])
+            x = block.infer(self._enter(x, i), "min_entropy" if route is None else route[i])
         return x
 
     def inference_route(self) -> Route:
@@ -353,7 +381,7 @@ class PrimeNetwork(nn.Module):
             route = self.inference_route()
         for i, block in self._blocks():
             routing = mode if route is None else route[i]
-            output = block.evaluate(self.pool(x) if i else x, target, routing)  # type: ignore[arg-type]
+            output = block.evaluate(self._enter(x, i), target, routing)  # type: ignore[arg-type]
             losses |= _prefixed(i, output.losses)
             logits |= _prefixed(i, output.logits)
             taken.append(output.route)
@@ -384,7 +412,7 @@ class PrimeNetwork(nn.Module):
                 logits = self.head(x)
                 wrong = (logits.argmax(1) != target).sum()
                 return [torch.stack([wrong.float(), cross_entropy(logits, target).float() * len(target)])]
-            x = self.pool(x) if depth else x
+            x = self._enter(x, depth)
             block = self._block(depth)
             return [
                 verdict for index in range(len(block.capsules)) for verdict in descend(block.infer(x, index), depth + 1)
@@ -416,6 +444,8 @@ class PrimeNetwork(nn.Module):
         self.selected_route = tuple(state.tolist()) or None
 
     def _check_fit(self) -> None:
+        if self.pool_every < 1:
+            raise ValueError(f"pool_every={self.pool_every} must be at least 1 block")
         for i, block in self._blocks():
             if i + 1 < len(self.blocks):
                 if block.projection is not None and block.projection_classifier is None:
@@ -423,12 +453,12 @@ class PrimeNetwork(nn.Module):
                         f"block{i}'s projection has no classifier of its own and no head above it, so nothing would "
                         f"train it; give block{i} a projection_classifier"
                     )
-                channels, height, width = block.out_shape
-                expected = (channels, height // 2, width // 2)
+                expected = next_shape(block.out_shape, i, self.pool_every)
                 if self._block(i + 1).in_shape != expected:
+                    pool = "" if expected == block.out_shape else " and the 2x2 max pool"
                     raise ValueError(
-                        f"block{i + 1} was built for inputs of {self._block(i + 1).in_shape}, but block{i} and the "
-                        f"2x2 max pool give {expected}"
+                        f"block{i + 1} was built for inputs of {self._block(i + 1).in_shape}, but block{i}{pool} "
+                        f"give{'' if pool else 's'} {expected}"
                     )
         shape = self._block(-1).out_shape
         like = next(self.parameters(), torch.empty(0))
@@ -465,8 +495,9 @@ def stack_blocks(
     capsules: Callable[[int, tuple[int, int, int]], Mapping[str, Capsule]],
     projection: Callable[[int, tuple[int, int, int], tuple[int, int]], nn.Module | None],
     projection_classifier: LocalClassifier = "flatten",
+    pool_every: int = 1,
 ) -> list[PrimeBlock]:
-    """Build blocks in a row, each for the pooled output of the one before.
+    """Build blocks in a row, each for the output of the one before, pooled where it is.
 
     Args:
         in_shape: Channels, height and width of the images.
@@ -475,6 +506,7 @@ def stack_blocks(
         capsules: From a block's index and input shape to its capsules by name.
         projection: From a block's index, input shape, and its maps' height and width, to its projection, or None.
         projection_classifier: ``"flatten"`` or ``"pooled"``: with what the projections below the last block learn.
+        pool_every: A 2x2 max pool follows every so many blocks.
 
     Returns:
         The blocks; the last one's projection is left to the head's loss.
@@ -489,8 +521,8 @@ def stack_blocks(
     for index in range(depth):
         if min(shape[1:]) < 1:
             raise ValueError(
-                f"image_size={in_shape[1:]} is too small for depth={depth}: after {index} poolings nothing is left for "
-                f"block{index}; use larger images or fewer blocks"
+                f"image_size={in_shape[1:]} is too small for depth={depth}: poolings leave nothing for block{index}; "
+                f"use larger images, fewer blocks, or a pool_every above {pool_every}"
             )
         made = capsules(index, shape)
         bare = PrimeBlock(shape, made, None)  # tells the maps' size, and whether they agree
@@ -502,13 +534,31 @@ def stack_blocks(
             own = local_classifier(projection_classifier, channels, map_size, num_classes)
         block = PrimeBlock(shape, made, projected, own)
         blocks.append(block)
-        channels, height, width = block.out_shape
-        shape = (channels, height // 2, width // 2)
+        shape = next_shape(block.out_shape, index, pool_every)
     return blocks
+
+
+def next_shape(out_shape: tuple[int, int, int], index: int, pool_every: int) -> tuple[int, int, int]:
+    """Tell the shape of the next block's input.
+
+    Args:
+        out_shape: Channels, height and width of this block's output.
+        index: This block's index.
+        pool_every: A 2x2 max pool follows every so many blocks.
+
+    Returns:
+        Channels, height and width.
+    """
+    channels, height, width = out_shape
+    return (channels, height // 2, width // 2) if (index + 1) % max(pool_every, 1) == 0 else out_shape
 
 
 def _parameters(module: nn.Module | None) -> list[nn.Parameter]:
     return [] if module is None else list(module.parameters())
+
+
+def _prefixing(index: int, on_loss: OnLoss) -> OnLoss:
+    return lambda name, loss: on_loss(f"block{index}.{name}", loss)
 
 
 def _prefixed(index: int, values: Mapping[str, Value]) -> dict[str, Value]:

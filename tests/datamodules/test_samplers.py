@@ -48,9 +48,9 @@ def test_a_sampler_gives_a_new_order_each_epoch_and_repeats_one_epoch():
 @pytest.mark.parametrize("ranks", [1, 2, 5])
 @pytest.mark.parametrize(
     ("length", "sizes"),
-    [(20, [10, 10]), (21, [10, 11]), (24, [10, 14]), (25, [10, 10, 5]), (29, [10, 10, 9]), (7, [7])],
+    [(20, [10, 10]), (21, [10, 11]), (24, [10, 14]), (25, [10, 15]), (26, [10, 10, 6]), (29, [10, 10, 9]), (7, [7])],
 )
-def test_last_batch_is_kept_from_half_a_batch_on_for_any_number_of_ranks(length, ranks, sizes):
+def test_last_batch_is_kept_above_half_a_batch_for_any_number_of_ranks(length, ranks, sizes):
     batches = global_batches(ranks, length, batch_size=10)
     assert [len(batch) for batch in batches] == sizes
     assert batches == global_batches(1, length, batch_size=10)

@@ -13,7 +13,7 @@ from primenet_lightning import (
     conv_capsules,
     local_targets,
 )
-from primenet_lightning.routing import NaNLossError
+from primenet_lightning.routing import NonFiniteError
 
 
 def make_block(**options):
@@ -112,7 +112,7 @@ def test_nan_loss_names_the_capsule(batch):
     block = make_block()
     with torch.no_grad():
         block.capsules["k5"].classifier[2].bias[0] = torch.nan
-    with pytest.raises(NaNLossError, match="the loss of k5 is NaN"):
+    with pytest.raises(NonFiniteError, match="the loss of k5 is nan"):
         block(*batch)
 
 

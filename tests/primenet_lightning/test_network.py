@@ -15,7 +15,7 @@ from primenet_lightning import (
     conv_capsules,
 )
 from primenet_lightning.presets import Architecture
-from primenet_lightning.routing import NaNLossError
+from primenet_lightning.routing import NonFiniteError
 
 SMALL = Architecture(2, 4, 3, 5, "flatten", stride=1)
 
@@ -191,7 +191,7 @@ def test_a_route_is_remembered_whole_or_not_at_all(batch):
         healthy = network.get_parameter(where).detach().clone()
         with torch.no_grad():
             network.get_parameter(where).fill_(torch.nan)
-        with pytest.raises(NaNLossError):
+        with pytest.raises(NonFiniteError):
             list(network.stages(*batch))
         with torch.no_grad():
             network.get_parameter(where).copy_(healthy)
@@ -230,7 +230,7 @@ def test_nan_names_block_and_capsule(batch, where):
     with torch.no_grad():
         network.get_parameter(where).fill_(torch.nan)
     name = {"blocks.1": "block1.k5", "blocks.0": "block0.projection"}.get(where[:8], "head")
-    with pytest.raises(NaNLossError, match=f"the loss of {name} is NaN"):
+    with pytest.raises(NonFiniteError, match=f"the loss of {name} is nan"):
         list(network.stages(*batch))
 
 
@@ -243,7 +243,10 @@ def test_nan_names_block_and_capsule(batch, where):
         (dict(inference_routing="median"), "inference_routing='median' is unknown"),
         (dict(depth=0), "depth=0 must be at least 1"),
         (dict(depth=4), r"map_size=\(2, 2\) is too small for the head"),
-        (dict(depth=6), r"image_size=\(16, 16\) is too small for depth=6: after 5 poolings nothing is left for block5"),
+        (
+            dict(depth=6),
+            r"image_size=\(16, 16\) is too small for depth=6: poolings leave nothing for block5; use larger",
+        ),
     ],
 )
 def test_impossible_options_are_refused(options, message):

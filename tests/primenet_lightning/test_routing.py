@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from primenet_lightning.routing import (
-    NaNLossError,
+    NonFiniteError,
     RouteHistory,
     least_entropy,
     least_loss,
-    refuse_nan,
+    refuse_non_finite,
 )
 
 
@@ -19,10 +19,11 @@ def test_least_loss_is_numpys_argmin_and_ties_go_to_the_first():
     assert least_loss([float("inf"), float("inf")]) == 0
 
 
-def test_nan_is_refused_by_name_and_infinity_is_not():
-    refuse_nan({"block0.k3": 1.0, "block0.k5": float("inf")})
-    with pytest.raises(NaNLossError, match=r"the loss of block0\.k5 is NaN: lower its learning rate"):
-        refuse_nan({"block0.k3": 1.0, "block0.k5": float("nan")})
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_losses_that_are_no_number_are_refused_by_name(value):
+    refuse_non_finite({"block0.k3": 1.0})
+    with pytest.raises(NonFiniteError, match=rf"the loss of block0\.k5 is {value}: lower its learning rate"):
+        refuse_non_finite({"block0.k3": 1.0, "block0.k5": float(value)})
 
 
 def test_least_entropy_is_scipys():

@@ -1,0 +1,196 @@
+"""Several processes, one training: what is averaged over ranks, and when. Pure torch.distributed, no Lightning.
+
+Averages are weighted by the images of each rank's share, so that shares of unequal size give what one process would
+have computed on the whole batch. Only batch normalization sees the difference: in training it normalises by the
+statistics of the rank's own share (``SyncBatchNorm`` takes the whole batch's).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Average = Callable[[Tensor], Tensor]
+"""Maps this rank's mean losses, ``(losses,)``, to the means over the global batch, the same on every rank."""
+
+
+class BatchShare:
+    """This rank's share of a global batch, and the averages over all shares.
+
+    The number of images is summed over ranks at once, in the background; nobody waits for it before the first losses
+    are averaged. Flags ride along at no cost, which is how all ranks learn in the same step that one of them was
+    asked to stop.
+
+    Args:
+        count: Images in this rank's share.
+        device: Of the losses.
+        flags: What this rank has to say to all others.
+
+    Example:
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> share = BatchShare(20, torch.device("cpu"), flags=[True, False])
+        >>> share.weight, share(torch.tensor([0.5, 0.25])).tolist(), share.flags
+        (1.0, [0.5, 0.25], [True, False])
+        >>> dist.destroy_process_group()
+    """
+
+    def __init__(self, count: int, device: torch.device, flags: Sequence[bool] = ()) -> None:
+        self.count = count
+        self._sums = torch.tensor([count, *flags], dtype=torch.float32, device=device)
+        self._work: Any = dist.all_reduce(self._sums, async_op=True)
+        self._host: list[float] = []
+
+    def _totals(self) -> list[float]:
+        if self._work is not None:
+            self._work.wait()
+            self._work, self._host = None, self._sums.tolist()
+        return self._host
+
+    @property
+    def weight(self) -> float:
+        """Images in this share over those of the global batch."""
+        return self.count / self._totals()[0]
+
+    @property
+    def flags(self) -> list[bool]:
+        """Flags that at least one rank has set."""
+        return [total > 0 for total in self._totals()[1:]]
+
+    def __call__(self, losses: Tensor) -> Tensor:
+        """Average mean losses over all shares; a NaN on one rank is a NaN on all.
+
+        Args:
+            losses: Means over this rank's share, ``(losses,)``.
+
+        Returns:
+            Means over the global batch, ``(losses,)``, bit for bit the same on every rank.
+        """
+        summed = losses * self.weight
+        dist.all_reduce(summed)
+        return summed
+
+
+class _Bucket(NamedTuple):
+    """Tensors of one dtype on their way through one all-reduce."""
+
+    parameters: list[nn.Parameter]
+    statistics: list[Tensor]
+    flat: Tensor
+    work: Any
+
+
+class GradientSum:
+    """Sums gradients over ranks: one all-reduce for all that are handed over together, of 1.00 x their bytes.
+
+    Gradients are summed, not averaged: whoever scaled the losses by `BatchShare.weight` then has the gradient of the
+    global batch's mean loss. Where a parameter has no gradient on a rank, zeros are sent; one number a parameter
+    says so, and where no rank had a gradient there is none afterwards, as on one process.
+
+    Example:
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> layer = nn.Linear(2, 1)
+        >>> layer(torch.ones(3, 2)).sum().backward()
+        >>> gradients = GradientSum()
+        >>> gradients.start(layer.parameters())
+        >>> gradients.finish()
+        >>> layer.weight.grad.tolist()
+        [[3.0, 3.0]]
+        >>> dist.destroy_process_group()
+    """
+
+    def __init__(self) -> None:
+        self._buckets: list[_Bucket] = []
+
+    def start(self, parameters: Iterable[nn.Parameter], statistics: Iterable[Tensor] = (), weight: float = 1.0) -> None:
+        """Send gradients on their way, in the background.
+
+        Args:
+            parameters: Whose gradients; those that require none are left out. The same on every rank.
+            statistics: Floating-point buffers to be averaged on the same way, see `batch_norm_statistics`.
+            weight: Of this rank's statistics in that average.
+        """
+        groups: dict[tuple[torch.dtype, torch.device], tuple[list[nn.Parameter], list[Tensor]]] = {}
+        for parameter in parameters:
+            if parameter.requires_grad:
+                groups.setdefault((parameter.dtype, parameter.device), ([], []))[0].append(parameter)
+        for buffer in statistics:
+            groups.setdefault((buffer.dtype, buffer.device), ([], []))[1].append(buffer)
+        for members, buffers in groups.values():
+            like = (members or buffers)[0]
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in members]
+            present = torch.tensor([float(p.grad is not None) for p in members], dtype=like.dtype, device=like.device)
+            flat = torch.cat([*(g.reshape(-1) for g in gradients), *(b.reshape(-1) * weight for b in buffers), present])
+            self._buckets.append(_Bucket(members, buffers, flat, dist.all_reduce(flat, async_op=True)))
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Wait for everything that was started, and put the sums in its place."""
+        for parameters, statistics, flat, work in self._buckets:
+            work.wait()
+            sizes = [tensor.numel() for tensor in chain(parameters, statistics)]
+            parts = torch.split(flat[: sum(sizes)], sizes)
+            for parameter, part in zip(parameters, parts[: len(parameters)], strict=True):
+                if parameter.grad is not None:
+                    parameter.grad.copy_(part.view_as(parameter))
+            for buffer, part in zip(statistics, parts[len(parameters) :], strict=True):
+                buffer.copy_(part.view_as(buffer))
+            missing = [index for index, parameter in enumerate(parameters) if parameter.grad is None]
+            for index in missing:  # only now does anybody look at the flags, which on a GPU is waiting
+                if flat[sum(sizes) + index] > 0:
+                    parameters[index].grad = parts[index].view_as(parameters[index]).clone()
+        self._buckets.clear()
+
+
+def batch_norm_statistics(module: nn.Module) -> list[Tensor]:
+    """Running means and variances that training on shares of a batch lets drift apart, rank by rank.
+
+    Those of ``SyncBatchNorm`` and of layers in evaluation mode are the same on every rank and left out. Buffers of
+    other kinds are each rank's own affair; the checkpoint has rank 0's.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        The buffers, in the order of the modules.
+
+    Example:
+        >>> [buffer.shape for buffer in batch_norm_statistics(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))]
+        [torch.Size([3]), torch.Size([3])]
+    """
+    return [
+        buffer
+        for part in module.modules()
+        if isinstance(part, _BatchNorm) and part.training and not isinstance(part, nn.SyncBatchNorm)
+        for buffer in (part.running_mean, part.running_var)
+        if buffer is not None
+    ]
+
+
+@torch.no_grad()
+def average_batch_norm(module: nn.Module) -> None:
+    """Average batch-norm statistics over ranks at once; every rank has to call it.
+
+    Args:
+        module: Any module, in training mode.
+    """
+    statistics = GradientSum()
+    statistics.start([], batch_norm_statistics(module), weight=1 / dist.get_world_size())
+    statistics.finish()
+
+
+def gather(value: Any) -> list[Any]:
+    """Collect one small object of each rank; every rank has to call it.
+
+    Args:
+        value: Anything that can be pickled.
+
+    Returns:
+        The objects by rank, on every rank.
+    """
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered
