@@ -20,7 +20,7 @@ def refuse_strategy(strategy: Strategy) -> None:
         strategy: The Trainer's.
 
     Raises:
-        ValueError: For FSDP, DeepSpeed, model parallelism, XLA, and for DDP's own ways to average.
+        ValueError: For FSDP, DeepSpeed, model parallelism, XLA, and for options of DDP about its own averages.
     """
     name = type(strategy).__name__
     if isinstance(strategy, SingleDeviceStrategy):
@@ -33,6 +33,7 @@ def refuse_strategy(strategy: Strategy) -> None:
     for option, value in (
         ("ddp_comm_hook", strategy._ddp_comm_hook),
         ("model_averaging_period", strategy._model_averaging_period),
+        ("static_graph", strategy._ddp_kwargs.get("static_graph") or None),
     ):
         if value is not None:
             raise ValueError(

@@ -595,7 +595,7 @@ class PrimeNet(LightningModule):
             losses["total"] = self._total(losses, seen.route)
         metrics.update(seen.logits, target, losses)
 
-    def _log_metrics(self, stage: str, results: Mapping[str, Tensor], logger: bool = True) -> None:
+    def _log_metrics(self, stage: str, results: Mapping[str, Tensor], logger: bool | None = None) -> None:
         """Log what torchmetrics has counted over all ranks."""
         prefix = self._prefix(stage)
         for name, value in results.items():

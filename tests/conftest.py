@@ -18,6 +18,16 @@ class QuietLossCurves(CapsuleLossCurves):
         pass
 
 
+@pytest.fixture(scope="session")
+def ranks():
+    """Two processes that train together: ``ranks(function, *args)`` gives both results."""
+    from ranks import Ranks
+
+    both = Ranks()
+    yield both
+    both.stop()
+
+
 @pytest.fixture(autouse=True)
 def _no_wandb(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")

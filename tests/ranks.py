@@ -1,0 +1,95 @@
+"""Two processes that stay for the whole test session and train together over gloo."""
+
+import importlib.util
+import multiprocessing
+import os
+import pickle
+import socket
+import sys
+import traceback
+from datetime import timedelta
+
+
+def load(path, name):
+    """A function of a test file, which no other process can import by name."""
+    module = sys.modules.get(path)
+    if module is None:
+        spec = importlib.util.spec_from_file_location(path, path)
+        module = sys.modules[path] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return getattr(module, name)
+
+
+def free_port():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def context():
+    """A server that has imported everything once, and from which processes are forked in no time."""
+    made = multiprocessing.get_context("forkserver")
+    made.set_forkserver_preload(["primenet_lightning.cli", "pytest"])
+    return made
+
+
+def serve(rank, size, port, pipe):
+    """Do what comes through the pipe, as torchrun's workers would be started."""
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        GROUP_RANK="0",
+        WORLD_SIZE=str(size),
+        LOCAL_WORLD_SIZE=str(size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        TORCHELASTIC_RUN_ID="tests",
+        WANDB_MODE="disabled",
+    )
+    if sys.platform == "linux":
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    import torch
+    from torch import distributed
+
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", rank=rank, world_size=size, timeout=timedelta(seconds=60))
+    while True:
+        path, name, args = pickle.loads(pipe.recv_bytes())
+        torch.manual_seed(0)
+        try:
+            answer = None, load(path, name)(*args)
+        except BaseException:
+            answer = traceback.format_exc(), None
+        pipe.send_bytes(pickle.dumps(answer))
+
+
+class Ranks:
+    """Calls a function of a test file in both processes at once, and gives back both results."""
+
+    def __init__(self, size=2):
+        port = free_port()
+        self.pipes, self.processes = [], []
+        for rank in range(size):
+            mine, theirs = context().Pipe()
+            process = context().Process(target=serve, args=(rank, size, port, theirs), daemon=True)
+            process.start()
+            self.pipes.append(mine)
+            self.processes.append(process)
+
+    def __call__(self, function, *args, timeout=90):
+        for pipe in self.pipes:
+            pipe.send_bytes(pickle.dumps((function.__code__.co_filename, function.__name__, args)))
+        answers = []
+        for rank, pipe in enumerate(self.pipes):
+            if not pipe.poll(timeout):
+                self.stop()
+                raise TimeoutError(f"rank {rank} has not answered after {timeout} s")
+            answers.append(pickle.loads(pipe.recv_bytes()))
+        errors = [error for error, _ in answers if error]
+        if errors:
+            raise AssertionError("\n".join(errors))
+        return [result for _, result in answers]
+
+    def stop(self):
+        for process in self.processes:
+            process.kill()

@@ -1,0 +1,90 @@
+"""Small data and models whose training in several processes can be compared."""
+
+import copy
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import nn
+
+from primenet_lightning import Capsule, PrimeNet
+from primenet_lightning.callbacks import CapsuleLossCurves
+from primenet_lightning.datamodules import ImageDataModule
+
+
+class TinyData(ImageDataModule):
+    """Random images whose label can be seen in their first channel."""
+
+    name, class_names = "tiny", ("a", "b", "c")
+    num_classes, in_channels, image_size = 3, 2, (8, 8)
+
+    def load_arrays(self):
+        generator = torch.Generator().manual_seed(5)
+        labels = torch.arange(100) % 3
+        images = torch.randint(0, 120, (100, 2, 8, 8), generator=generator, dtype=torch.uint8)
+        images[:, 0, :3] += (labels * 60).to(torch.uint8)[:, None, None]
+        return images[:80], labels[:80], images[80:], labels[80:]
+
+
+class Plain(PrimeNet):
+    """No batch norm anywhere: its training does not depend on how a batch is shared out."""
+
+    def configure_capsules(self, index, in_shape):
+        def capsule(size):
+            features = nn.Sequential(nn.Conv2d(in_shape[0], 4, size, padding=size // 2), nn.LeakyReLU())
+            flat = 4 * in_shape[1] * in_shape[2]
+            return Capsule(features, nn.Sequential(nn.Flatten(), nn.Linear(flat, self.num_classes)))
+
+        return {f"k{size}": capsule(size) for size in (1, 3, 5)}
+
+    def configure_head(self, in_shape):
+        convolution = nn.Conv2d(in_shape[0], 5, 3, padding=1)
+        return nn.Sequential(
+            convolution, nn.ReLU(), nn.Flatten(), nn.Linear(5 * in_shape[1] * in_shape[2], self.num_classes)
+        )
+
+
+SMALL = dict(in_channels=2, image_size=(8, 8), num_classes=3, reduce_channels=2, channels=4)
+SMALL |= dict(projection_channels=3, head_channels=5)
+
+
+def make_model(kind=PrimeNet, **options):
+    torch.manual_seed(3)
+    return kind(**(SMALL | options))
+
+
+class Steps(Callback):
+    """Keeps what the training steps gave back, and the weights after each."""
+
+    def __init__(self):
+        self.outputs, self.weights = [], []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.outputs.append(copy.deepcopy(outputs))
+
+
+class Curves(CapsuleLossCurves):
+    """Keeps the curves and draws nothing."""
+
+    def _draw(self, trainer):
+        pass
+
+
+def make_trainer(folder, callbacks=(), **options):
+    quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    quiet |= dict(accelerator="cpu", num_sanity_val_steps=0, default_root_dir=folder, max_epochs=1)
+    return Trainer(**(quiet | options), callbacks=[Curves(), *callbacks])
+
+
+def state(model):
+    """All parameters and buffers, and what else the checkpoint has of the network."""
+    return {name: value.detach().clone() for name, value in model.network.state_dict().items()}
+
+
+def distance(one, other):
+    """Largest difference between two states."""
+    assert one.keys() == other.keys()
+    return max((one[name].double() - other[name].double()).abs().max().item() for name in one if one[name].numel())
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
