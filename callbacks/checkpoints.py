@@ -1,17 +1,10 @@
-"""The checkpoints of a run folder: the best, the last, and that of an interruption."""
+"""The checkpoints of a run folder: the best and the last."""
 
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-
-from primenet_lightning.runs import RunFolder
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -40,93 +33,86 @@ class BestCheckpoint(ModelCheckpoint):
         return Path(self.dirpath) / "best.ckpt"
 
 
-class LastCheckpoint(ModelCheckpoint):
-    """``last.ckpt``, at the end of every epoch.
+class LastCheckpoint(Checkpoint):
+    """``last.ckpt``: at the start, every so many steps, and at the end of every epoch.
 
-    ``ModelCheckpoint(save_last=True)`` would only write it in epochs whose validation error is the best so
-    far.
+    So there is one from the first batch on, and a crash costs at most ``every_n_train_steps`` steps.
+    ``ModelCheckpoint(save_last=True)`` would only write it where the validation error is the best so far, and would
+    save before a validation that follows the batch; a run resumed from there would leave that validation out.
 
     Args:
         folder: Of the checkpoints.
+        every_n_train_steps: Optimizer steps between two of them.
+
+    Raises:
+        ValueError: If that is not positive.
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(
-            folder, filename="last", monitor=None, save_on_train_epoch_end=True, enable_version_counter=False
-        )
+    def __init__(self, folder: str | Path, every_n_train_steps: int = 100) -> None:
+        if every_n_train_steps < 1:
+            raise ValueError(f"every_n_train_steps={every_n_train_steps} must be at least 1")
+        self.path = Path(folder) / "last.ckpt"
+        self.every_n_train_steps = every_n_train_steps
+        self._saved_at = 0
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over nothing: there is one file, and its place is known."""
+    def save(self, trainer: Trainer) -> Path:
+        """Save now; every rank has to. The loggers write first what the checkpoint says was logged.
 
+        Args:
+            trainer: Whose state is saved; not in a ``fast_dev_run``.
 
-class InterruptCheckpoint(Callback):
-    """Stop at Ctrl-C, after the batch that is under way; save a checkpoint, and say how to go on.
+        Returns:
+            The path.
+        """
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return self.path
+        for logger in trainer.loggers:
+            logger.save()
+        trainer.save_checkpoint(self.path)
+        self._saved_at = trainer.global_step
+        return self.path
 
-    In the middle of a batch some capsules may have been updated and others not. After the last batch of an
-    epoch the epoch is finished, validation and ``last.ckpt`` included, and no other checkpoint is needed. A
-    second Ctrl-C stops at once, without a checkpoint.
-
-    Args:
-        run: The run's folder.
-        save: Whether there are checkpoints in this run.
-    """
-
-    def __init__(self, run: RunFolder, save: bool = True) -> None:
-        self.run = run
-        self.save = save
-        self.asked = False
-
-    @property
-    def path(self) -> Path:
-        """Where the checkpoint goes."""
-        return self.run.checkpoints / "interrupted.ckpt"
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Catch Ctrl-C; Lightning ignores it from the first on and never gives it back."""
-        before = signal.signal(signal.SIGINT, self._ask)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        print("\nStopping after this batch; Ctrl-C again stops at once.", file=sys.stderr)
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save a new run's state before its first batch."""
+        self._saved_at = trainer.global_step
+        if trainer.ckpt_path is None:
+            self.save(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop here if asked to."""
-        # gradients that wait for their step are in no checkpoint, so the window is finished first
-        if self.asked and not trainer.is_last_batch and pl_module.window_ends(batch_idx):  # type: ignore[operator]
-            raise KeyboardInterrupt
+        """Save if it is time, unless a validation or the epoch's end follows, where it is done."""
+        if not (trainer.is_last_batch or validation_follows(trainer, batch_idx)):
+            self._save_if_due(trainer)
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop here if asked to since the last batch of the epoch before."""
-        if self.asked:
-            raise KeyboardInterrupt
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save if it was time before the validation."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and not trainer.is_last_batch:
+            self._save_if_due(trainer)
+
+    def _save_if_due(self, trainer: Trainer) -> None:
+        if trainer.global_step - self._saved_at >= self.every_n_train_steps:
+            self.save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the checkpoint of an earlier interruption: this epoch's is newer."""
-        if trainer.is_global_zero:
-            self.path.unlink(missing_ok=True)
+        """Save."""
+        self.save(trainer)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save, if it was the user and a batch has just been done."""
-        if not isinstance(exception, KeyboardInterrupt) or trainer.state.fn != "fit":
-            return
-        done: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-        if self.save and 0 < done.processed == done.ready < trainer.num_training_batches:
-            trainer.save_checkpoint(self.path, weights_only=False)
-        if trainer.is_global_zero:
-            print(f"Stopped after {trainer.global_step} steps; {self._advice()}", file=sys.stderr)
 
-    def _advice(self) -> str:
-        try:
-            _ = self.run.newest
-        except FileNotFoundError:
-            return f"there is no checkpoint yet, so remove {self.run.path} and start anew"
-        return f"go on with: primenet fit --resume {self.run.path}"
+def validation_follows(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether a validation follows this batch in the middle of the epoch.
+
+    Args:
+        trainer: In a fit.
+        batch_idx: Index of the batch in the epoch.
+
+    Returns:
+        By the Trainer's ``val_check_interval`` and ``check_val_every_n_epoch``; False where it goes by the clock.
+    """
+    every = trainer.val_check_batch
+    if not every or every == float("inf") or not trainer.enable_validation:
+        return False
+    epochs = trainer.check_val_every_n_epoch
+    if epochs is None:
+        return (trainer.fit_loop.total_batch_idx + 1) % int(every) == 0
+    return (trainer.current_epoch + 1) % epochs == 0 and (batch_idx + 1) % int(every) == 0

@@ -1,11 +1,13 @@
 """A CSV logger that lives in a run's folder and goes on with its file when the run is resumed."""
 
 import csv
+import io
 import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
@@ -27,6 +29,7 @@ class ResumableCSVLogger(CSVLogger):
         self.resume_at = resume_at
 
     @property
+    @rank_zero_experiment
     def experiment(self) -> Any:
         """Lightning's writer, after the rows of the steps to come have been dropped from the file."""
         if self._experiment is None:
@@ -54,14 +57,27 @@ class _Writer(ExperimentWriter):
         """Neither warn that the folder is not empty nor delete the file, as Lightning's own does."""
 
     def _keep(self) -> None:
+        keys, rows = self._read()
+        self.metrics_keys = keys
+        kept = [row for row in rows if self.resume_at is not None and int(row["step"]) < self.resume_at]
+        self._write(kept)
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        """Lightning's own empties the file first; a crash in between would lose every row."""
+        self._write(self._read()[1])
+
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        text = Path(self.metrics_file_path).read_bytes().decode()
+        whole = text[: text.rfind("\n") + 1]  # a crash may have cut the last row short
+        reader = csv.DictReader(io.StringIO(whole, newline=""))
+        return list(reader.fieldnames or []), list(reader)
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        """Write beside the file and rename, so that no crash loses the rows."""
         path = Path(self.metrics_file_path)
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            kept = [row for row in reader if self.resume_at is not None and int(row["step"]) < self.resume_at]
-            self.metrics_keys = list(reader.fieldnames or [])
         written = path.with_suffix(".tmp")
         with written.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.metrics_keys)
             writer.writeheader()
-            writer.writerows(kept)
-        written.replace(path)  # at once, so that no crash loses the rows
+            writer.writerows(rows)
+        written.replace(path)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import wandb
 import yaml
 from jsonargparse import ArgumentParser
@@ -19,17 +18,22 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import Logger, WandbLogger
 from rich.console import Console
 
-from primenet_lightning.callbacks import CapsuleLossCurves, CostSummary, LossProgressBar
-from primenet_lightning.callbacks.checkpoints import BestCheckpoint, InterruptCheckpoint, LastCheckpoint
+from primenet_lightning.callbacks import CapsuleLossCurves, CostSummary, GracefulStop, LastCheckpoint, LossProgressBar
+from primenet_lightning.callbacks.checkpoints import BestCheckpoint
 from primenet_lightning.callbacks.csv_log import ResumableCSVLogger
+from primenet_lightning.checkpoint_io import AtomicCheckpointIO
+from primenet_lightning.checks import refuse_architecture, refuse_classes
 from primenet_lightning.cost import count_cost
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.module import PrimeNet
 from primenet_lightning.network import PrimeNetwork
 from primenet_lightning.prediction import load_model, predict_files
 from primenet_lightning.routing import NonFiniteError
-from primenet_lightning.runs import RunFolder
+from primenet_lightning.runs import RunFolder, write_whole
 from primenet_lightning.summary import PAPER, PAPER_COST, git_commit, peak_memory_bytes, result_table, versions
+
+RUN_VARIABLE = "PRIMENET_RUN"
+"""Environment variable that tells the processes which Lightning starts in which folder they run."""
 
 NOT_SAVED = ("run", "resume", "ckpt_path", "weights_only")
 """Options that say where a run lies and begins; they are no part of what it computes."""
@@ -54,7 +58,7 @@ class BeginRun(SaveConfigCallback):
         options = {name: value for name, value in options.items() if name not in NOT_SAVED}
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump(options, sort_keys=False))
+        write_whole(folder / "config.yaml", yaml.safe_dump(options, sort_keys=False))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.config.update(options, allow_val_change=True)
@@ -92,6 +96,12 @@ class PrimeNetCLI(LightningCLI):
             default=None,
             help="Run folder to go on with (fit only), options included.",
         )
+        parser.add_argument(
+            "--every_n_train_steps",
+            type=int,
+            default=100,
+            help="Optimizer steps between two checkpoints: as many a crash can cost (fit only).",
+        )
         parser.set_defaults(
             {
                 "model": {"class_path": "primenet_lightning.PrimeNet"},
@@ -109,7 +119,7 @@ class PrimeNetCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Decide on the run folder; nothing is written yet."""
         options = self.config[self.subcommand]
-        self.resumed_from: Path | None = None
+        self.saved: dict[str, Any] | None = None
         self.batches_done: int | None = None
         if self.subcommand != "fit":
             if options["run"] is None and options["ckpt_path"] is None:
@@ -118,10 +128,14 @@ class PrimeNetCLI(LightningCLI):
                     "a checkpoint with --ckpt_path"
                 )
             self.run = RunFolder(options["run"] or ".")
-        elif options["resume"] is None:
-            data = options["data"]["class_path"].rsplit(".", 1)[-1].removesuffix("DataModule").lower()
-            size = options["model"].get("init_args", {}).get("size", "custom")
-            self.run = RunFolder.new(options["run"], f"{data}-{size}")
+            return
+        if options["trainer"]["strategy"] in ("ddp_spawn", "ddp_fork", "ddp_notebook"):
+            raise ValueError(
+                f"strategy={options['trainer']['strategy']!r} leaves the process that tests and sums up without "
+                "the results; use strategy='ddp'"
+            )
+        if options["resume"] is None:
+            self.run = self._new_run(options)
         elif options["run"] is not None or options["ckpt_path"] is not None:
             raise ValueError(
                 f"resume={options['resume']} goes on in its own folder from its own checkpoint; leave out "
@@ -129,18 +143,34 @@ class PrimeNetCLI(LightningCLI):
             )
         else:
             self.run = RunFolder.existing(options["resume"])
-            self.resumed_from = self.run.newest
-            self.batches_done = self._check_unfinished(self.resumed_from, options["trainer"])
+            if self.run.last is not None:
+                self.saved = AtomicCheckpointIO().load_checkpoint(self.run.last)
+                self.batches_done = self._check_unfinished(self.saved, options["trainer"])
 
-    def _check_unfinished(self, checkpoint: Path, options: Any) -> int:
+    @staticmethod
+    def _new_run(options: Any) -> RunFolder:
+        """The folder of a new run, the same for all of its processes; the first of them looks whether it is free."""
+        path = options["run"] or os.environ.get(RUN_VARIABLE)
+        if process_rank() > 0 and path is not None:
+            return RunFolder(path)
+        if path is None and started_by_others():
+            raise ValueError(
+                "run=None makes up a name from the time, on which processes that torchrun or SLURM started cannot "
+                "agree; name the run folder with --run"
+            )
+        data = options["data"]["class_path"].rsplit(".", 1)[-1].removesuffix("DataModule").lower()
+        size = options["model"].get("init_args", {}).get("size", "custom")
+        return RunFolder.new(options["run"], f"{data}-{size}")
+
+    def _check_unfinished(self, saved: dict[str, Any], options: Any) -> int:
         """Refuse to resume a finished run; else say how many batches it has done."""
-        saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
         progress = saved["loops"]["fit_loop"]
         # "completed" is still one behind in a checkpoint that is written at the end of an epoch
         epochs = progress["epoch_progress"]["current"]["processed"]
         for name, done in (("max_epochs", epochs), ("max_steps", saved["global_step"])):
             limit = options[name]
-            if limit is not None and 0 <= limit <= done:
+            # one that was killed after its training has its test still before it
+            if limit is not None and 0 <= limit <= done and self.run.is_finished:
                 raise ValueError(
                     f"resume={self.run.path} is finished: {name}={limit} is reached; to train on, raise "
                     f"--trainer.{name} above {done}"
@@ -161,13 +191,13 @@ class PrimeNetCLI(LightningCLI):
         self.best = BestCheckpoint(self.run.checkpoints)
         self.time = Timer(options["max_time"])
         options["max_time"] = None  # which that one looks after: Lightning takes one timer
-        self.interrupt = InterruptCheckpoint(self.run, save=options["enable_checkpointing"] is not False)
         if fitting:
             callbacks += [] if _any(callbacks, CapsuleLossCurves) else [CapsuleLossCurves(self.run.path)]
             callbacks += [CostSummary(), self.time]
             if options["enable_checkpointing"] is not False:
-                callbacks += [self.best, LastCheckpoint(self.run.checkpoints)]
-            callbacks.append(self.interrupt)  # last: when it stops a run, the others have seen the batch
+                every = self._get(self.config_init, "every_n_train_steps")
+                stop = GracefulStop(f"primenet fit --resume {self.run.path}")
+                callbacks += [self.best, LastCheckpoint(self.run.checkpoints, every), stop]
         options["callbacks"] = callbacks
         return super().instantiate_trainer(**kwargs)
 
@@ -185,25 +215,34 @@ class PrimeNetCLI(LightningCLI):
     # -- fit -----------------------------------------------------------------------------------------------
 
     def before_fit(self) -> None:
-        """Find what is wrong with data and options before a run folder is made."""
+        """Find what is wrong with data, options and checkpoint before anything is written, on the first process."""
+        if not self.trainer.is_global_zero:
+            return  # Lightning prepares the data of the others, and lets them wait for it
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         self.model.trainer = self.trainer
         PrimeNet.setup(self.model, "fit")  # not a subclass's own, which may only run once
         self.model.configure_optimizers()
+        if self.saved is not None:
+            refuse_classes(self.saved.get("data_description"), self.datamodule.description())
+            refuse_architecture(self.saved["state_dict"], self.model.state_dict())
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train; from the newest checkpoint of a run that is resumed."""
-        if self.resumed_from is not None:
-            kwargs |= {"ckpt_path": str(self.resumed_from), "weights_only": True}
-        if self.trainer.loggers:
+        if self.saved is not None:
+            self.saved = None  # as large as the model
+            kwargs |= {"ckpt_path": str(self.run.last), "weights_only": True}
+        first = self.trainer.is_global_zero
+        if first and self.trainer.loggers:
             self.run.path.mkdir(parents=True, exist_ok=True)  # W&B does not make it, but writes elsewhere
+        os.environ[RUN_VARIABLE] = str(self.run.path)  # for the processes that Lightning starts
         try:
-            with self.interrupt.listening():
-                self.trainer.fit(model, **kwargs)
+            self.trainer.fit(model, **kwargs)
         finally:
+            del os.environ[RUN_VARIABLE]
             with contextlib.suppress(OSError):
-                self.run.path.rmdir()  # only if nothing was written: Lightning refused an option
+                if first:
+                    self.run.path.rmdir()  # only if nothing was written: Lightning refused an option
 
     def after_fit(self) -> None:
         """Test the best checkpoint, once, and sum up."""
@@ -219,6 +258,8 @@ class PrimeNetCLI(LightningCLI):
         validation_error = float(self.best.best_model_score)
         seconds = self.time.time_elapsed("train")  # before the test, which loads the timer's state of back then
         self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, weights_only=True, verbose=False)
+        if not self.trainer.is_global_zero:
+            return
         test_error = float(self.trainer.callback_metrics["test/error"])
         summary = self._summary(validation_error, test_error, seconds)
         for logger in self.trainer.loggers:
@@ -243,6 +284,7 @@ class PrimeNetCLI(LightningCLI):
             "multiply_adds_inference": cost.multiply_adds_inference,
             "multiply_adds_training": cost.multiply_adds_training,
             "epochs": self.trainer.current_epoch,
+            "skipped_steps": self.model.skipped_steps,
             "seconds": seconds,
             "images_per_second": self._images_seen() / seconds,
             "peak_memory_bytes": peak_memory_bytes(),
@@ -310,7 +352,7 @@ def with_run_config(args: Sequence[str]) -> list[str]:
     Raises:
         FileNotFoundError: If the run does not exist.
     """
-    args = list(args)
+    args = _requeued(list(args))
     option, more = {
         "fit": ("--resume", []),
         "validate": ("--run", ["--trainer.logger=false"]),
@@ -322,6 +364,34 @@ def with_run_config(args: Sequence[str]) -> list[str]:
             run = run if equals else args[position + 1]
             return [args[0], "--config", str(RunFolder.existing(run).config), *more, *args[1:]]
     return args
+
+
+def _requeued(args: list[str]) -> list[str]:
+    """A job that SLURM has put into its queue again runs the same command; its run exists, and is gone on with."""
+    if args[:1] != ["fit"] or os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+        return args
+    for position, argument in enumerate(args):
+        name, equals, run = argument.partition("=")
+        if name == "--run" and (equals or position + 1 < len(args)):
+            run = run if equals else args[position + 1]
+            if RunFolder(run).config.is_file():
+                rest = args[1:position] + args[position + (1 if equals else 2) :]
+                return [args[0], f"--resume={run}", *rest]
+    return args
+
+
+def process_rank() -> int:
+    """Which process this is, of all that train together, by what torchrun, Lightning, SLURM or LSF say."""
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
+        if name in os.environ:
+            return int(os.environ[name])
+    return 0
+
+
+def started_by_others() -> bool:
+    """Whether several processes were started with this one, by torchrun, SLURM or LSF."""
+    sizes = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "SLURM_NTASKS", "JSM_NAMESPACE_SIZE"))
+    return any(int(size) > 1 for size in sizes)
 
 
 def predict(args: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, TypedDict, TypeVar
 
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import ParallelStrategy
@@ -16,6 +17,7 @@ from torch.optim import Optimizer
 
 from primenet_lightning.blocks import PrimeBlock, Projection, conv_capsules
 from primenet_lightning.capsules import Capsule
+from primenet_lightning.checkpoint_io import AtomicCheckpointIO
 from primenet_lightning.checks import refuse_architecture, refuse_classes, refuse_strategy
 from primenet_lightning.distributed import (
     BatchShare,
@@ -271,11 +273,13 @@ class PrimeNet(LightningModule):
         return PrimeNetwork(blocks, head, self._inference_routing, self.routing_window, self.pool_every)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Attach the loss curves, unless the Trainer has them already."""
+        """Attach the loss curves and the graceful stop, unless the Trainer has them already."""
+        from primenet_lightning.callbacks.interruption import GracefulStop
         from primenet_lightning.callbacks.loss_curves import CapsuleLossCurves
 
-        present = any(isinstance(callback, CapsuleLossCurves) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
-        return [] if present else [CapsuleLossCurves()]
+        present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        kinds: list[type[Callback]] = [CapsuleLossCurves, GracefulStop]
+        return [kind() for kind in kinds if not any(isinstance(callback, kind) for callback in present)]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build one optimizer a learner, all in one `CompositeOptimizer`."""
@@ -656,6 +660,8 @@ class PrimeNet(LightningModule):
         self._train_predictions.clear()
         self.train_metrics.reset()
         self._check_trainer(stage)
+        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # the default, nobody's choice
+            self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is None or not hasattr(datamodule, "description"):
             return

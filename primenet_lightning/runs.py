@@ -79,7 +79,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of ``best.ckpt``, ``last.ckpt`` and, after Ctrl-C, ``interrupted.ckpt``."""
+        """Folder of ``best.ckpt`` and ``last.ckpt``."""
         return self.path / "checkpoints"
 
     @property
@@ -89,29 +89,24 @@ class RunFolder:
         Raises:
             FileNotFoundError: If no epoch was finished.
         """
-        return self._checkpoint("best")
-
-    @property
-    def newest(self) -> Path:
-        """The checkpoint to resume from: the last epoch's, or the interruption's if that is newer.
-
-        Raises:
-            FileNotFoundError: If there is none.
-        """
-        paths = [self.checkpoints / "interrupted.ckpt", self.checkpoints / "last.ckpt"]
-        found = [path for path in paths if path.is_file()]
-        if not found:
-            return self._checkpoint("last")
-        return max(found, key=lambda path: path.stat().st_mtime_ns)
-
-    def _checkpoint(self, name: str) -> Path:
-        path = self.checkpoints / f"{name}.ckpt"
+        path = self.checkpoints / "best.ckpt"
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path} does not exist: the run stopped before its first epoch ended, or saved no "
-                "checkpoints; start it anew"
+                f"{path} does not exist: the run stopped before its first validation ended, or saved no "
+                f"checkpoints; go on with it (--resume {self.path}), or start it anew"
             )
         return path
+
+    @property
+    def last(self) -> Path | None:
+        """The checkpoint to resume from; None if the run stopped before its first batch, or saved none."""
+        path = self.checkpoints / "last.ckpt"
+        return path if path.is_file() else None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has been trained, tested and summed up."""
+        return (self.path / "summary.json").is_file()
 
     @property
     def wandb_id(self) -> str | None:
@@ -129,6 +124,19 @@ class RunFolder:
         Returns:
             The path of the file.
         """
-        path = self.path / "summary.json"
-        path.write_text(json.dumps(summary, indent=2) + "\n")
-        return path
+        return write_whole(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a file beside its target and rename it, so that a crash leaves the old file or the new one.
+
+    Args:
+        path: The file.
+        text: Its content.
+
+    Returns:
+        The path.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(text)
+    return beside.replace(path)

@@ -5,6 +5,7 @@ import copy
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import nn
+from torch.optim import SGD
 
 from primenet_lightning import Capsule, PrimeNet
 from primenet_lightning.callbacks import CapsuleLossCurves
@@ -52,6 +53,16 @@ def make_model(kind=PrimeNet, **options):
     return kind(**(SMALL | options))
 
 
+class SGDStep:
+    """SGD of a learning rate; unlike a lambda it goes through a pipe."""
+
+    def __init__(self, rate):
+        self.rate = rate
+
+    def __call__(self, parameters):
+        return SGD(parameters, lr=self.rate)
+
+
 class Steps(Callback):
     """Keeps what the training steps gave back, and the weights after each."""
 
@@ -88,3 +99,20 @@ def distance(one, other):
 
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def differences(one, other, where=""):
+    """Where two checkpoints differ by as much as a bit; clocks are not compared."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return [] if torch.equal(one, other) else [where]
+    if isinstance(one, dict) and isinstance(other, dict):
+        found = [f"{where}/{key}" for key in one.keys() ^ other.keys()]
+        for key in (one.keys() & other.keys()) - {"Timer"}:
+            found += differences(one[key], other[key], f"{where}/{key}")
+        return found
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        found = [] if len(one) == len(other) else [f"{where}: length"]
+        for index, (mine, theirs) in enumerate(zip(one, other)):  # noqa: B905
+            found += differences(mine, theirs, f"{where}/{index}")
+        return found
+    return [] if one == other else [f"{where}: {one} and {other}"]

@@ -5,9 +5,8 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.strategies import DeepSpeedStrategy as DeepSpeed
-from tiny import Plain, Steps, TinyData, distance, make_model, make_trainer, same, state
+from tiny import Plain, SGDStep, Steps, TinyData, distance, make_model, make_trainer, same, state
 from torch import distributed, nn
-from torch.optim import SGD
 
 from primenet_lightning import Capsule, NonFiniteError, PrimeBlock, PrimeNet, local_targets
 from primenet_lightning.checks import refuse_strategy
@@ -65,7 +64,7 @@ def train(folder, kind, model_options, devices=1, precision="64-true", epochs=2,
 
 @pytest.mark.parametrize(("way", "depth"), [("block", 1), *((way, 2) for way in WAYS)])
 def test_two_processes_train_what_one_trains(way, depth, ranks, tmp_path):
-    """72 images in batches of 20, 20 and 32: the last batch is of another size."""
+    """72 images in batches of 20, 20, 20 and 12: the last one is of another size."""
     options = WAYS[way] | dict(depth=depth)
     one = train(tmp_path, Plain, options)
     first, second = ranks(train, tmp_path, Plain, options, 2)
@@ -94,16 +93,6 @@ def test_with_sgd_and_float32_too(ranks, tmp_path):
     first, second = ranks(train, tmp_path, Plain, options, 2, "32-true")
     assert same(first["state"], second["state"])
     assert distance(one["state"], first["state"]) < 1e-6
-
-
-class SGDStep:
-    """SGD of a learning rate; unlike a lambda it goes through a pipe."""
-
-    def __init__(self, rate):
-        self.rate = rate
-
-    def __call__(self, parameters):
-        return SGD(parameters, lr=self.rate)
 
 
 @pytest.mark.parametrize("depth", [1, 2])

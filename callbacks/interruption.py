@@ -1,0 +1,150 @@
+"""Stop, or requeue, between two batches: what signals ask for is done when nothing is half made."""
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from primenet_lightning.callbacks.checkpoints import LastCheckpoint, validation_follows
+from primenet_lightning.distributed import gather
+from primenet_lightning.module import PrimeNet
+
+TERMINATED = 128 + signal.SIGTERM
+"""Exit status of a run that SIGTERM has stopped, as shells count."""
+
+
+class GracefulStop(Checkpoint):
+    """Save and stop at Ctrl-C or SIGTERM, and requeue at SLURM's signal, after the batch that is under way.
+
+    In the middle of a batch some capsules may have been updated and others not, and of several processes each would
+    be somewhere else. So a signal is only noted; the ranks tell each other with the messages they send anyway (see
+    `PrimeNet.requests`), and all of them stop after the same batch, also if one alone was signalled. The checkpoint
+    is `LastCheckpoint`'s; without one it is ``interrupted.ckpt`` in the folder of the Trainer's `ModelCheckpoint`,
+    and without that there is none. During validation the validation, and at the end of an epoch the epoch, is
+    finished first. A second Ctrl-C stops at once, without a checkpoint.
+
+    SIGTERM ends the process with status 143. The signal at which Lightning's SLURM plugin requeues a job
+    (``SLURMEnvironment(auto_requeue=True)``) reaches that plugin after the batch, and training goes on until SLURM
+    ends it. `PrimeNet` attaches this callback by itself.
+
+    Args:
+        resume_with: The command that goes on with the run, to be printed; None names the checkpoint.
+
+    Attributes:
+        requests: What this process was asked for: ``"interrupt"``, ``"terminate"``, ``"requeue"``.
+    """
+
+    def __init__(self, resume_with: str | None = None) -> None:
+        self.resume_with = resume_with
+        self.requests: set[str] = set()
+        self._before: dict[int, Any] = {}
+        self._agreed: list[str] = []
+        self._saved: Path | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signals over; Lightning gives them back to their owners when it is done."""
+        self.requests.clear()
+        self._agreed, self._saved = [], None
+        if isinstance(pl_module, PrimeNet):
+            pl_module.requests = self.requests  # which it tells the other ranks
+        if threading.current_thread() is not threading.main_thread():
+            return  # signals are the main thread's
+        asked = {int(signal.SIGINT): "interrupt", int(signal.SIGTERM): "terminate"}
+        for other in signal.valid_signals() - {signal.SIGINT, signal.SIGTERM}:
+            if type(signal.getsignal(other)).__module__.startswith("lightning."):
+                asked[int(other)] = "requeue"
+        self._before = {number: signal.getsignal(number) for number in asked}
+
+        def note(number: int, frame: FrameType | None) -> None:
+            request = asked[number]
+            if request == "interrupt" and request in self.requests:
+                raise KeyboardInterrupt
+            self.requests.add(request)
+            what = "Requeueing" if request == "requeue" else "Stopping"
+            more = "; Ctrl-C again stops at once" if request == "interrupt" else ""
+            with contextlib.suppress(RuntimeError):  # the signal came in the middle of another line
+                print(f"\n{what} after this batch{more}.", file=sys.stderr)
+
+        for number in asked:
+            signal.signal(number, note)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Do here what was asked for, unless more of the epoch belongs to this batch."""
+        requests = outputs.get("requests") if isinstance(outputs, Mapping) else None
+        self._agreed = sorted(self.requests) if requests is None else requests
+        if not self._agreed or trainer.is_last_batch or validation_follows(trainer, batch_idx):
+            return
+        # gradients that wait for their step are in no checkpoint, so the window is finished first
+        if not isinstance(pl_module, PrimeNet) or pl_module.window_ends(batch_idx):
+            self._save(trainer)
+            self._act(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do it here, if the batch before the validation put it off."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and self._agreed and not trainer.is_last_batch:
+            self._save(trainer)
+            self._act(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Agree at the end of an epoch, too, on what was asked for since its last batch."""
+        mine = sorted(self.requests)
+        asked = gather(mine) if trainer.world_size > 1 else [mine]
+        self._agreed = sorted({request for requests in asked for request in requests})
+        if self._agreed:
+            self._save(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop between two epochs."""
+        self._act(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if "terminate" in self._agreed:
+            self._act(trainer)  # what would follow, such as a test, may take longer than there is time
+
+    def _save(self, trainer: Trainer) -> None:
+        """Save, unless the Trainer saves nothing."""
+        others = [callback for callback in trainer.checkpoint_callbacks if callback is not self]
+        for callback in others:
+            if isinstance(callback, LastCheckpoint):
+                self._saved = callback.save(trainer)
+                return
+        for callback in others:
+            if isinstance(callback, ModelCheckpoint):
+                folder = Path(callback.dirpath or trainer.default_root_dir)
+                self._saved = folder / "interrupted.ckpt"
+                trainer.save_checkpoint(self._saved)
+                return
+
+    def _act(self, trainer: Trainer) -> None:
+        agreed, self._agreed = self._agreed, []
+        if "requeue" in agreed:
+            self.requests.discard("requeue")
+            for number, handler in self._before.items():
+                if number not in (signal.SIGINT, signal.SIGTERM):
+                    handler(number, None)  # Lightning's, which all ranks have
+        if not {"interrupt", "terminate"} & {*agreed}:
+            return
+        if trainer.is_global_zero:
+            print(f"Stopped after {trainer.global_step} steps; {self._advice()}", file=sys.stderr)
+        if "interrupt" in agreed:
+            raise KeyboardInterrupt
+        # Lightning's launcher kills the others when one of its processes ends with an error
+        raise SIGTERMException(TERMINATED if trainer.is_global_zero else 0)
+
+    def _advice(self) -> str:
+        if self._saved is None:
+            return "no checkpoint was saved"
+        return f"go on with: {self.resume_with or f'Trainer.fit(..., ckpt_path={str(self._saved)!r})'}"

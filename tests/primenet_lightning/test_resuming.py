@@ -1,0 +1,125 @@
+"""A run that crashes anywhere and is resumed ends with the checkpoint of the run that did not, bit for bit."""
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from tiny import TinyData, differences, make_model, make_trainer
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR
+
+from primenet_lightning import PrimeNet
+from primenet_lightning.callbacks import LastCheckpoint
+
+
+class Noise(nn.Module):
+    """An augmentation that draws random numbers."""
+
+    def forward(self, images):
+        shift = torch.randint(0, 9, (len(images), 1, 1, 1), dtype=torch.uint8)
+        return images + shift
+
+
+class Dropping(PrimeNet):
+    """Draws random numbers in every forward pass of training."""
+
+    def configure_capsules(self, index, in_shape):
+        capsules = super().configure_capsules(index, in_shape)
+        for capsule in capsules.values():
+            capsule.classifier = nn.Sequential(nn.Dropout(0.3), capsule.classifier)
+        return capsules
+
+
+class Crash(Callback):
+    """Raises in the middle of an optimizer step, when some learners have stepped and others have not."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_start(self, trainer, pl_module):
+        head = pl_module.capsule_optimizers["head"]
+        original = head.step
+
+        def step():
+            if trainer.global_step == self.step:
+                raise ZeroDivisionError
+            return original()
+
+        head.step = step
+
+
+def schedule(optimizer):
+    return ExponentialLR(optimizer, 0.9)
+
+
+def cosine(optimizer):
+    return CosineAnnealingLR(optimizer, 8)
+
+
+def fit(folder, devices, options, callbacks=(), ckpt_path=None, every=1):
+    """Two epochs of four batches; the path of the last checkpoint."""
+    options = dict(options)
+    trainer_options = {key: options.pop(key) for key in ("val_check_interval", "plugins") if key in options}
+    if devices > 1:
+        trainer_options |= dict(devices=devices, strategy="ddp")
+    last = LastCheckpoint(folder, every)
+    trainer = make_trainer(
+        folder,
+        [last, *callbacks],
+        enable_checkpointing=True,
+        max_epochs=2,
+        log_every_n_steps=3,
+        **trainer_options,
+    )
+    model = make_model(Dropping, capsule_scheduler=schedule, head_scheduler=cosine, **options)
+    torch.manual_seed(7)
+    try:
+        trainer.fit(model, TinyData(batch_size=20, augmentation=Noise()), ckpt_path=ckpt_path, weights_only=True)
+    except ZeroDivisionError:
+        torch.manual_seed(99)  # nobody has these random numbers again by accident
+    return last.path
+
+
+def resumed(folder, steps, devices=1, options=None, every=1):
+    """By crashed step, where the resumed run's last checkpoint differs from the unbroken run's."""
+    options = options or {}
+    whole = torch.load(fit(folder / "whole", devices, options), weights_only=True)
+    found = {}
+    for step in steps:
+        crashed = fit(folder / f"{step}", devices, options, [Crash(step)], every=every)
+        saved = torch.load(crashed, weights_only=True)["global_step"]
+        assert step - every <= saved <= step
+        path = fit(folder / f"{step}", devices, options, ckpt_path=crashed, every=every)
+        found[step] = differences(whole, torch.load(path, weights_only=True))
+    return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        dict(update="immediate"),
+        dict(val_check_interval=2, depth=2, image_size=(8, 8), scheduler_interval="step"),
+        dict(inference_routing="best_validation"),
+    ],
+    ids=["default", "immediate", "validation in the epoch", "best validation"],
+)
+def test_resuming_anywhere_is_bit_exact(options, tmp_path):
+    found = resumed(tmp_path, range(8), options=options)
+    assert found == dict.fromkeys(range(8), [])
+
+
+def test_resuming_from_an_older_checkpoint_is_bit_exact(tmp_path):
+    found = resumed(tmp_path, [2, 3, 6, 7], every=3)
+    assert found == dict.fromkeys([2, 3, 6, 7], [])
+
+
+def test_resuming_with_gradients_that_accumulate_is_bit_exact(tmp_path):
+    """Checkpoints lie between windows: five batches an epoch would be two and a half windows."""
+    found = resumed(tmp_path, range(4), options=dict(accumulate_grad_batches=2))
+    assert found == dict.fromkeys(range(4), [])
+
+
+def test_resuming_with_two_processes_is_bit_exact(ranks, tmp_path):
+    steps = [1, 4, 6]
+    for found in ranks(resumed, tmp_path, steps, 2, dict(val_check_interval=2)):
+        assert found == dict.fromkeys(steps, [])
