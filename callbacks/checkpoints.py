@@ -68,7 +68,7 @@ class LastCheckpoint(Checkpoint):
             return self.path
         for logger in trainer.loggers:
             logger.save()
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)
         self._saved_at = trainer.global_step
         return self.path
 
@@ -87,16 +87,19 @@ class LastCheckpoint(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save if it was time before the validation."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and not trainer.is_last_batch:
+        if trainer.state.fn == "fit" and not (trainer.sanity_checking or trainer.is_last_batch):
             self._save_if_due(trainer)
 
     def _save_if_due(self, trainer: Trainer) -> None:
-        if trainer.global_step - self._saved_at >= self.every_n_train_steps:
+        # a run that ends in the middle of an epoch may be gone on with, from here and not from the next epoch
+        ends = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if ends or trainer.global_step - self._saved_at >= self.every_n_train_steps:
             self.save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save."""
-        self.save(trainer)
+        """Save, unless the epoch was cut short, by ``max_steps`` or ``max_time``."""
+        if trainer.is_last_batch:
+            self.save(trainer)
 
 
 def validation_follows(trainer: Trainer, batch_idx: int) -> bool:

@@ -100,7 +100,7 @@ class GracefulStop(Checkpoint):
         mine = sorted(self.requests)
         asked = gather(mine) if trainer.world_size > 1 else [mine]
         self._agreed = sorted({request for requests in asked for request in requests})
-        if self._agreed:
+        if self._agreed and trainer.is_last_batch:
             self._save(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -125,7 +125,7 @@ class GracefulStop(Checkpoint):
             if isinstance(callback, ModelCheckpoint):
                 folder = Path(callback.dirpath or trainer.default_root_dir)
                 self._saved = folder / "interrupted.ckpt"
-                trainer.save_checkpoint(self._saved)
+                trainer.save_checkpoint(self._saved, weights_only=False)
                 return
 
     def _act(self, trainer: Trainer) -> None:

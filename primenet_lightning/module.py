@@ -765,6 +765,8 @@ class PrimeNet(LightningModule):
         refuse_classes(self.data_description, present)
         if self.strict_loading:
             refuse_architecture(checkpoint["state_dict"], self.state_dict())
+        if any(value.dtype == torch.float64 for value in checkpoint["state_dict"].values()):
+            self.double()  # Lightning does so later for 64-true, when the digits beyond float32 are lost
         if self.trainer.state.fn == "fit":
             self.skipped_steps = checkpoint.get("skipped_steps", 0)
             self._random_states = checkpoint.get("random_states", [])
