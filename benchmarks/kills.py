@@ -1,0 +1,192 @@
+"""Kill a real run again and again, at random moments, and see whether it ends as an unbroken one.
+
+    python benchmarks/kills.py [--kills N] [--every STEPS] [--seed N] [OPTION ...]
+
+Each kill is ``kill -9`` to ``primenet fit``; the next process resumes the run with ``primenet fit --resume``, and is
+killed in its turn. A run that gets through is compared with one that was never killed, and another one is begun, until
+all kills are done. After each kill ``last.ckpt`` must load and be at most ``--every`` steps old; of each run that ends,
+the last and the best checkpoint must be equal to the unbroken run's to the last bit, and so must ``metrics.csv``, row
+by row, and the errors in ``summary.json``. What follows the options is handed to ``primenet fit``. The last line is one
+JSON object; the exit status is 1 if anything was wrong.
+"""
+
+import argparse
+import csv
+import json
+import multiprocessing
+import os
+import random
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+PROGRESS = "PRIMENET_KILLS_PROGRESS"
+COMPARED = ("test_error", "validation_error", "routing", "epochs", "skipped_steps")
+
+
+class Progress(Callback):
+    """Tells the process that is going to kill this one how many steps are done, through eight bytes of a file."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the file."""
+        self.file = os.open(os.environ[PROGRESS], os.O_WRONLY | os.O_CREAT)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the number."""
+        os.pwrite(self.file, struct.pack("q", trainer.global_step), 0)
+
+
+def run(args: Sequence[str], progress: Path) -> None:
+    """Be the process that is killed: ``primenet`` with its output in a file beside the progress."""
+    log = os.open(progress.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ[PROGRESS] = str(progress)
+    torch.set_num_threads(1)
+    from primenet_lightning.cli import main
+
+    sys.exit(main(list(args)))
+
+
+def start(args: Sequence[str], progress: Path) -> Any:
+    """Start `run` in a process of its own, forked from a server that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["primenet_lightning.cli"])
+    process = context.Process(target=run, args=(list(args), progress))
+    process.start()
+    return process
+
+
+def steps_done(progress: Path) -> int:
+    """Steps that the process reported; 0 before the first."""
+    content = progress.read_bytes() if progress.exists() else b""
+    return int(struct.unpack("q", content)[0]) if len(content) == 8 else 0
+
+
+def wait_for_step(process: Any, progress: Path, seconds: float = 120) -> None:
+    """Wait until the process trains, or has ended."""
+    deadline = time.monotonic() + seconds
+    while process.is_alive() and not steps_done(progress):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no step after {seconds} s; see {progress.with_suffix('.log')}")
+        time.sleep(0.005)
+
+
+def differences(one: Any, other: Any, where: str = "") -> list[str]:
+    """Where two checkpoints differ by as much as a bit; clocks and the paths of the run are not compared."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return [] if torch.equal(one, other) else [where]
+    if isinstance(one, dict) and isinstance(other, dict):
+        found = [f"{where}/{key}" for key in one.keys() ^ other.keys() if "BestCheckpoint" not in str(key)]
+        for key in one.keys() & other.keys():
+            if key != "Timer" and "BestCheckpoint" not in str(key):
+                found += differences(one[key], other[key], f"{where}/{key}")
+        return found
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):
+        return [
+            part for i, pair in enumerate(zip(one, other, strict=True)) for part in differences(*pair, f"{where}/{i}")
+        ]
+    return [] if one == other else [f"{where}: {one!r:.40} and {other!r:.40}"]
+
+
+def compare(run_folder: Path, unbroken: Path) -> list[str]:
+    """Where a run's results differ from the unbroken run's."""
+    found = []
+    for name in ("last.ckpt", "best.ckpt"):
+        one, other = (torch.load(folder / "checkpoints" / name, weights_only=True) for folder in (run_folder, unbroken))
+        found += differences(one, other, name)
+    one, other = (list(csv.DictReader((folder / "metrics.csv").open())) for folder in (run_folder, unbroken))
+    found += [
+        f"metrics.csv, row {i}" for i, (mine, theirs) in enumerate(zip(one, other, strict=False)) if mine != theirs
+    ]
+    found += [] if len(one) == len(other) else [f"metrics.csv has {len(one)} rows and {len(other)}"]
+    one, other = (json.loads((folder / "summary.json").read_text()) for folder in (run_folder, unbroken))
+    return found + [f"summary.json: {key}" for key in COMPARED if one[key] != other[key]]
+
+
+def experiment(folder: Path, kills: int, every: int, seed: int, options: Sequence[str]) -> dict[str, Any]:
+    """Train once unbroken, then kill and resume until all kills are done and the last run has ended.
+
+    Args:
+        folder: Where everything goes.
+        kills: How many.
+        every: Steps between checkpoints.
+        seed: Of the random moments.
+        options: Of ``primenet fit``.
+
+    Returns:
+        ``kills``, ``runs`` that were compared, ``oldest`` checkpoint found after a kill, in steps, ``killed_at``, the
+        steps, and ``wrong``, what was not as it should be.
+    """
+    moments = random.Random(seed)
+    common = [*options, f"--every_n_train_steps={every}", "--trainer.callbacks+=kills.Progress"]
+    unbroken, progress = folder / "unbroken", folder / "progress"
+    process = start(["fit", *common, f"--run={unbroken}"], progress)
+    wait_for_step(process, progress)
+    begun = time.monotonic()
+    process.join()
+    seconds = time.monotonic() - begun
+    wrong: list[str] = [] if process.exitcode == 0 else [f"the unbroken run ended with {process.exitcode}"]
+    killed_at: list[int] = []
+    oldest, runs = 0, 0
+    while not wrong and (len(killed_at) < kills or not runs):
+        broken, resume = folder / f"broken{runs}", False
+        while True:
+            progress.unlink(missing_ok=True)
+            args = [f"--resume={broken}"] if resume else [*common, f"--run={broken}"]
+            process = start(["fit", *args], progress)
+            wait_for_step(process, progress)
+            if len(killed_at) < kills:
+                process.join(moments.uniform(0, 2 * seconds / max(kills, 1)))
+            else:
+                process.join()
+            if not process.is_alive():
+                break
+            process.kill()
+            process.join()
+            if (broken / "summary.json").exists():
+                break  # it had done everything
+            last = broken / "checkpoints/last.ckpt"
+            saved = torch.load(last, weights_only=True)["global_step"]
+            killed_at.append(steps_done(progress))
+            oldest, resume = max(oldest, killed_at[-1] - saved), True
+            print(f"kill {len(killed_at)}: after step {killed_at[-1]}, last.ckpt of step {saved}", flush=True)
+        if process.exitcode != 0 and not (broken / "summary.json").exists():
+            wrong.append(f"{broken.name} ended with {process.exitcode}")
+            break
+        wrong += [f"{broken.name}: {difference}" for difference in compare(broken, unbroken)]
+        runs += 1
+    if oldest > every:
+        wrong.append(f"a checkpoint was {oldest} steps old")
+    return {"kills": len(killed_at), "runs": runs, "oldest": oldest, "killed_at": killed_at, "wrong": wrong}
+
+
+def main() -> int:
+    """Do it in a temporary folder and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--every", type=int, default=10, help="Steps between checkpoints.")
+    parser.add_argument("--seed", type=int, default=0, help="Of the random moments.")
+    arguments, options = parser.parse_known_args()
+    os.environ.setdefault("WANDB_MODE", "offline")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        found = experiment(Path(folder), arguments.kills, arguments.every, arguments.seed, options)
+        if found["wrong"]:
+            print((Path(folder) / "progress.log").read_text()[-3000:], file=sys.stderr)
+    for line in found["wrong"]:
+        print(f"wrong: {line}", file=sys.stderr)
+    print(json.dumps(found))
+    return int(bool(found["wrong"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
