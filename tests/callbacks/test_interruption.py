@@ -115,8 +115,14 @@ def stop_one_rank(folder, number, send):
     return status, saved["global_step"], done, ended, gone_on
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(("send", "steps"), [(dict(step=1), 3), (dict(validation=0), 4)])
+@pytest.mark.parametrize(
+    ("number", "send", "steps"),
+    [
+        (signal.SIGINT, dict(step=1), 3),
+        (signal.SIGTERM, dict(step=1), 3),
+        (signal.SIGTERM, dict(validation=0), 4),
+    ],
+)
 def test_a_signal_to_one_rank_alone_stops_both_after_the_same_batch(number, send, steps, ranks, tmp_path):
     """The other rank hears of it with the next batch's message."""
     (_, whole, _), _ = ranks(fit, tmp_path / "whole", None, 2)

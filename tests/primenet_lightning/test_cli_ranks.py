@@ -89,32 +89,6 @@ def test_a_run_stopped_by_a_signal_to_one_process_is_resumed_exactly(unbroken, r
     assert_same_run(run, unbroken)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="torchrun's loopback is tried on Linux")
-def test_torchrun_on_two_nodes_trains_the_same(unbroken, tmp_path):
-    from ranks import free_port
-
-    run, port = tmp_path / "run", free_port()
-    environment = os.environ | dict(OMP_NUM_THREADS="1", WANDB_MODE="disabled", GLOO_SOCKET_IFNAME="lo")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
-    command += ["--master-addr=127.0.0.1", f"--master-port={port}"]
-    # without the two dashes torchrun takes --run for its own --run-path
-    script = ["-m", "--", "primenet_lightning.cli", "fit", *QUICK, "--trainer.num_nodes=2", "--trainer.devices=1"]
-    nodes = [
-        subprocess.Popen(
-            [*command, f"--node-rank={rank}", *script, f"--run={run}"],
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [node.communicate(timeout=150)[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], "\n".join(outputs)
-    assert_same_run(run, unbroken)
-
-
 def test_processes_that_others_started_need_a_name_for_the_run(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -129,6 +103,28 @@ def test_strategies_that_lose_the_results_are_refused(capsys, monkeypatch, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture(scope="module")
+def torchrun(tmp_path_factory):
+    """Two nodes on the loopback, which train while the kills go on."""
+    from ranks import free_port
+
+    folder, port = tmp_path_factory.mktemp("torchrun"), free_port()
+    environment = os.environ | dict(OMP_NUM_THREADS="1", WANDB_MODE="disabled", GLOO_SOCKET_IFNAME="lo")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    command += ["--master-addr=127.0.0.1", f"--master-port={port}"]
+    # without the two dashes torchrun takes --run for its own --run-path
+    script = ["-m", "--", "primenet_lightning.cli", "fit", *QUICK, "--trainer.num_nodes=2", "--trainer.devices=1"]
+    nodes = []
+    for rank in range(2):
+        with (folder / f"{rank}.log").open("w") as log:
+            arguments = [*command, f"--node-rank={rank}", *script, f"--run={folder / 'run'}"]
+            nodes.append(subprocess.Popen(arguments, cwd=folder, env=environment, stdout=log, stderr=log))
+    yield nodes, folder
+    for node in nodes:
+        node.kill()
+
+
+@pytest.mark.usefixtures("torchrun")
 def test_three_kills_leave_no_trace(monkeypatch, tmp_path):
     """The script of the benchmark, on a smaller run."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
@@ -141,3 +137,10 @@ def test_three_kills_leave_no_trace(monkeypatch, tmp_path):
     assert found["kills"] == 3
     assert found["runs"] >= 1
     assert found["oldest"] <= 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="torchrun's loopback is tried on Linux")
+def test_torchrun_on_two_nodes_trains_the_same(unbroken, torchrun):
+    nodes, folder = torchrun
+    assert [node.wait(timeout=150) for node in nodes] == [0, 0], (folder / "0.log").read_text()[-2000:]
+    assert_same_run(folder / "run", unbroken)

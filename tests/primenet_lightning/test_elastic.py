@@ -31,8 +31,7 @@ def fit(folder, devices, max_steps, ckpt_path=None):
     return images.batches, state(model)
 
 
-@pytest.mark.parametrize("step", [2, 5])
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize(("before", "after", "step"), [(2, 1, 2), (2, 1, 5), (1, 2, 5)])
 def test_another_number_of_processes_goes_on_over_the_same_images(before, after, step, ranks, tmp_path):
     def run(devices, *args):
         results = ranks(fit, tmp_path, devices, *args) if devices > 1 else [fit(tmp_path, devices, *args)]

@@ -95,24 +95,24 @@ def resumed(folder, steps, devices=1, options=None, every=1):
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "steps"),
     [
-        {},
-        dict(update="immediate"),
-        dict(val_check_interval=2, depth=2, image_size=(8, 8), scheduler_interval="step"),
-        dict(inference_routing="best_validation"),
-        dict(precision="64-true"),
-        dict(precision="bf16-true"),
+        ({}, range(8)),
+        (dict(update="immediate"), [0, 3, 5]),
+        (dict(val_check_interval=2, depth=2, scheduler_interval="step"), [1, 2, 6]),
+        (dict(inference_routing="best_validation"), [3, 5]),
+        (dict(precision="64-true"), [2, 6]),
+        (dict(precision="bf16-true"), [2, 6]),
     ],
     ids=["default", "immediate", "validation in the epoch", "best validation", "float64", "bfloat16"],
 )
-def test_resuming_anywhere_is_bit_exact(options, tmp_path):
-    found = resumed(tmp_path, [2, 6] if "precision" in options else range(8), options=options)
+def test_resuming_anywhere_is_bit_exact(options, steps, tmp_path):
+    found = resumed(tmp_path, steps, options=options)
     assert not any(found.values()), found
 
 
 def test_resuming_from_an_older_checkpoint_is_bit_exact(tmp_path):
-    found = resumed(tmp_path, [2, 3, 6, 7], every=3)
+    found = resumed(tmp_path, [2, 6, 7], every=3)
     assert not any(found.values()), found
 
 
@@ -123,6 +123,6 @@ def test_resuming_with_gradients_that_accumulate_is_bit_exact(tmp_path):
 
 
 def test_resuming_with_two_processes_is_bit_exact(ranks, tmp_path):
-    steps = [1, 4, 6]
+    steps = [2, 5]
     for found in ranks(resumed, tmp_path, steps, 2, dict(val_check_interval=2)):
         assert not any(found.values()), found
