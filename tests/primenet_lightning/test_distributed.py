@@ -44,7 +44,7 @@ class Wire:
 def train(folder, kind, model_options, devices=1, precision="64-true", epochs=2, **trainer_options):
     """One fit, on as many processes as there are; everything that can be compared."""
     steps = Steps()
-    strategy = trainer_options.pop("strategy", "ddp") if devices > 1 else "auto"
+    strategy = trainer_options.pop("strategy", "ddp" if devices > 1 else "auto")
     options = dict(precision=precision, max_epochs=epochs, devices=devices, strategy=strategy) | trainer_options
     trainer = make_trainer(folder, [steps], **options)
     model = make_model(kind, **model_options)
@@ -64,7 +64,7 @@ def train(folder, kind, model_options, devices=1, precision="64-true", epochs=2,
 
 @pytest.mark.parametrize(("way", "depth"), [("block", 1), *((way, 2) for way in WAYS)])
 def test_two_processes_train_what_one_trains(way, depth, ranks, tmp_path):
-    """72 images in batches of 20, 20, 20 and 12: the last one is of another size."""
+    """75 images in batches of 20, 20, 20 and 15: of the last one, one rank has 8 and the other 7."""
     options = WAYS[way] | dict(depth=depth)
     one = train(tmp_path, Plain, options)
     first, second = ranks(train, tmp_path, Plain, options, 2)
@@ -175,6 +175,13 @@ def test_batch_norm_statistics_agree_at_every_validation(ranks, tmp_path):
         assert same(here, there)
 
 
+def test_synchronised_batch_norm_needs_no_average():
+    network = make_model(PrimeNetKind).network.train()
+    assert len(batch_norm_statistics(network)) == 2 * (3 + 1)  # three capsules and the head
+    assert batch_norm_statistics(nn.SyncBatchNorm.convert_sync_batchnorm(network)) == []
+    assert batch_norm_statistics(network.eval()) == []
+
+
 # -- what may differ from rank to rank
 
 
@@ -283,10 +290,20 @@ def train_with(folder, options):
     return train(folder, Plain, dict(depth=2), 2, strategy=DDPStrategy(**options))
 
 
+def test_ddp_on_one_device_is_as_without(tmp_path):
+    one = train(tmp_path, PrimeNetKind, {})
+    try:
+        other = train(tmp_path, PrimeNetKind, {}, strategy="ddp", devices=1)
+    finally:
+        distributed.destroy_process_group()
+    assert same(one["state"], other["state"])
+    assert {*other["bytes"]} <= {8}  # Lightning asks whether all ranks have batches
+
+
 @pytest.mark.parametrize("use_distributed_sampler", [True, False])
 def test_no_image_is_shared_out_twice(use_distributed_sampler, ranks, tmp_path):
     first, second = ranks(labels_of_an_epoch, tmp_path, use_distributed_sampler)
-    assert len(first) + len(second) == 72
+    assert len(first) + len(second) == 75
     data = TinyData()
     data.setup()
     assert sorted(first + second) == sorted(
