@@ -60,3 +60,39 @@ def test_best_of_another_folder_is_not_taken_over(fit, tmp_path):
     fit(tmp_path / "one", 2)
     best = fit(tmp_path / "other", 3, resume=tmp_path / "one/last.ckpt")
     assert (best.best_model_path, float(best.best_model_score)) == (str(tmp_path / "other/best.ckpt"), 3)
+
+
+class Saved(LastCheckpoint):
+    """Notes the steps at which it saves."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.steps = []
+
+    def save(self, trainer):
+        self.steps.append(trainer.global_step)
+        return super().save(trainer)
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        (dict(), [0, 3, 5, 8, 10]),
+        (dict(val_check_interval=3), [0, 3, 5, 8, 10]),  # after the validation, then
+        (dict(max_steps=7), [0, 3, 5, 7]),
+        (dict(limit_val_batches=0), [0, 3, 5, 8, 10]),
+        (dict(fast_dev_run=True), [0, 1]),
+    ],
+)
+def test_last_is_saved_every_so_many_steps_and_at_each_epochs_end(options, steps, silent, loader, tmp_path):
+    last = Saved(tmp_path, 3)
+    options = silent | dict(enable_checkpointing=True, max_epochs=2, callbacks=[last]) | options
+    batches = [torch.zeros(1)] * 5
+    Trainer(**options).fit(Worsening(), loader(batches), loader(batches[:1]))
+    assert last.steps == steps
+    assert (tmp_path / "last.ckpt").exists() == ("fast_dev_run" not in options)
+
+
+def test_impossible_intervals_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="every_n_train_steps=0 must be at least 1"):
+        LastCheckpoint(tmp_path, 0)

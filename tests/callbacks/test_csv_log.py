@@ -47,3 +47,23 @@ def test_resuming_where_nothing_was_logged(tmp_path):
     assert [row["step"] for row in rows(tmp_path)] == ["7"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "metrics.csv"]
     assert logger.log_dir == str(tmp_path)
+
+
+def test_a_row_that_a_crash_cut_short_is_dropped(tmp_path):
+    """Cut to "1", its step would be one to keep."""
+    log(ResumableCSVLogger(tmp_path), range(13))
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(path.read_bytes()[: -len("2\r\n")])
+    assert path.read_bytes().endswith(b"1.2,1")
+    log(ResumableCSVLogger(tmp_path, resume_at=12), [12])
+    assert [row["step"] for row in rows(tmp_path)] == [str(step) for step in range(13)]
+
+
+def test_a_crash_while_a_column_is_added_loses_no_row(tmp_path, monkeypatch):
+    logger = ResumableCSVLogger(tmp_path)
+    log(logger, range(5))
+    with monkeypatch.context() as patch:
+        patch.setattr(csv.DictWriter, "writerows", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            log(logger, [5], error=7)
+    assert len(rows(tmp_path)) == 5

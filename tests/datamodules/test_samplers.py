@@ -66,9 +66,9 @@ def test_start_batch_skips_once():
 
 
 def test_ordered_batches_are_in_order_in_every_epoch():
-    sampler = OrderedBatchSampler(25, 10)
+    sampler = OrderedBatchSampler(26, 10)
     sampler.set_epoch(4)
-    assert [batch.tolist() for batch in sampler] == [[*range(10)], [*range(10, 20)], [*range(20, 25)]]
+    assert [batch.tolist() for batch in sampler] == [[*range(10)], [*range(10, 20)], [*range(20, 26)]]
 
 
 def test_errors_name_the_argument_and_the_remedy():
@@ -78,8 +78,8 @@ def test_errors_name_the_argument_and_the_remedy():
         EpochBatchSampler(10, 0)
     with pytest.raises(ValueError, match=r"3 images in batches of batch_size=4 leave 3 for the last batch.* 4 ranks"):
         EpochBatchSampler(3, 4, num_replicas=4)
-    with pytest.raises(ValueError, match=r"10 images .* leave 2 for the last batch.* at least 8"):
-        EpochBatchSampler(10, 4, num_replicas=4)
+    with pytest.raises(ValueError, match=r"11 images .* leave 3 for the last batch.* at least 8"):
+        EpochBatchSampler(11, 4, num_replicas=4)
     with pytest.raises(ValueError, match="Invalid rank 2"):
         EpochBatchSampler(10, 4, num_replicas=2, rank=2)
 

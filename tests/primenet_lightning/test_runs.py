@@ -1,11 +1,11 @@
 import json
-import os
 import re
+from pathlib import Path
 
 import pytest
 
 from primenet_lightning import runs
-from primenet_lightning.runs import RunFolder
+from primenet_lightning.runs import RunFolder, write_whole
 
 
 def test_new_folder_is_not_made_yet_and_never_an_old_one(tmp_path, monkeypatch):
@@ -37,21 +37,13 @@ def test_existing_folder_needs_its_config(tmp_path):
     assert RunFolder.existing(str(tmp_path)).config == tmp_path / "config.yaml"
 
 
-def test_newest_checkpoint_is_that_written_last(tmp_path):
+def test_checkpoints_are_found_where_they_are(tmp_path):
     run = RunFolder(tmp_path)
-    with pytest.raises(FileNotFoundError, match="stopped before its first epoch ended"):
-        _ = run.newest
+    assert run.last is None
     run.checkpoints.mkdir()
-    last, interrupted = run.checkpoints / "last.ckpt", run.checkpoints / "interrupted.ckpt"
-    interrupted.touch()
-    assert run.newest == interrupted
-    last.touch()
-    os.utime(interrupted, (100, 100))
-    os.utime(last, (200, 200))
-    assert run.newest == last
-    os.utime(interrupted, (300, 300))
-    assert run.newest == interrupted
-    with pytest.raises(FileNotFoundError, match=r"best\.ckpt does not exist"):
+    (run.checkpoints / "last.ckpt").touch()
+    assert run.last == run.checkpoints / "last.ckpt"
+    with pytest.raises(FileNotFoundError, match=r"best\.ckpt does not exist: the run stopped before"):
         _ = run.best
 
 
@@ -62,6 +54,19 @@ def test_wandb_id_is_that_of_the_runs_own_files(tmp_path):
     path.parent.mkdir(parents=True)
     path.touch()
     assert run.wandb_id == "ab12"
+
+
+def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
+    path = write_whole(tmp_path / "it", "old")
+
+    def crash(self, text):
+        self.write_bytes(text[:2].encode())
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Path, "write_text", crash)
+    with pytest.raises(ZeroDivisionError):
+        write_whole(path, "new and longer")
+    assert path.read_text() == "old"
 
 
 def test_summary_is_json(tmp_path):
