@@ -1,5 +1,6 @@
 """One look for every figure, and one way to put it where the run's loggers and its folder are."""
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,38 @@ def plain_log_scale(axes: "Axes") -> None:
 def run_folder(trainer: Trainer) -> Path:
     """The folder of a run: the first logger's, or without loggers the Trainer's; to be asked on all ranks."""
     return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def publish_table(
+    name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], trainer: Trainer, folder: Path
+) -> Path:
+    """Save a table into ``folder/figures`` as CSV, and show it to W&B; on rank 0 only.
+
+    Args:
+        name: Name of the file, without suffix.
+        columns: Names of the columns.
+        rows: Numbers, strings, and for W&B also ``(height, width)`` or ``(height, width, 3)`` uint8 arrays, which are
+            images there and left out of the CSV.
+        trainer: Its loggers are asked.
+        folder: The run's folder.
+
+    Returns:
+        Path of the CSV file.
+    """
+    path = folder / "figures" / f"{name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = [index for index, value in enumerate(rows[0] if rows else columns) if not hasattr(value, "shape")]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([columns[index] for index in plain])
+        writer.writerows([[row[index] for index in plain] for row in rows])
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            shown = [[wandb.Image(value) if hasattr(value, "shape") else value for value in row] for row in rows]
+            logger.log_table(f"tables/{name}", columns=list(columns), data=shown)
+    return path
 
 
 def publish(figure: "Figure", name: str, trainer: Trainer, folder: Path) -> Path:

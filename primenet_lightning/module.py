@@ -579,25 +579,30 @@ class PrimeNet(LightningModule):
         """Forget what an aborted test may have left."""
         self.test_metrics.reset()
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Count on one batch of the test split; arguments as in `training_step`."""
-        self._evaluate(self.test_metrics, self._images(batch[0]), batch[1])
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Count on one batch of the test split; arguments as in `training_step`.
+
+        Returns:
+            ``"logits"`` of the head, ``(batch, classes)``, for callbacks.
+        """
+        return {"logits": self._evaluate(self.test_metrics, self._images(batch[0]), batch[1])}
 
     def on_test_epoch_end(self) -> None:
         """Log the split's metrics."""
         self._log_metrics("test", self.test_metrics.compute())
 
-    def _evaluate(self, metrics: LearnerMetrics, images: Tensor, target: Tensor) -> None:
-        """Count a batch, on the inference route."""
+    def _evaluate(self, metrics: LearnerMetrics, images: Tensor, target: Tensor) -> Tensor:
+        """Count a batch, on the inference route; the head's logits."""
         if not self.evaluate_capsules and self.inference_routing != "oracle":
-            logits = self.network(images)
+            logits: Tensor = self.network(images)
             metrics.update({HEAD: logits}, target, {HEAD: cross_entropy(logits, target)})
-            return
+            return logits
         seen = self.network.evaluate(images, target)
         losses = dict(seen.losses)
         if min(seen.route) >= 0:
             losses["total"] = self._total(losses, seen.route)
         metrics.update(seen.logits, target, losses)
+        return seen.logits[HEAD]
 
     def _log_metrics(self, stage: str, results: Mapping[str, Tensor], logger: bool | None = None) -> None:
         """Log what torchmetrics has counted over all ranks."""
