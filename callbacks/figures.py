@@ -1,7 +1,10 @@
 """One look for every figure, and one way to put it where the run's loggers and its folder are."""
 
 import csv
-from collections.abc import Sequence
+import functools
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,10 +74,34 @@ def run_folder(trainer: Trainer) -> Path:
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
+@contextmanager
+def without_stopping(what: str) -> Iterator[None]:
+    """Go on training when something cannot be written or sent, and say so once for each kind of thing.
+
+    Args:
+        what: What is written, for the warning.
+
+    Yields:
+        Nothing; inside, a full disk, a lost network and what W&B raises become a warning.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        _warn_once(what, f"{what} failed ({type(error).__name__}: {reason}); training goes on without")
+
+
+@functools.lru_cache(maxsize=64)
+def _warn_once(what: str, sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=4)
+
+
 def publish_table(
     name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], trainer: Trainer, folder: Path
 ) -> Path:
     """Save a table into ``folder/figures`` as CSV, and show it to W&B; on rank 0 only.
+
+    What cannot be written or sent becomes a warning.
 
     Args:
         name: Name of the file, without suffix.
@@ -88,14 +115,15 @@ def publish_table(
         Path of the CSV file.
     """
     path = folder / "figures" / f"{name}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
     plain = [index for index, value in enumerate(rows[0] if rows else columns) if not hasattr(value, "shape")]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([columns[index] for index in plain])
-        writer.writerows([[row[index] for index in plain] for row in rows])
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
+    with without_stopping(f"writing {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([columns[index] for index in plain])
+            writer.writerows([[row[index] for index in plain] for row in rows])
+    for logger in _wandb_loggers(trainer):
+        with without_stopping(f"sending the table {name} to W&B"):
             import wandb
 
             shown = [[wandb.Image(value) if hasattr(value, "shape") else value for value in row] for row in rows]
@@ -103,8 +131,34 @@ def publish_table(
     return path
 
 
+def publish_series(name: str, axis: str, points: Sequence[tuple[int, dict[str, float]]], trainer: Trainer) -> None:
+    """Show curves to W&B as one of its line series, ``charts/<name>``; other loggers have the numbers already.
+
+    Args:
+        name: Name of the chart.
+        axis: What the curves are drawn over.
+        points: Place on that axis, and values by curve; the same curves in each.
+        trainer: Its loggers are asked.
+    """
+    for logger in _wandb_loggers(trainer):
+        with without_stopping(f"sending the chart {name} to W&B"):
+            import wandb
+
+            keys = list(points[-1][1])
+            chart = wandb.plot.line_series(
+                xs=[place for place, _ in points],
+                ys=[[values[key] for _, values in points] for key in keys],
+                keys=keys,
+                title=name,
+                xname=axis,
+            )
+            logger.log_metrics({f"charts/{name}": chart}, step=trainer.fit_loop.total_batch_idx)  # type: ignore[dict-item]
+
+
 def publish(figure: "Figure", name: str, trainer: Trainer, folder: Path) -> Path:
-    """Save a figure into ``folder/figures`` and show it to each logger that shows pictures.
+    """Save a figure into ``folder/figures`` and show it to each logger that shows pictures; on rank 0 only.
+
+    What cannot be written or sent becomes a warning.
 
     Args:
         figure: The figure.
@@ -116,11 +170,17 @@ def publish(figure: "Figure", name: str, trainer: Trainer, folder: Path) -> Path
         Path of the PNG file.
     """
     path = folder / "figures" / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_image(f"figures/{name}", [str(path)])
-        elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure(f"figures/{name}", figure, global_step=trainer.global_step)
+    with without_stopping(f"writing {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+        for logger in _wandb_loggers(trainer):
+            with without_stopping(f"sending the figure {name} to W&B"):
+                logger.log_image(f"figures/{name}", [str(path)])
+    for other in trainer.loggers:
+        if isinstance(other, TensorBoardLogger):
+            other.experiment.add_figure(f"figures/{name}", figure, global_step=trainer.global_step)
     return path
+
+
+def _wandb_loggers(trainer: Trainer) -> list[WandbLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]

@@ -1,50 +1,71 @@
-"""Capsule-loss curves: every local loss, the head's, and their total, by batch."""
+"""Capsule-loss curves: every local loss, the head's, and their total, by batch and by epoch; and the accuracies."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from primenet_lightning.callbacks.figures import new_figure, plain_log_scale, publish, run_folder, style_of
+from primenet_lightning.callbacks.figures import (
+    new_figure,
+    plain_log_scale,
+    publish,
+    publish_series,
+    run_folder,
+    style_of,
+)
+from primenet_lightning.module import PrimeNet
+from primenet_lightning.network import HEAD
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Point = tuple[int, dict[str, float]]
 """Training batches done so far, and losses by name."""
 
-VALIDATION = "val/loss/"
+TRAIN, VALIDATION = "train/", "val/"
 
 
 class CapsuleLossCurves(Callback):
-    """Log the capsules' losses by batch, and draw them when the fit ends (figure 5 of the paper).
+    """Log the capsules' losses and accuracies, and draw them when the fit ends (figure 5 of the paper).
 
-    The losses come as numbers from `PrimeNet.training_step` and are averaged over the batches since the last
-    point: ``self.log`` at every step would cost more than a small network's whole step. Points go to every
-    logger as ``train/loss/<name>``, each ``log_every_n_steps`` batches and at the end of each epoch, on
-    Lightning's own step axis. The picture is ``figures/losses.png``, and an image in W&B and TensorBoard.
-    `PrimeNet` attaches this callback by itself.
+    The losses come as numbers from `PrimeNet.training_step`, and are averaged over the batches since the last point:
+    ``self.log`` at every step would cost more than a small network's whole step. Points go to every logger as
+    ``train/loss/<name>``, each ``log_every_n_steps`` batches and at the end of each epoch, on Lightning's own step
+    axis; the mean of each epoch as ``train/epoch_loss/<name>``. Validation losses and all accuracies are logged by
+    `PrimeNet` and taken from there. The pictures are ``figures/losses.png`` and ``figures/accuracy.png``, images in
+    W&B and TensorBoard, and in W&B also a line series, ``charts/losses``. `PrimeNet` attaches this callback by itself.
 
     Args:
-        folder: Where ``figures/losses.png`` goes; None takes the folder of the first logger, or without
-            loggers the Trainer's ``default_root_dir``.
+        folder: Where ``figures/`` goes; None takes the folder of the first logger, or without loggers the Trainer's
+            ``default_root_dir``.
 
     Attributes:
         train: The points so far.
         validation: The losses of each validation, where there are any.
+        epochs: The mean losses of each epoch.
+        train_accuracy: Each learner's accuracy in the training of each epoch, in [0, 1].
+        validation_accuracy: And in each validation.
 
     Example:
         >>> from lightning.pytorch import Trainer
         >>> trainer = Trainer(callbacks=[CapsuleLossCurves()], logger=False, enable_checkpointing=False)
     """
 
+    SERIES = ("train", "validation", "epochs", "train_accuracy", "validation_accuracy")
+
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = folder
         self.train: list[Point] = []
         self.validation: list[Point] = []
+        self.epochs: list[Point] = []
+        self.train_accuracy: list[Point] = []
+        self.validation_accuracy: list[Point] = []
         self._sums: dict[str, float] = {}
         self._count = 0
+        self._epoch_sums: dict[str, float] = {}
+        self._epoch_count = 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -60,27 +81,50 @@ class CapsuleLossCurves(Callback):
             self._flush(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what is left of the epoch."""
+        """Log what is left of the epoch, and its means."""
         self._flush(trainer)
+        if not self._epoch_count:
+            return
+        means = {name: total / self._epoch_count for name, total in self._epoch_sums.items()}
+        self._epoch_sums, self._epoch_count = {}, 0
+        batches = trainer.fit_loop.total_batch_idx + 1
+        self.epochs.append((batches, means))
+        self._log(trainer, "train/epoch_loss/", means)
+        if isinstance(pl_module, PrimeNet):
+            results = {f"{TRAIN}{name}": value for name, value in pl_module.train_results().items()}
+            self.train_accuracy.append((batches, _accuracies(results, TRAIN)))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the losses of a validation in the fit."""
+        """Remember the losses and accuracies of a validation in the fit."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        metrics = trainer.callback_metrics.items()
-        losses = {key.removeprefix(VALIDATION): float(value) for key, value in metrics if key.startswith(VALIDATION)}
+        metrics = trainer.callback_metrics
+        batches = trainer.fit_loop.total_batch_idx + 1
+        losses = {
+            key.removeprefix(f"{VALIDATION}loss/"): float(value)
+            for key, value in metrics.items()
+            if key.startswith(f"{VALIDATION}loss/")
+        }
         if losses:
-            self.validation.append((trainer.fit_loop.total_batch_idx + 1, losses))
+            self.validation.append((batches, losses))
+        if accuracies := _accuracies(metrics, VALIDATION):
+            self.validation_accuracy.append((batches, accuracies))
 
     def _flush(self, trainer: Trainer) -> None:
         if not self._count:
             return
         means = {name: total / self._count for name, total in self._sums.items()}
+        for name, total in self._sums.items():
+            self._epoch_sums[name] = self._epoch_sums.get(name, 0.0) + total
+        self._epoch_count += self._count
         self._sums, self._count = {}, 0
+        self.train.append((trainer.fit_loop.total_batch_idx + 1, means))
+        self._log(trainer, "train/loss/", means)
+
+    def _log(self, trainer: Trainer, prefix: str, means: Mapping[str, float]) -> None:
+        metrics = {f"{prefix}{name}": value for name, value in means.items()}
         # the loggers' axis counts batches, from 0; global_step would be behind where gradients accumulate
         step = trainer.fit_loop.total_batch_idx
-        self.train.append((step + 1, means))
-        metrics = {f"train/loss/{name}": value for name, value in means.items()}
         for logger in trainer.loggers:
             logger.log_metrics(metrics | {"epoch": trainer.current_epoch}, step=step)
 
@@ -97,33 +141,59 @@ class CapsuleLossCurves(Callback):
         folder = run_folder(trainer) if self.folder is None else Path(self.folder)
         if not self.train or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        figure = new_figure(8, 3.6)
-        curves = [("training, mean since the point before", self.train), ("validation", self.validation)]
-        curves = [(title, points) for title, points in curves if points]
-        all_axes = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
-        for axes, (title, points) in zip(all_axes, curves, strict=True):
-            _plot(axes, points, title)
-        all_axes[0].set_ylabel("cross-entropy (nats)")
-        # beside the axes, where many capsules hide no curve
-        handles, labels = all_axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", fontsize="small", handlelength=3.2)
+        before = "training, mean since the point before"
+        figure = _panels([(before, self.train), ("validation", self.validation)], "cross-entropy (nats)", log=True)
         publish(figure, "losses", trainer, folder)
+        percent = [
+            (title, [(batches, {name: 100 * value for name, value in values.items()}) for batches, values in points])
+            for title, points in (
+                ("training, mean of the epoch", self.train_accuracy),
+                ("validation", self.validation_accuracy),
+            )
+        ]
+        if any(points for _, points in percent):
+            publish(_panels(percent, "accuracy (%)", log=False), "accuracy", trainer, folder)
+        publish_series("losses", "training batches", self.train, trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """The curves so far, so that those of a resumed run are whole."""
-        return {
-            "train": self.train,
-            "validation": self.validation,
+        return {name: list(getattr(self, name)) for name in self.SERIES} | {
             "sums": dict(self._sums),
             "count": self._count,
+            "epoch_sums": dict(self._epoch_sums),
+            "epoch_count": self._epoch_count,
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take the curves of the run that is resumed."""
-        self.train = list(state_dict["train"])
-        self.validation = list(state_dict["validation"])
-        self._sums = dict(state_dict["sums"])
-        self._count = state_dict["count"]
+        for name in self.SERIES:
+            setattr(self, name, list(state_dict[name]))
+        self._sums, self._count = dict(state_dict["sums"]), state_dict["count"]
+        self._epoch_sums, self._epoch_count = dict(state_dict["epoch_sums"]), state_dict["epoch_count"]
+
+
+def _accuracies(metrics: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """By learner, from ``<prefix>accuracy/<name>`` and, of the head, ``<prefix>accuracy``; the head comes last."""
+    start = f"{prefix}accuracy"
+    found = {key: float(value) for key, value in metrics.items() if key == start or key.startswith(f"{start}/")}
+    head = found.pop(start, None)
+    named = {key.removeprefix(f"{start}/"): value for key, value in found.items()}
+    return named if head is None else named | {HEAD: head}
+
+
+def _panels(curves: Sequence[tuple[str, list[Point]]], label: str, log: bool) -> "Figure":
+    """Curves side by side, those without a point left out, with one legend beside them, where it hides no curve."""
+    curves = [(title, points) for title, points in curves if points]
+    figure = new_figure(8, 3.6)
+    all_axes = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+    for axes, (title, points) in zip(all_axes, curves, strict=True):
+        _plot(axes, points, title)
+        if log:
+            plain_log_scale(axes)
+    all_axes[0].set_ylabel(label)
+    handles, labels = all_axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize="small", handlelength=3.2)
+    return figure
 
 
 def _plot(axes: "Axes", points: list[Point], title: str) -> None:
@@ -138,7 +208,6 @@ def _plot(axes: "Axes", points: list[Point], title: str) -> None:
             linewidth=1.2,
             **style_of(name, names),
         )
-    plain_log_scale(axes)
     axes.set_xlabel("training batches")
     axes.set_title(title, fontsize="medium")
     axes.grid(alpha=0.3, linewidth=0.5)

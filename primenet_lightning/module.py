@@ -522,10 +522,18 @@ class PrimeNet(LightningModule):
             self._train_predictions.clear()
             self.train_metrics.update(dict(zip(self.network.loss_names, predictions, strict=True)), target)
 
+    def train_results(self) -> dict[str, Tensor]:
+        """Accuracies and errors in this epoch's training so far, over all ranks; every rank has to ask.
+
+        Returns:
+            As `LearnerMetrics.compute`.
+        """
+        self._count_training()
+        return self.train_metrics.compute()
+
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training accuracies, and step schedules that count epochs."""
-        self._count_training()
-        results = self.train_metrics.compute()
+        results = self.train_results()
         self._log_metrics("train", results, logger=False)
         # Lightning would hand them to the loggers after the epoch's checkpoint was saved: a run that is killed in
         # between and resumed would never have logged them

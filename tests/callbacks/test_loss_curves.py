@@ -1,3 +1,4 @@
+import copy
 import csv
 
 import pytest
@@ -64,6 +65,43 @@ def test_points_are_means_at_each_interval_and_at_the_end_of_each_epoch(train):
         start = batches
 
 
+def test_epochs_are_means_of_all_their_batches(train, tmp_path):
+    record, curves = Record(), CapsuleLossCurves()
+    train(callbacks=[record, curves], max_epochs=2, log_every_n_steps=3, logger=CSVLogger(tmp_path, "", ""))
+    assert [batches for batches, _ in curves.epochs] == [8, 16]
+    for (_, losses), steps in zip(curves.epochs, (record.losses[:8], record.losses[8:]), strict=True):
+        for name, value in losses.items():
+            assert value == pytest.approx(mean(steps, name), rel=1e-12)
+    assert logged(tmp_path, "train/epoch_loss/head") == [(b - 1, losses["head"]) for b, losses in curves.epochs]
+
+
+def test_accuracies_are_those_of_the_answers(train, make_batches):
+    """Counted apart, from what each classifier answers in training mode and in the validation."""
+    right, seen = {}, []
+
+    class Count(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            images, target = batch
+            block = copy.deepcopy(pl_module.network).train().blocks[0]
+            for name, capsule in block.capsules.items():
+                answers = capsule(images)[1].argmax(1)
+                right[f"block0.{name}"] = right.get(f"block0.{name}", 0) + (answers == target).sum().item()
+            seen.extend(target)
+
+    curves = CapsuleLossCurves()
+    trainer = train(callbacks=[Count(), curves])
+    ((batches, accuracy),) = curves.train_accuracy
+    assert batches == 8
+    assert list(accuracy) == ["block0.k3", "block0.k5", "block0.k7", "head"]
+    for name, count in right.items():
+        assert accuracy[name] == pytest.approx(count / len(seen))
+    ((_, validated),) = curves.validation_accuracy
+    images, target = (torch.cat(part) for part in zip(*make_batches(2, seed=1), strict=True))
+    with torch.no_grad():
+        answers = trainer.lightning_module.eval()(images).argmax(1)
+    assert validated["head"] == pytest.approx((answers == target).float().mean().item())
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_step_axis_is_lightnings_own(train, tmp_path, accumulate):
     model = Probe(num_classes=3, accumulate_grad_batches=accumulate)
@@ -124,6 +162,21 @@ def test_picture_is_drawn_without_a_logger(train, tmp_path):
         colours = {pixel for _, pixel in picture.convert("RGB").getcolors(10**6)}
     assert picture.size == (800, 360)
     assert {(0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00), (0x00, 0x9E, 0x73)} <= colours  # a curve a capsule
+
+
+def test_accuracy_is_drawn_beside_the_losses(train, tmp_path):
+    train(max_epochs=2)
+    with Image.open(tmp_path / "figures/accuracy.png") as picture:
+        colours = {pixel for _, pixel in picture.convert("RGB").getcolors(10**6)}
+    assert {(0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00), (0x00, 0x9E, 0x73)} <= colours
+
+
+def test_a_disk_that_is_full_stops_no_training(train, tmp_path, recwarn):
+    """A file stands where the folder of the figures would be made."""
+    (tmp_path / "figures").write_text("in the way")
+    assert train().state.finished
+    sentences = [str(warning.message) for warning in recwarn if "training goes on without" in str(warning.message)]
+    assert any("losses.png failed (FileExistsError" in sentence for sentence in sentences)
 
 
 def test_picture_goes_where_it_is_told(train, tmp_path):
