@@ -6,6 +6,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
+from primenet_lightning.callbacks.figures import without_stopping
+
 
 class BestCheckpoint(ModelCheckpoint):
     """``best.ckpt``, of least validation error; it goes on with a run whose folder was moved.
@@ -58,6 +60,8 @@ class LastCheckpoint(Checkpoint):
     def save(self, trainer: Trainer) -> Path:
         """Save now; every rank has to. The loggers write first what the checkpoint says was logged.
 
+        On one device a full disk becomes a warning, and the checkpoint before stays.
+
         Args:
             trainer: Whose state is saved; not in a ``fast_dev_run``.
 
@@ -68,7 +72,13 @@ class LastCheckpoint(Checkpoint):
             return self.path
         for logger in trainer.loggers:
             logger.save()
-        trainer.save_checkpoint(self.path, weights_only=False)
+        try:
+            trainer.save_checkpoint(self.path, weights_only=False)
+        except OSError as error:
+            if trainer.world_size > 1:
+                raise  # the other ranks wait for this one
+            with without_stopping(f"writing {self.path}", OSError):
+                raise error
         self._saved_at = trainer.global_step
         return self.path
 

@@ -11,6 +11,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
+from primenet_lightning.callbacks.figures import without_stopping
+
 
 class ResumableCSVLogger(CSVLogger):
     """Lightning's CSV logger, writing ``metrics.csv`` right into the folder of the run.
@@ -52,6 +54,18 @@ class _Writer(ExperimentWriter):
         super().__init__(folder)
         if os.path.isfile(self.metrics_file_path):
             self._keep()
+
+    def save(self) -> None:
+        """Append the new rows; those that a full disk refuses are kept for the next time."""
+        path = Path(self.metrics_file_path)
+        size = path.stat().st_size if path.is_file() else 0
+        with without_stopping(f"writing {path}", OSError):
+            try:
+                super().save()
+            except OSError:
+                if path.is_file():
+                    os.truncate(path, size)  # or half a row would stay, and come again
+                raise
 
     def _check_log_dir_exists(self) -> None:
         """Neither warn that the folder is not empty nor delete the file, as Lightning's own does."""

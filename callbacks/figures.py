@@ -75,18 +75,19 @@ def run_folder(trainer: Trainer) -> Path:
 
 
 @contextmanager
-def without_stopping(what: str) -> Iterator[None]:
+def without_stopping(what: str, errors: type[Exception] = Exception) -> Iterator[None]:
     """Go on training when something cannot be written or sent, and say so once for each kind of thing.
 
     Args:
         what: What is written, for the warning.
+        errors: What becomes a warning.
 
     Yields:
         Nothing; inside, a full disk, a lost network and what W&B raises become a warning.
     """
     try:
         yield
-    except Exception as error:
+    except errors as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         _warn_once(what, f"{what} failed ({type(error).__name__}: {reason}); training goes on without")
 

@@ -63,6 +63,33 @@ def peak_memory_bytes() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+ROWS = (
+    ("test error (%)", "test_error", "test_error", ".2f"),
+    ("validation error (%)", "validation_error", "", ".2f"),
+    ("parameters", "parameters", "parameters", ","),
+    ("multiply-adds, inference", "multiply_adds_inference", "multiply_adds", ","),
+    ("epochs", "epochs", "epochs", ""),
+    ("training time (s)", "seconds", "", ".1f"),
+)
+"""What a result table says: title, key in ``summary.json``, key of the paper's claim, format."""
+
+
+def result_rows(summary: Mapping[str, Any]) -> list[list[str]]:
+    """Say what came out, the paper's claim beside it.
+
+    Args:
+        summary: As in ``summary.json``.
+
+    Returns:
+        Rows of what, measurement, and claim, which is empty where there is none.
+    """
+    claim = summary.get("paper", {})
+    return [
+        [name, format(summary[key], form), format(claim[claimed], form) if claimed in claim else ""]
+        for name, key, claimed, form in ROWS
+    ]
+
+
 def result_table(summary: Mapping[str, Any]) -> Table:
     """Say in a few lines what came out, the paper's claim beside it.
 
@@ -72,22 +99,12 @@ def result_table(summary: Mapping[str, Any]) -> Table:
     Returns:
         A table for rich.
     """
-    claim = summary.get("paper")
+    columns = 3 if "paper" in summary else 2
     table = Table(title=f"PrimeNet on {summary['dataset']}, seed {summary['seed']}", title_justify="left")
-    table.add_column("")
-    table.add_column("measured", justify="right")
-    if claim:
-        table.add_column("paper's claim", justify="right")
-    for name, key, claimed, form in (
-        ("test error (%)", "test_error", "test_error", ".2f"),
-        ("validation error (%)", "validation_error", "", ".2f"),
-        ("parameters", "parameters", "parameters", ","),
-        ("multiply-adds, inference", "multiply_adds_inference", "multiply_adds", ","),
-        ("epochs", "epochs", "epochs", ""),
-        ("training time (s)", "seconds", "", ".1f"),
-    ):
-        beside = [format(claim[claimed], form) if claimed else ""] if claim else []
-        table.add_row(name, format(summary[key], form), *beside)
+    for heading, justify in (("", "left"), ("measured", "right"), ("paper's claim", "right"))[:columns]:
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for row in result_rows(summary):
+        table.add_row(*row[:columns])
     table.caption = f"routed by {summary['routing_mode']}"
     table.caption_justify = "left"
     return table

@@ -96,3 +96,20 @@ def test_last_is_saved_every_so_many_steps_and_at_each_epochs_end(options, steps
 def test_impossible_intervals_are_refused(tmp_path):
     with pytest.raises(ValueError, match="every_n_train_steps=0 must be at least 1"):
         LastCheckpoint(tmp_path, 0)
+
+
+def test_a_full_disk_stops_no_training_and_keeps_the_checkpoint_before(silent, loader, tmp_path, monkeypatch, recwarn):
+    last = Saved(tmp_path, 1)
+    original = Trainer.save_checkpoint
+
+    def full(self, path, *args, **kwargs):
+        if self.global_step == 2:
+            raise OSError(28, "No space left on device")
+        original(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", full)
+    options = silent | dict(enable_checkpointing=True, callbacks=[last], limit_val_batches=0, max_steps=2)
+    Trainer(**options).fit(Worsening(), loader([torch.zeros(1)] * 5))
+    assert last.steps == [0, 1, 2]
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 1
+    assert any("No space left on device); training goes on" in str(w.message) for w in recwarn)

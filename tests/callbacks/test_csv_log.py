@@ -67,3 +67,19 @@ def test_a_crash_while_a_column_is_added_loses_no_row(tmp_path, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             log(logger, [5], error=7)
     assert len(rows(tmp_path)) == 5
+
+
+def test_a_full_disk_loses_no_row_and_stops_nothing(tmp_path, monkeypatch, recwarn):
+    logger = ResumableCSVLogger(tmp_path)
+    log(logger, range(3))
+    with monkeypatch.context() as patch:
+
+        def half(self, rows):
+            self.writer.writerow(["half a row"])
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(csv.DictWriter, "writerows", half)
+        log(logger, range(3, 5))
+    log(logger, range(5, 7))
+    assert [row["step"] for row in rows(tmp_path)] == [str(step) for step in range(7)]
+    assert any("No space left on device); training goes on" in str(w.message) for w in recwarn)
