@@ -126,6 +126,9 @@ def validation_follows(trainer: Trainer, batch_idx: int) -> bool:
     if not every or every == float("inf") or not trainer.enable_validation:
         return False
     epochs = trainer.check_val_every_n_epoch
-    if epochs is None:
-        return (trainer.fit_loop.total_batch_idx + 1) % int(every) == 0
-    return (trainer.current_epoch + 1) % epochs == 0 and (batch_idx + 1) % int(every) == 0
+    if epochs is not None and (trainer.current_epoch + 1) % epochs:
+        return False
+    if trainer.should_stop and getattr(trainer.fit_loop, "_can_stop_early", True):
+        return True  # Lightning validates before it stops early
+    done = trainer.fit_loop.total_batch_idx if epochs is None else batch_idx
+    return (done + 1) % int(every) == 0

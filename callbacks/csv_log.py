@@ -23,7 +23,7 @@ class ResumableCSVLogger(CSVLogger):
     Args:
         folder: The run's folder.
         resume_at: First step, as in the file's column ``step``, that is done (again) now; rows before it are
-            kept. None keeps nothing.
+            kept. None keeps nothing, unless the Trainer resumes a `PrimeNet` from a checkpoint, which then sets it.
     """
 
     def __init__(self, folder: str | Path, resume_at: int | None = None) -> None:
@@ -33,10 +33,11 @@ class ResumableCSVLogger(CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """Lightning's writer, after the rows of the steps to come have been dropped from the file."""
+        """Lightning's writer; with its first rows, those of the steps to come are dropped from the file."""
         if self._experiment is None:
             Path(self.save_dir).mkdir(parents=True, exist_ok=True)
-            self._experiment = _Writer(self.save_dir, self.resume_at)
+            self._experiment = _Writer(self.save_dir)
+        self._experiment.resume_at = self.resume_at
         return self._experiment
 
     @property
@@ -49,15 +50,19 @@ class ResumableCSVLogger(CSVLogger):
 
 
 class _Writer(ExperimentWriter):
-    def __init__(self, folder: str, resume_at: int | None) -> None:
-        self.resume_at = resume_at
+    """Touches the file when it first writes: by then the run knows from where it is resumed."""
+
+    def __init__(self, folder: str) -> None:
+        self.resume_at: int | None = None
+        self._begun = False
         super().__init__(folder)
-        if os.path.isfile(self.metrics_file_path):
-            self._keep()
 
     def save(self) -> None:
         """Append the new rows; those that a full disk refuses are kept for the next time."""
         path = Path(self.metrics_file_path)
+        if not self._begun and self.metrics and path.is_file():
+            self._keep()
+        self._begun = self._begun or bool(self.metrics)
         size = path.stat().st_size if path.is_file() else 0
         with without_stopping(f"writing {path}", OSError):
             try:

@@ -29,7 +29,8 @@ class GracefulStop(Checkpoint):
     `PrimeNet.requests`), and all of them stop after the same batch, also if one alone was signalled. The checkpoint
     is `LastCheckpoint`'s; without one it is ``interrupted.ckpt`` in the folder of the Trainer's `ModelCheckpoint`,
     and without that there is none. During validation the validation, and at the end of an epoch the epoch, is
-    finished first. A second Ctrl-C stops at once, without a checkpoint.
+    finished first; so is the epoch with another module on several devices, whose ranks agree only there. A second
+    Ctrl-C stops at once, without a checkpoint.
 
     SIGTERM ends the process with status 143. The signal at which Lightning's SLURM plugin requeues a job
     (``SLURMEnvironment(auto_requeue=True)``) reaches that plugin after the batch, and training goes on until SLURM
@@ -81,13 +82,13 @@ class GracefulStop(Checkpoint):
     ) -> None:
         """Do here what was asked for, unless more of the epoch belongs to this batch."""
         requests = outputs.get("requests") if isinstance(outputs, Mapping) else None
+        if requests is None and trainer.world_size > 1:
+            return  # another module, whose ranks agree at the end of the epoch only
         self._agreed = sorted(self.requests) if requests is None else requests
         if not self._agreed or trainer.is_last_batch or validation_follows(trainer, batch_idx):
             return
-        # gradients that wait for their step are in no checkpoint, so the window is finished first
-        if not isinstance(pl_module, PrimeNet) or pl_module.window_ends(batch_idx):
-            self._save(trainer)
-            self._act(trainer)
+        self._save(trainer)
+        self._act(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do it here, if the batch before the validation put it off."""
@@ -102,6 +103,7 @@ class GracefulStop(Checkpoint):
         self._agreed = sorted({request for requests in asked for request in requests})
         if self._agreed and trainer.is_last_batch:
             self._save(trainer)
+            self._requeue()  # here, where the loops are between two epochs: its handler saves, too
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop between two epochs."""
@@ -129,12 +131,8 @@ class GracefulStop(Checkpoint):
                 return
 
     def _act(self, trainer: Trainer) -> None:
+        self._requeue()
         agreed, self._agreed = self._agreed, []
-        if "requeue" in agreed:
-            self.requests.discard("requeue")
-            for number, handler in self._before.items():
-                if number not in (signal.SIGINT, signal.SIGTERM):
-                    handler(number, None)  # Lightning's, which all ranks have
         if not {"interrupt", "terminate"} & {*agreed}:
             return
         if trainer.is_global_zero:
@@ -143,6 +141,16 @@ class GracefulStop(Checkpoint):
             raise KeyboardInterrupt
         # Lightning's launcher kills the others when one of its processes ends with an error
         raise SIGTERMException(TERMINATED if trainer.is_global_zero else 0)
+
+    def _requeue(self) -> None:
+        """Hand SLURM's signal on to Lightning's handler, which all ranks have."""
+        if "requeue" not in self._agreed:
+            return
+        self._agreed = [request for request in self._agreed if request != "requeue"]
+        self.requests.discard("requeue")
+        for number, handler in self._before.items():
+            if number not in (signal.SIGINT, signal.SIGTERM):
+                handler(number, None)
 
     def _advice(self) -> str:
         if self._saved is None:

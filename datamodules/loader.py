@@ -25,7 +25,7 @@ class BatchLoader(DataLoader[tuple[Tensor, Tensor]]):
     Example:
         >>> dataset = ImageTensors(torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1), torch.arange(5))
         >>> loader = BatchLoader(dataset, EpochBatchSampler(5, batch_size=2, shuffle=False))
-        >>> loader.load_state_dict({"start_batch": 1})
+        >>> loader.load_state_dict(loader.state_dict() | {"start_batch": 1})
         >>> [labels.tolist() for _, labels in loader]
         [[2, 3, 4]]
     """
@@ -42,13 +42,28 @@ class BatchLoader(DataLoader[tuple[Tensor, Tensor]]):
         self.batches_done = batches_done
 
     def state_dict(self) -> dict[str, int]:
-        """Where in the epoch a resumed run starts."""
-        return {"start_batch": self.batches_done()}
+        """Where in the epoch a resumed run starts, and of which order of batches."""
+        sampler: Any = self.sampler
+        order = {"length": sampler.length, "seed": sampler.seed, "batch_size": sampler.batch_size}
+        return {"start_batch": self.batches_done(), **order}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the next pass start there."""
+        """Let the next pass start there.
+
+        Raises:
+            ValueError: If the images, their order, or, in the middle of an epoch, the batches are others now.
+        """
         sampler: Any = self.sampler
-        sampler.start_batch = state_dict["start_batch"]
+        start = state_dict["start_batch"]
+        for name in ("length", "seed", *(["batch_size"] if start else [])):
+            saved, present = state_dict.get(name), getattr(sampler, name)
+            if saved is not None and saved != present:
+                what = "training images" if name == "length" else name
+                raise ValueError(
+                    f"the run that is resumed had {what}={saved}, but now it is {present}: images would be left out "
+                    "or seen twice, or move between training and validation; resume with the data options it had"
+                )
+        sampler.start_batch = start
 
 
 def _as_is(batch: Any) -> Any:

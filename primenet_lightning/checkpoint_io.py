@@ -1,6 +1,7 @@
 """Checkpoint files that are whole or not there."""
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         try:
             loaded = super().load_checkpoint(path, map_location, weights_only is not False)
-        except FileNotFoundError:
-            raise
+        except OSError:
+            raise  # not there, or not to be read by this user
+        except pickle.UnpicklingError as error:
+            raise ValueError(
+                f"checkpoint {path} cannot be read with weights_only=True ({_first_line(error)}): it holds more than "
+                "tensors and numbers, as the state of a callback of your own may; save such things as tensors"
+            ) from error
         except Exception as error:  # each kind of damage has its own
             raise ValueError(
-                f"checkpoint {path} cannot be read ({str(error).strip().partition(chr(10))[0]}): it is damaged or no "
+                f"checkpoint {path} cannot be read ({_first_line(error)}): it is damaged or no "
                 "checkpoint; use another one, such as best.ckpt beside it"
             ) from error
         if not isinstance(loaded, dict) or "state_dict" not in loaded:
             raise ValueError(f"{path} is no checkpoint of a LightningModule: it has no state_dict; use another file")
         return loaded
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -10,6 +10,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -197,6 +198,7 @@ class PrimeNet(LightningModule):
         self._gradients = GradientSum()
         self._drifted = False
         self._random_states: list[dict[str, Any]] = []
+        self._pending_gradients: list[dict[str, Tensor]] = []
         self._train_predictions: list[tuple[Tensor, Tensor]] = []
         self._verdicts: Tensor | None = None
         self.network = self.configure_network()
@@ -337,6 +339,7 @@ class PrimeNet(LightningModule):
         """
         images, target = self._images(batch[0]), batch[1]
         self._share = self._share_of_batch(target)
+        self._drifted = self._share is not None
         values: dict[str, float] = {}
         route: list[int] = []
         logits: list[Tensor] = []
@@ -363,7 +366,6 @@ class PrimeNet(LightningModule):
         self._train_predictions.append((torch.stack(logits).argmax(2), target))
         if len(self._train_predictions) == COUNT_EVERY:
             self._count_training()
-        self._drifted = self._share is not None
         if self.window_ends(batch_idx):
             self._finish_gradients()
             self._mend_short_window(batch_idx)
@@ -434,6 +436,7 @@ class PrimeNet(LightningModule):
         learners = self.network.learners()
         # with the last message of the batch go the batch-norm statistics, which are equal on all ranks ever after
         last = HEAD in names
+        self._drifted &= not last
         self._gradients.start(
             [parameter for name in names for parameter in learners[name]],
             batch_norm_statistics(self.network) if last else [],
@@ -446,14 +449,18 @@ class PrimeNet(LightningModule):
             return
         if not self.overlap and self.update == "end_of_batch":
             self._send(self.network.loss_names)
+        elif self._drifted:  # a frozen head sent nothing
+            self._send([HEAD])
         self._gradients.finish()
-        self._drifted = False
 
     def _settle(self) -> None:
         """Average batch-norm statistics where no step has done so since the last batch."""
         if self._drifted and self._distributed:
             average_batch_norm(self.network)
         self._drifted = False
+
+    def on_validation_model_zero_grad(self) -> None:
+        """Keep the gradients: a validation may fall between two batches whose gradients accumulate."""
 
     def on_validation_model_eval(self) -> None:
         """Average what ranks have of their own before it is used."""
@@ -699,6 +706,12 @@ class PrimeNet(LightningModule):
                 "inference_routing='oracle' routes by the labels under test, which would choose the checkpoint too; "
                 "fit with 'majority', then validate or test that run with 'oracle'"
             )
+        if stage == "fit" and self.trainer.precision in ("bf16-true", "16-true"):
+            rank_zero_warn(
+                f"precision={self.trainer.precision!r} keeps weights and optimizer states in half precision, where "
+                "small steps are rounded away (Adam's second moment hardly moves); 'bf16-mixed' computes as fast and "
+                "learns as float32 does"
+            )
         if self.update == "immediate" and getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             raise ValueError(
                 "update='immediate' cannot scale fp16 losses, whose factor changes once a batch; use "
@@ -737,28 +750,50 @@ class PrimeNet(LightningModule):
             # with more ranks than before, the new ones take the last one's
             mine = self._random_states[min(self.global_rank, len(self._random_states) - 1)]
             set_random_state(mine, self.device)
-        self._random_states = []
+        if self._pending_gradients:
+            self._restore_gradients(self._pending_gradients)
+        self._random_states, self._pending_gradients = [], []
+
+    def _restore_gradients(self, ranks: Sequence[Mapping[str, Tensor]]) -> None:
+        """Put back gradients that waited for the rest of their window: each rank's own, or all to the first."""
+        mine: dict[str, Tensor] = {}
+        if len(ranks) == self.trainer.world_size:
+            mine = dict(ranks[self.global_rank])
+        elif self.global_rank == 0:
+            for gradients in ranks:
+                mine |= {name: mine[name] + value if name in mine else value for name, value in gradients.items()}
+        for name, parameter in self.network.named_parameters():
+            if name in mine:
+                parameter.grad = mine[name].to(parameter)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put in what Lightning does not save; every rank has to save, as Lightning wants it anyway.
 
-        That is the description of the data and this class's path, which make a checkpoint enough to predict, the state
-        of the random numbers of each rank, the predictions counted so far in the epoch, and the steps skipped.
+        That is the description of the data and this class's path, which make a checkpoint enough to predict; of each
+        rank the state of the random numbers and gradients that wait for the rest of their window; the predictions
+        counted so far in the epoch, and the steps skipped.
 
         Raises:
             NonFiniteError: If a parameter is NaN or infinite: the checkpoint before it remains the last one.
         """
         for name, parameters in self.network.learners().items():
             if not all(bool(parameter.isfinite().all()) for parameter in parameters):
-                raise NonFiniteError(name, step=self.global_step)
+                child = self.capsule_optimizers.get(name)
+                raise NonFiniteError(name, None, self.global_step, child and child.param_groups[0]["lr"])
         checkpoint["data_description"] = self.data_description
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["skipped_steps"] = self.skipped_steps
         self._settle()
         self._count_training()
-        mine = {"random": get_random_state(self.device), "counts": self.train_metrics.counts()}
+        mine = {
+            "random": get_random_state(self.device),
+            "counts": self.train_metrics.counts(),
+            # those that wait for the rest of their window; otherwise there are none
+            "gradients": {name: p.grad.cpu() for name, p in self.network.named_parameters() if p.grad is not None},
+        }
         ranks = gather(mine) if self._distributed else [mine]
         checkpoint["random_states"] = [rank["random"] for rank in ranks]
+        checkpoint["pending_gradients"] = [rank["gradients"] for rank in ranks]
         checkpoint["train_counts"] = {
             name: {key: torch.stack([rank["counts"][name][key] for rank in ranks]).sum(0) for key in states}
             for name, states in mine["counts"].items()
@@ -778,11 +813,16 @@ class PrimeNet(LightningModule):
         refuse_classes(self.data_description, present)
         if self.strict_loading:
             refuse_architecture(checkpoint["state_dict"], self.state_dict())
-        if any(value.dtype == torch.float64 for value in checkpoint["state_dict"].values()):
+        if self.trainer.precision == "64-true":
             self.double()  # Lightning does so later for 64-true, when the digits beyond float32 are lost
         if self.trainer.state.fn == "fit":
             self.skipped_steps = checkpoint.get("skipped_steps", 0)
             self._random_states = checkpoint.get("random_states", [])
+            self._pending_gradients = checkpoint.get("pending_gradients", [])
+            for logger in self.loggers:
+                if hasattr(logger, "resume_at") and logger.resume_at is None:
+                    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+                    logger.resume_at = progress["total"]["ready"]
             if self.global_rank == 0:
                 self.train_metrics.set_counts(checkpoint.get("train_counts", {}))
 

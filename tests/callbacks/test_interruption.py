@@ -150,14 +150,15 @@ def slurm(monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SLURM runs on Linux")
-def test_slurm_requeues_with_a_checkpoint_of_whole_steps(slurm, whole, tmp_path):
+@pytest.mark.parametrize(("send", "steps"), [(dict(step=1), 2), (dict(validation=0), 4), (dict(validation=1), 8)])
+def test_slurm_requeues_with_a_checkpoint_of_whole_steps(send, steps, slurm, whole, tmp_path):
     """Lightning's plugin, at its own signal, would save in the middle of the optimizer step."""
-    status, last, _ = fit(tmp_path / "run", Send([signal.SIGUSR1], step=1), **slurm)
+    status, last, _ = fit(tmp_path / "run", Send([signal.SIGUSR1], **send), **slurm)
     assert status is None  # SLURM ends the job when it wants to
     assert (tmp_path / "told").read_text() == "requeue 17\n"
     assert differences(whole, last) == []
     (path,) = (tmp_path / "run").glob("hpc_ckpt_*.ckpt")
-    assert torch.load(path, weights_only=True)["global_step"] == 2
+    assert torch.load(path, weights_only=True)["global_step"] == steps
     # the requeued job's Trainer finds it by itself
     _, gone_on, _ = fit(tmp_path / "run", **slurm)
     assert differences(whole, gone_on) == []

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from primenet_lightning.datamodules import BatchLoader, EpochBatchSampler, ImageTensors
@@ -17,6 +18,22 @@ def test_a_loader_takes_up_where_another_stopped_and_then_starts_anew():
     assert len(resumed) == len(whole) == 6
     assert [labels.tolist() for _, labels in resumed] == whole[4:]
     assert [labels.tolist() for _, labels in resumed] == whole
+
+
+def test_other_images_or_another_order_are_refused():
+    def loader(length=50, batch_size=8, seed=1, done=0):
+        dataset = ImageTensors(torch.zeros(length, 1, 2, 2, dtype=torch.uint8), torch.arange(length))
+        return BatchLoader(dataset, EpochBatchSampler(length, batch_size, seed=seed), lambda: done)
+
+    middle, end = loader(done=4).state_dict(), loader().state_dict()
+    for state in (middle, end):
+        with pytest.raises(ValueError, match="resumed had training images=50, but now it is 49"):
+            loader(length=49).load_state_dict(state)
+        with pytest.raises(ValueError, match="resumed had seed=1, but now it is 2"):
+            loader(seed=2).load_state_dict(state)
+    with pytest.raises(ValueError, match="resumed had batch_size=8, but now it is 4"):
+        loader(batch_size=4).load_state_dict(middle)
+    loader(batch_size=4).load_state_dict(end)  # between two epochs nothing is lost
 
 
 def test_a_pass_draws_none_of_the_global_random_numbers():

@@ -7,6 +7,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParalle
 from lightning.pytorch.strategies import DeepSpeedStrategy as DeepSpeed
 from tiny import Plain, SGDStep, Steps, TinyData, distance, make_model, make_trainer, same, state
 from torch import distributed, nn
+from torch.profiler import profile
 
 from primenet_lightning import Capsule, NonFiniteError, PrimeBlock, PrimeNet, local_targets
 from primenet_lightning.checks import refuse_strategy
@@ -48,8 +49,9 @@ def train(folder, kind, model_options, devices=1, precision="64-true", epochs=2,
     options = dict(precision=precision, max_epochs=epochs, devices=devices, strategy=strategy) | trainer_options
     trainer = make_trainer(folder, [steps], **options)
     model = make_model(kind, **model_options)
-    with Wire() as wire:
+    with Wire() as wire, profile() as profiler:
         trainer.fit(model, TinyData(batch_size=20))
+    counted = sum(event.count for event in profiler.key_averages() if event.key == "c10d::allreduce_")
     curves = next(c for c in trainer.callbacks if hasattr(c, "validation"))
     return dict(
         state=state(model),
@@ -58,6 +60,7 @@ def train(folder, kind, model_options, devices=1, precision="64-true", epochs=2,
         curves=(curves.train, curves.validation),
         metrics={name: value.item() for name, value in trainer.callback_metrics.items()},
         bytes=wire.calls,
+        unseen=counted - len(wire.calls),  # what DDP sends by itself, in C++
         steps=trainer.global_step,
     )
 
@@ -105,6 +108,7 @@ def test_one_message_a_step_of_the_bytes_of_the_parameters(ranks, tmp_path):
     together = ranks(train, tmp_path, PrimeNetKind, dict(depth=depth), 2)[0]
     large = [sent for sent in together["bytes"] if sent >= size]
     assert large == [size + extra] * together["steps"]
+    assert together["unseen"] == 0
     each = ranks(train, tmp_path, PrimeNetKind, dict(depth=depth, overlap=True), 2)[0]
     assert len(each["bytes"]) == len(together["bytes"]) + depth * each["steps"]
     assert sum(each["bytes"]) == sum(together["bytes"])
@@ -180,6 +184,19 @@ def test_synchronised_batch_norm_needs_no_average():
     assert len(batch_norm_statistics(network)) == 2 * (3 + 1)  # three capsules and the head
     assert batch_norm_statistics(nn.SyncBatchNorm.convert_sync_batchnorm(network)) == []
     assert batch_norm_statistics(network.eval()) == []
+
+
+def train_with_a_frozen_head(folder):
+    model = make_model(PrimeNetKind, update="immediate")
+    model.network.head.requires_grad_(False)
+    model.network.blocks[0].projection.requires_grad_(False)
+    make_trainer(folder, devices=2, strategy="ddp").fit(model, TinyData(batch_size=20))
+    return state(model)
+
+
+def test_batch_norm_statistics_agree_where_the_head_is_frozen(ranks, tmp_path):
+    first, second = ranks(train_with_a_frozen_head, tmp_path)
+    assert same(first, second)
 
 
 # -- what may differ from rank to rank
@@ -284,6 +301,7 @@ def test_options_of_ddp_change_nothing(options, ranks, tmp_path):
     assert same(first["state"], second["state"])
     assert same(first["state"], plain[0]["state"])
     assert first["bytes"] == plain[0]["bytes"]
+    assert first["unseen"] == 0
 
 
 def train_with(folder, options):

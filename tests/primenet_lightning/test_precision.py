@@ -144,6 +144,13 @@ def test_an_inf_in_one_capsule_of_one_rank_skips_the_batch_everywhere(devices, r
     assert torch.load(path, weights_only=True)["skipped_steps"] == 1
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "32-true"])
+def test_half_precision_weights_come_with_a_warning(precision, tmp_path, recwarn):
+    make_trainer(tmp_path, precision=precision, max_steps=1, limit_val_batches=0).fit(make_model(), TinyData())
+    said = [w for w in recwarn if "'bf16-mixed' computes as fast and learns as float32 does" in str(w.message)]
+    assert len(said) == (precision == "bf16-true")
+
+
 def fit(folder, precision):
     model = make_model(PrimeNet, **SGD)
     options = with_scaler() if precision == "16-mixed" else dict(precision=precision)

@@ -3,12 +3,14 @@
 import pytest
 import torch
 from lightning.pytorch import Callback
-from tiny import TinyData, differences, make_model, make_trainer
+from lightning.pytorch.plugins import MixedPrecision
+from tiny import TinyData, differences, make_model, make_trainer, same, state
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR
 
 from primenet_lightning import PrimeNet
 from primenet_lightning.callbacks import LastCheckpoint
+from primenet_lightning.callbacks.csv_log import ResumableCSVLogger
 
 
 class Noise(nn.Module):
@@ -59,6 +61,9 @@ def fit(folder, devices, options, callbacks=(), ckpt_path=None, every=1):
     """Two epochs of four batches; the last checkpoint, and what the last epoch logged."""
     options = dict(options)
     trainer_options = {key: options.pop(key) for key in ("val_check_interval", "precision") if key in options}
+    if trainer_options.get("precision") == "16-mixed":
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=3)
+        trainer_options = dict(plugins=[MixedPrecision("16-mixed", "cpu", scaler=scaler)])
     if devices > 1:
         trainer_options |= dict(devices=devices, strategy="ddp")
     last = LastCheckpoint(folder, every)
@@ -103,8 +108,9 @@ def resumed(folder, steps, devices=1, options=None, every=1):
         (dict(inference_routing="best_validation"), [3, 5]),
         (dict(precision="64-true"), [2, 6]),
         (dict(precision="bf16-true"), [2, 6]),
+        (dict(precision="16-mixed"), [2, 6]),
     ],
-    ids=["default", "immediate", "validation in the epoch", "best validation", "float64", "bfloat16"],
+    ids=["default", "immediate", "validation in the epoch", "best validation", "float64", "bfloat16", "float16"],
 )
 def test_resuming_anywhere_is_bit_exact(options, steps, tmp_path):
     found = resumed(tmp_path, steps, options=options)
@@ -126,3 +132,54 @@ def test_resuming_with_two_processes_is_bit_exact(ranks, tmp_path):
     steps = [2, 5]
     for found in ranks(resumed, tmp_path, steps, 2, dict(val_check_interval=2)):
         assert not any(found.values()), found
+
+
+def in_the_middle_of_a_window(folder, devices):
+    """A validation, and a checkpoint, between two batches whose gradients accumulate; and no validation at all."""
+
+    class Save(Callback):
+        def on_validation_end(self, trainer, pl_module):
+            if trainer.global_step == 2:
+                trainer.save_checkpoint(folder / "middle.ckpt", weights_only=False)
+
+    def run(callbacks=(), ckpt_path=None, **options):
+        options |= dict(devices=devices, strategy="ddp") if devices > 1 else {}
+        trainer = make_trainer(folder, callbacks, max_epochs=2, **options)
+        model = make_model(accumulate_grad_batches=3)
+        trainer.fit(model, TinyData(batch_size=20), ckpt_path=ckpt_path, weights_only=True)
+        return state(model)
+
+    each = dict(val_check_interval=1)
+    return [run(limit_val_batches=0), run([Save()], **each), run(ckpt_path=folder / "middle.ckpt", **each)]
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_gradients_that_accumulate_outlive_validations_and_checkpoints(devices, ranks, tmp_path):
+    """Lightning drops them before a validation."""
+    results = ranks(in_the_middle_of_a_window, tmp_path, 2) if devices > 1 else [in_the_middle_of_a_window(tmp_path, 1)]
+    for never, each, resumed_run in results:
+        parameters = [name for name in never if "running" not in name]
+        # on two ranks a validation averages batch norm's statistics, which no gradient sees
+        assert all(torch.equal(never[name], each[name]) for name in parameters)
+        assert same(each, resumed_run)
+
+
+def test_a_csv_goes_on_with_trainers_own_ckpt_path(tmp_path):
+    def run(name, callbacks=(), ckpt_path=None):
+        trainer = make_trainer(
+            tmp_path / name,
+            [LastCheckpoint(tmp_path / name, 3), *callbacks],
+            enable_checkpointing=True,
+            max_epochs=2,
+            log_every_n_steps=1,
+            logger=ResumableCSVLogger(tmp_path / name),
+        )
+        try:
+            trainer.fit(make_model(), TinyData(batch_size=20), ckpt_path=ckpt_path, weights_only=True)
+        except ZeroDivisionError:
+            trainer.logger.save()  # rows of steps that are in no checkpoint
+        return (tmp_path / name / "metrics.csv").read_text()
+
+    whole = run("whole")
+    assert run("crashed", [Crash(6)]) != whole
+    assert run("crashed", ckpt_path=tmp_path / "crashed/last.ckpt") == whole
