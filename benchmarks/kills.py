@@ -125,7 +125,7 @@ def experiment(folder: Path, kills: int, every: int, seed: int, options: Sequenc
 
     Returns:
         ``kills``, ``runs`` that were compared, ``oldest`` checkpoint found after a kill, in steps, ``killed_at``, the
-        steps, and ``wrong``, what was not as it should be.
+        steps (0: before the first of that process), and ``wrong``, what was not as it should be.
     """
     moments = random.Random(seed)
     common = [*options, f"--every_n_train_steps={every}", "--trainer.callbacks+=kills.Progress"]
@@ -144,10 +144,13 @@ def experiment(folder: Path, kills: int, every: int, seed: int, options: Sequenc
             progress.unlink(missing_ok=True)
             args = [f"--resume={broken}"] if resume else [*common, f"--run={broken}"]
             process = start(["fit", *args], progress)
-            wait_for_step(process, progress)
-            if len(killed_at) < kills:
+            if moments.random() < 0.75 or len(killed_at) >= kills:
+                wait_for_step(process, progress)
+            else:  # before its first step, or not long after: while the run folder is made, W&B begins, data are read
+                process.join(moments.uniform(0, 4))
+            if len(killed_at) < kills and steps_done(progress):
                 process.join(moments.uniform(0, 2 * seconds / max(kills, 1)))
-            else:
+            elif len(killed_at) >= kills:
                 process.join()
             if not process.is_alive():
                 break
@@ -155,10 +158,11 @@ def experiment(folder: Path, kills: int, every: int, seed: int, options: Sequenc
             process.join()
             if (broken / "summary.json").exists():
                 break  # it had done everything
-            last = broken / "checkpoints/last.ckpt"
-            saved = torch.load(last, weights_only=True)["global_step"]
-            killed_at.append(steps_done(progress))
-            oldest, resume = max(oldest, killed_at[-1] - saved), True
+            done, last = steps_done(progress), broken / "checkpoints/last.ckpt"
+            killed_at.append(done)
+            resume = (broken / "config.yaml").exists()
+            saved = torch.load(last, weights_only=True)["global_step"] if done or last.exists() else 0
+            oldest = max(oldest, done - saved)
             print(f"kill {len(killed_at)}: after step {killed_at[-1]}, last.ckpt of step {saved}", flush=True)
         if process.exitcode != 0 and not (broken / "summary.json").exists():
             wrong.append(f"{broken.name} ended with {process.exitcode}")

@@ -1,9 +1,25 @@
 """Callbacks that make the learning visible, and keep it safe; each works alone in any Trainer."""
 
 from primenet_lightning.callbacks.checkpoints import LastCheckpoint
+from primenet_lightning.callbacks.confusion import ConfusionAndErrors
 from primenet_lightning.callbacks.cost_summary import CostSummary
+from primenet_lightning.callbacks.csv_log import ResumableCSVLogger
+from primenet_lightning.callbacks.feature_maps import FeatureMaps
 from primenet_lightning.callbacks.interruption import GracefulStop
 from primenet_lightning.callbacks.loss_curves import CapsuleLossCurves
 from primenet_lightning.callbacks.progress import LossProgressBar
+from primenet_lightning.callbacks.routing import RoutingMonitor
+from primenet_lightning.callbacks.tsne import FeatureTSNE
 
-__all__ = ["CapsuleLossCurves", "CostSummary", "GracefulStop", "LastCheckpoint", "LossProgressBar"]
+__all__ = [
+    "CapsuleLossCurves",
+    "ConfusionAndErrors",
+    "CostSummary",
+    "FeatureMaps",
+    "FeatureTSNE",
+    "GracefulStop",
+    "LastCheckpoint",
+    "LossProgressBar",
+    "ResumableCSVLogger",
+    "RoutingMonitor",
+]

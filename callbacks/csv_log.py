@@ -37,8 +37,9 @@ class ResumableCSVLogger(CSVLogger):
         if self._experiment is None:
             Path(self.save_dir).mkdir(parents=True, exist_ok=True)
             self._experiment = _Writer(self.save_dir)
-        self._experiment.resume_at = self.resume_at
-        return self._experiment
+        writer: Any = self._experiment
+        writer.resume_at = self.resume_at
+        return writer
 
     @property
     def log_dir(self) -> str:

@@ -1,15 +1,12 @@
 """The command ``primenet``: fit, validate and test on LightningCLI, and predict from a checkpoint alone."""
 
-import contextlib
 import os
 import secrets
 import sys
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import wandb
 import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -18,9 +15,21 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import Logger, WandbLogger
 from rich.console import Console
 
-from primenet_lightning.callbacks import CapsuleLossCurves, CostSummary, GracefulStop, LastCheckpoint, LossProgressBar
+from primenet_lightning.callbacks import (
+    CapsuleLossCurves,
+    ConfusionAndErrors,
+    CostSummary,
+    FeatureMaps,
+    FeatureTSNE,
+    GracefulStop,
+    LastCheckpoint,
+    LossProgressBar,
+    RoutingMonitor,
+)
 from primenet_lightning.callbacks.checkpoints import BestCheckpoint
 from primenet_lightning.callbacks.csv_log import ResumableCSVLogger
+from primenet_lightning.callbacks.figures import without_stopping
+from primenet_lightning.callbacks.wandb_log import PatientWandbLogger
 from primenet_lightning.checkpoint_io import AtomicCheckpointIO
 from primenet_lightning.checks import refuse_architecture, refuse_classes
 from primenet_lightning.cost import count_cost
@@ -30,10 +39,21 @@ from primenet_lightning.network import PrimeNetwork
 from primenet_lightning.prediction import load_model, predict_files
 from primenet_lightning.routing import NonFiniteError
 from primenet_lightning.runs import RunFolder, write_whole
-from primenet_lightning.summary import PAPER, PAPER_COST, git_commit, peak_memory_bytes, result_table, versions
+from primenet_lightning.summary import (
+    PAPER,
+    PAPER_COST,
+    git_commit,
+    peak_memory_bytes,
+    result_rows,
+    result_table,
+    versions,
+)
 
 RUN_VARIABLE = "PRIMENET_RUN"
 """Environment variable that tells the processes which Lightning starts in which folder they run."""
+
+LOOKING: tuple[Any, ...] = (CapsuleLossCurves, RoutingMonitor, FeatureTSNE, FeatureMaps, ConfusionAndErrors)
+"""Callbacks that make the learning visible, on unless the user has given one of the kind."""
 
 NOT_SAVED = ("run", "resume", "ckpt_path", "weights_only")
 """Options that say where a run lies and begins; they are no part of what it computes."""
@@ -48,22 +68,32 @@ FALSE_ALARMS = (
 
 
 class BeginRun(SaveConfigCallback):
-    """Save the options into the run folder and into W&B, and tell W&B that the least error is the best."""
+    """Save the options into W&B, and tell it which value of each curve is the best."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write ``config.yaml``, on the first rank, when a fit begins; other commands leave it as it is."""
+        """Tell W&B on the first rank, when a fit begins; the folder has ``config.yaml`` by then."""
         if stage != "fit":
             return
-        options = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        options = {name: value for name, value in options.items() if name not in NOT_SAVED}
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "config.yaml", yaml.safe_dump(options, sort_keys=False))
+        options = saved_options(self.parser, self.config)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.config.update(options, allow_val_change=True)
-                for metric in ("val/error", "test/error"):
-                    logger.experiment.define_metric(metric, summary="min", step_metric="trainer/global_step")
+                for name, best in _summaries(pl_module).items():
+                    logger.experiment.define_metric(name, summary=best, step_metric="trainer/global_step")
+
+
+def saved_options(parser: LightningArgumentParser, config: Any) -> dict[str, Any]:
+    """The options that ``config.yaml`` keeps, as plain values."""
+    options = yaml.safe_load(parser.dump(config, skip_none=False))
+    return {name: value for name, value in options.items() if name not in NOT_SAVED}
+
+
+def _summaries(model: LightningModule) -> dict[str, str]:
+    """Which value of a curve W&B shall show in its tables, the least or the greatest; otherwise it is the last."""
+    found = {"val/error": "min", "test/error": "min", "val/accuracy": "max", "test/accuracy": "max"}
+    for name in model.network.loss_names if isinstance(model, PrimeNet) else []:
+        found |= {f"val/loss/{name}": "min", f"val/accuracy/{name}": "max"}
+    return found
 
 
 class PrimeNetCLI(LightningCLI):
@@ -95,6 +125,12 @@ class PrimeNetCLI(LightningCLI):
             type=str | None,
             default=None,
             help="Run folder to go on with (fit only), options included.",
+        )
+        parser.add_argument(
+            "--figures",
+            type=bool,
+            default=True,
+            help="Whether to look at routing, features, maps and errors beside the losses (fit only).",
         )
         parser.add_argument(
             "--every_n_train_steps",
@@ -192,7 +228,8 @@ class PrimeNetCLI(LightningCLI):
         self.time = Timer(options["max_time"])
         options["max_time"] = None  # which that one looks after: Lightning takes one timer
         if fitting:
-            callbacks += [] if _any(callbacks, CapsuleLossCurves) else [CapsuleLossCurves(self.run.path)]
+            kinds = LOOKING if self._get(self.config_init, "figures") else LOOKING[:1]
+            callbacks += [kind(folder=self.run.path) for kind in kinds if not _any(callbacks, kind)]
             callbacks += [CostSummary(), self.time]
             if options["enable_checkpointing"] is not False:
                 every = self._get(self.config_init, "every_n_train_steps")
@@ -202,15 +239,45 @@ class PrimeNetCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _loggers(self) -> list[Logger]:
-        logger = WandbLogger(
+        # W&B goes on with a resumed run; the name would not do, another folder may have it too
+        self.wandb_id = self.run.wandb_id or secrets.token_hex(4)
+        mode = wandb_mode()
+        loggers: list[Logger] = [] if mode is None else [self._wandb_logger(mode)]
+        return [*loggers, ResumableCSVLogger(self.run.path, resume_at=self.batches_done)]
+
+    def _wandb_logger(self, mode: str) -> PatientWandbLogger:
+        return PatientWandbLogger(
             project="primenet",
             name=self.run.path.name,
-            # W&B goes on with a resumed run; the name would not do, another folder may have it too
-            id=self.run.wandb_id or secrets.token_hex(4),
+            id=self.wandb_id,
             save_dir=self.run.path,
-            mode=wandb_mode(),  # not offline=True, which sets an environment variable that outlives the run
+            mode=mode,  # not offline=True, which sets an environment variable that outlives the run
+            log_model=mode == "online",
+            tags=[self.datamodule.dataset_name, str(self.model.hparams.get("size", "custom"))],
         )
-        return [logger, ResumableCSVLogger(self.run.path, resume_at=self.batches_done)]
+
+    def _begin_wandb(self) -> None:
+        """Begin W&B's run, offline where that fails, or not at all: what fails later would stop the training."""
+        for mode in ("as chosen", "offline"):
+            found = [logger for logger in self.trainer.loggers if isinstance(logger, PatientWandbLogger)]
+            if not found:
+                return
+            try:
+                _ = found[0].experiment
+                return
+            except Exception as error:
+                others = [logger for logger in self.trainer.loggers if logger is not found[0]]
+                goes_on = mode == "as chosen"
+                print(
+                    f"W&B cannot begin the run ({str(error).strip().partition(chr(10))[0]}); "
+                    + (
+                        f"it is kept in {self.run.path}/wandb: send it later with `wandb sync`"
+                        if goes_on
+                        else "without"
+                    ),
+                    file=sys.stderr,
+                )
+                self.trainer.loggers = [self._wandb_logger("offline"), *others] if goes_on else others
 
     # -- fit -----------------------------------------------------------------------------------------------
 
@@ -226,6 +293,9 @@ class PrimeNetCLI(LightningCLI):
         if self.saved is not None:
             refuse_classes(self.saved.get("data_description"), self.datamodule.description())
             refuse_architecture(self.saved["state_dict"], self.model.state_dict())
+            loader: Any = self.datamodule.train_dataloader()
+            for state in self.saved["loops"]["fit_loop"]["state_dict"].get("combined_loader", []):
+                loader.load_state_dict(state)  # it refuses other images, or another order
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train; from the newest checkpoint of a run that is resumed."""
@@ -233,16 +303,23 @@ class PrimeNetCLI(LightningCLI):
             self.saved = None  # as large as the model
             kwargs |= {"ckpt_path": str(self.run.last), "weights_only": True}
         first = self.trainer.is_global_zero
-        if first and self.trainer.loggers:
-            self.run.path.mkdir(parents=True, exist_ok=True)  # W&B does not make it, but writes elsewhere
+        new = first and not self.run.path.exists()
+        if first and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            # before anything else, or a crash from now on would leave a folder that --resume does not know
+            self.run.path.mkdir(parents=True, exist_ok=True)
+            options = saved_options(self._parser(self.subcommand), self.config[self.subcommand])
+            write_whole(self.run.config, yaml.safe_dump(options, sort_keys=False))
+            self._begin_wandb()
         os.environ[RUN_VARIABLE] = str(self.run.path)  # for the processes that Lightning starts
+        self.refused = True
         try:
             self.trainer.fit(model, **kwargs)
+            self.refused = False
         finally:
             del os.environ[RUN_VARIABLE]
-            with contextlib.suppress(OSError):
-                if first:
-                    self.run.path.rmdir()  # only if nothing was written: Lightning refused an option
+            if new and [path.name for path in self.run.path.glob("*")] == ["config.yaml"] and self.refused:
+                self.run.config.unlink()  # Lightning refused an option
+                self.run.path.rmdir()
 
     def after_fit(self) -> None:
         """Test the best checkpoint, once, and sum up."""
@@ -264,9 +341,17 @@ class PrimeNetCLI(LightningCLI):
         summary = self._summary(validation_error, test_error, seconds)
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.experiment.summary.update({f"final/{name}": value for name, value in summary.items()})
-        self.run.write_summary(summary)
-        wandb.finish()  # it has some words to say, and the table shall be the last
+                with without_stopping("sending the summary to W&B"):
+                    logger.experiment.summary.update({f"final/{name}": value for name, value in summary.items()})
+                    logger.log_table(
+                        "tables/summary", columns=["what", "measured", "claimed"], data=result_rows(summary)
+                    )
+        with without_stopping(f"writing into {self.run.path}"):
+            self.run.write_summary(summary)
+            from primenet_lightning.report import write_report
+
+            write_report(self.run)
+        finish_wandb()  # it has some words to say, and the table shall be the last
         Console().print(result_table(summary))
         print(f"run folder: {self.run.path}")  # not by rich, which would wrap it
 
@@ -330,11 +415,27 @@ def _any(callbacks: Sequence[Callback], kind: type[Callback]) -> bool:
     return any(isinstance(callback, kind) for callback in callbacks)
 
 
-def wandb_mode() -> str:
-    """What ``WANDB_MODE`` says; else online where there is an account to log to, otherwise offline."""
+def wandb_mode() -> str | None:
+    """What ``WANDB_MODE`` says; else online where there is an account to log to, otherwise offline.
+
+    Returns:
+        None, after a warning, where W&B is not there.
+    """
+    try:
+        import wandb
+    except ImportError as error:
+        print(f"W&B is not there ({error}), so the run is not logged to it; pip install wandb", file=sys.stderr)
+        return None
     if mode := os.environ.get("WANDB_MODE"):
         return mode
     return "online" if wandb.login(prompt=False) else "offline"
+
+
+def finish_wandb(exit_code: int = 0) -> None:
+    """Let W&B write what it has, if it was used."""
+    if (wandb := sys.modules.get("wandb")) is not None:
+        with without_stopping("finishing with W&B"):
+            wandb.finish(exit_code=exit_code)
 
 
 def with_run_config(args: Sequence[str]) -> list[str]:
@@ -417,6 +518,45 @@ def predict(args: Sequence[str]) -> int:
     return int(failed)
 
 
+def report(args: Sequence[str]) -> int:
+    """Run ``primenet report``: one self-contained page from a run folder.
+
+    Args:
+        args: Command line after ``report``.
+
+    Returns:
+        0.
+    """
+    from primenet_lightning.report import write_report
+
+    parser = ArgumentParser(prog="primenet report", description="Write report.html into a run folder.")
+    parser.add_argument("run", type=str, help="Run folder.")
+    print(write_report(RunFolder.existing(parser.parse_args(list(args)).run)))
+    return 0
+
+
+def dashboard(args: Sequence[str]) -> int:
+    """Run ``primenet dashboard``: a ready W&B workspace.
+
+    Args:
+        args: Command line after ``dashboard``.
+
+    Returns:
+        0, or 1 if it could not be built.
+    """
+    from primenet_lightning.dashboard import main as build
+
+    return build(args)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "predict": predict,
+    "report": report,
+    "dashboard": dashboard,
+}
+"""Commands that are not LightningCLI's."""
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -434,7 +574,8 @@ def main(args: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             for message in FALSE_ALARMS:
                 warnings.filterwarnings("ignore", message)
-            status = predict(args[1:]) if args[:1] == ["predict"] else run_lightning(args)
+            command = COMMANDS.get(args[0] if args else "")
+            status = run_lightning(args) if command is None else command(args[1:])
         failed = False
         return status
     except Exception as error:
@@ -449,7 +590,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print("primenet: stopped", file=sys.stderr)
         return 130
     finally:
-        wandb.finish(exit_code=int(failed))
+        finish_wandb(int(failed))
 
 
 def run_lightning(args: Sequence[str]) -> int:
@@ -466,7 +607,9 @@ def run_lightning(args: Sequence[str]) -> int:
         ImageDataModule,
         save_config_callback=BeginRun,
         save_config_kwargs={"save_to_log_dir": False},
-        parser_kwargs={"description": "Train, validate and test PrimeNet. There is `primenet predict --help`, too."},
+        parser_kwargs={
+            "description": "Train, validate and test PrimeNet. See also `primenet predict|report|dashboard --help`."
+        },
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,

@@ -10,7 +10,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import ParallelStrategy
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -779,7 +779,8 @@ class PrimeNet(LightningModule):
         for name, parameters in self.network.learners().items():
             if not all(bool(parameter.isfinite().all()) for parameter in parameters):
                 child = self.capsule_optimizers.get(name)
-                raise NonFiniteError(name, None, self.global_step, child and child.param_groups[0]["lr"])
+                rate = None if child is None else child.param_groups[0]["lr"]
+                raise NonFiniteError(name, None, self.global_step, rate)
         checkpoint["data_description"] = self.data_description
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["skipped_steps"] = self.skipped_steps

@@ -45,7 +45,8 @@ class RunFolder:
                 count += 1
                 path = stamp.with_name(f"{stamp.name}-{count}")
         path = Path(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        # a crash may have come before the very first file was whole
+        if path.exists() and (not path.is_dir() or any(inside.suffix != ".part" for inside in path.iterdir())):
             raise FileExistsError(
                 f"run={path} exists already and is not overwritten: give another name, or go on with that "
                 f"run with --resume {path}"

@@ -81,7 +81,7 @@ def test_nothing_in_a_checkpoint_is_code(saved, tmp_path):
 # -- the command
 
 QUICK = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.limit_train_batches=3"]
-QUICK += ["--model.channels=4", "--trainer.max_epochs=2"]
+QUICK += ["--figures=false", "--model.channels=4", "--trainer.max_epochs=2"]
 
 
 @pytest.fixture(scope="module")

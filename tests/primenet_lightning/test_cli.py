@@ -25,6 +25,7 @@ QUICK = [
     "--trainer.limit_val_batches=1",
     "--trainer.limit_test_batches=1",
     "--trainer.enable_progress_bar=false",
+    "--figures=false",
     "--model.capsule_optimizer.lr=1e-3",
     "--model.capsule_scheduler={class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 1}}",
 ]

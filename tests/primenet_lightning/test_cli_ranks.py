@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 QUICK = [
     *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=3"),
     *("--trainer.limit_train_batches=5", "--trainer.limit_test_batches=1", "--trainer.max_epochs=2"),
-    *("--model.channels=4", "--model.head_channels=8", "--trainer.strategy=ddp"),
+    *("--model.channels=4", "--model.head_channels=8", "--trainer.strategy=ddp", "--figures=false"),
 ]
 
 
@@ -131,7 +131,7 @@ def test_three_kills_leave_no_trace(monkeypatch, tmp_path):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     import kills
 
-    options = [*QUICK[:3], "--trainer.max_epochs=3", "--model.channels=4", "--model.head_channels=8"]
+    options = [*QUICK[:3], "--figures=false", "--trainer.max_epochs=3", "--model.channels=4", "--model.head_channels=8"]
     found = kills.experiment(tmp_path, kills=3, every=5, seed=1, options=options)
     assert found["wrong"] == []
     assert found["kills"] == 3

@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import ExponentialLR, StepLR
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from primenet_lightning import Capsule, NonFiniteError, PaperAdam, PrimeNet, architecture
 from primenet_lightning.callbacks import CapsuleLossCurves
@@ -166,6 +167,36 @@ def test_the_defaults_are_the_papers(make_trainer, make_batches, loader):
     for optimizer in model.capsule_optimizers.values():
         assert isinstance(optimizer, PaperAdam)
         assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]) == (2e-4, (0.99, 0.999))
+
+
+@pytest.mark.parametrize(("backward", "most"), [("block", 1.05), ("capsule", 1.05), ("fused", None)])
+def test_memory_of_a_training_step_does_not_grow_with_depth(backward, most, make_trainer, make_batches, monkeypatch):
+    """Of the step that `Trainer.fit` makes; the benchmark's counter, which checks itself there."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+    from memory import SavedActivations
+
+    def peak(depth):
+        model = make_model(depth, backward=backward, pool_every=99, local_classifier="pooled")
+        (batch,) = make_batches(1, shape=(2, 8, 8))
+        uncounted = [*model.network.parameters(), *model.network.buffers(), *batch]
+        original = model.training_step
+
+        def counted(batch, batch_idx):
+            with SavedActivations([*uncounted, *batch]) as counter:
+                output = original(batch, batch_idx)
+            seen.append(counter.peak)
+            return output
+
+        seen = []
+        model.training_step = counted
+        make_trainer().fit(model, DataLoader([batch], batch_size=None))
+        return seen[0]
+
+    shallow, deep = peak(2), peak(8)
+    if most is None:
+        assert deep > 3 * shallow  # else the test would say nothing
+    else:
+        assert deep <= most * shallow
 
 
 # -- steps, windows, clipping, schedules -----------------------------------------------------------------

@@ -1,0 +1,111 @@
+"""What the default callbacks cost: the time inside their hooks over the whole of a fit, on real MNIST.
+
+    python benchmarks/callbacks.py [--root DIR] [--batches N] [--epochs N]
+
+One fit of `compact` with the command line's default callbacks and loggers (W&B offline, CSV), validation included.
+Lightning's own profiler times each hook of each callback, so that the noise of the machine falls on both sides of the
+ratio: the fit's seconds over the same seconds without those hooks, the checkpoints' not counted. The seconds that
+t-SNE takes are told apart, and none of them lies in a training step; an embedding comes every fifth epoch and at the
+end, so here, in a short fit, it weighs more than in a long one. The last line is one JSON object; the exit status is 1
+if the ratio without t-SNE is above 1.05.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import wandb
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.profilers import SimpleProfiler
+
+from primenet_lightning import PrimeNet
+from primenet_lightning.callbacks.csv_log import ResumableCSVLogger
+from primenet_lightning.callbacks.wandb_log import PatientWandbLogger
+from primenet_lightning.cli import LOOKING
+from primenet_lightning.datamodules import MNISTDataModule
+
+REQUIRED = 1.05
+
+
+def measure(root: str | None, batches: int, epochs: int) -> dict[str, Any]:
+    """Fit once and add up the hooks.
+
+    Args:
+        root: Folder of MNIST.
+        batches: Training batches an epoch.
+        epochs: Epochs.
+
+    Returns:
+        ``fit_s``; seconds by callback; ``callbacks_over_none``, without t-SNE; ``with_tsne_over_none``;
+        ``tsne_in_step_s``, t-SNE's seconds in the hooks of training batches.
+    """
+    data = MNISTDataModule(root=root)
+    torch.manual_seed(0)
+    model = PrimeNet(data.in_channels, data.image_size, data.num_classes)
+    profiler = SimpleProfiler()
+    with tempfile.TemporaryDirectory() as folder:
+        callbacks: list[Callback] = [kind(folder=Path(folder)) for kind in LOOKING]
+        trainer = Trainer(
+            accelerator="cpu",
+            max_epochs=epochs,
+            limit_train_batches=batches,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            default_root_dir=folder,
+            profiler=profiler,
+            logger=[
+                PatientWandbLogger(save_dir=folder, mode="offline", project="benchmark"),
+                ResumableCSVLogger(folder),
+            ],
+            callbacks=callbacks,
+        )
+        begun = time.perf_counter()
+        trainer.fit(model, data)
+        fit = time.perf_counter() - begun
+        wandb.finish()
+    seconds: dict[str, float] = {kind.__name__: 0.0 for kind in LOOKING}
+    in_step = 0.0
+    for action, durations in profiler.recorded_durations.items():
+        for name in seconds:
+            if action.startswith(f"[Callback]{name}.") or action.startswith(f"[Callback]{name}{{"):
+                seconds[name] += sum(durations)
+                if name == "FeatureTSNE" and "train_batch" in action:
+                    in_step += sum(durations)
+    tsne = seconds["FeatureTSNE"]
+    others = sum(seconds.values()) - tsne
+    without = fit - others - tsne
+    return {
+        "fit_s": round(fit, 2),
+        **{f"{name}_s": round(value, 3) for name, value in seconds.items()},
+        "callbacks_over_none": round((without + others) / without, 4),
+        "with_tsne_over_none": round(fit / without, 4),
+        "tsne_in_step_s": round(in_step, 4),
+    }
+
+
+def main() -> int:
+    """Measure, print, and one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", default=None, help="Folder of MNIST (default: PRIMENET_DATA, else data).")
+    parser.add_argument("--batches", type=int, default=270, help="Training batches an epoch; 270 are all.")
+    parser.add_argument("--epochs", type=int, default=2)
+    options = parser.parse_args()
+    found = measure(options.root, options.batches, options.epochs)
+    for name, value in found.items():
+        print(f"{name:24} {value}")
+    print(json.dumps(found))
+    if found["callbacks_over_none"] > REQUIRED:
+        print(f"the callbacks cost more than {REQUIRED} of the time without them", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
