@@ -1,22 +1,16 @@
 """Feature maps: what each capsule makes of a few images (figure 4 of the paper)."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor, nn
+from lightning.pytorch import Trainer
+from torch import Tensor
 
-from primenet_lightning.blocks import trial_run
-from primenet_lightning.callbacks.figures import new_figure, publish, run_folder, style_of
-from primenet_lightning.callbacks.sample import BalancedSample, images_and_labels
+from primenet_lightning.callbacks.capsule_views import as_pixels, names_of_classes, view_capsules
+from primenet_lightning.callbacks.figures import new_figure, publish, style_of
+from primenet_lightning.callbacks.sample import BalancedSample, SampleCallback
 from primenet_lightning.module import PrimeNet
-from primenet_lightning.network import Evaluation
-from primenet_lightning.routing import least_entropy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,179 +18,6 @@ if TYPE_CHECKING:
 
 MANY_CAPSULES = 4
 """Of more capsules than this a single channel each is shown: at 600 pixels four tiles would be thumbnails."""
-
-
-class SampleCallback(Callback, ABC):
-    """Looks at a fixed sample of the validation images, every so many epochs and when the fit ends.
-
-    The sample is copied out of the first validation of the fit that is not the sanity check, on rank 0; later ones
-    would only show the same images again. All further work is rank 0's too, and calls no collective.
-
-    Args:
-        every_n_epochs: How often; None only when the fit ends.
-        folder: Where figures go; None takes `run_folder`.
-
-    Raises:
-        ValueError: If ``every_n_epochs`` is not positive.
-    """
-
-    def __init__(self, every_n_epochs: int | None, folder: str | Path | None) -> None:
-        if every_n_epochs is not None and every_n_epochs < 1:
-            raise ValueError(f"every_n_epochs={every_n_epochs} must be at least 1 epoch, or None for the end only")
-        self.every_n_epochs = every_n_epochs
-        self.folder = folder
-        self._sample: BalancedSample | None = None
-        self._collected = False
-        self._looked_at: tuple[int, int] = (0, -1)  # epochs that were done, and the last batch
-
-    @abstractmethod
-    def check(self, model: PrimeNet) -> int:
-        """Refuse a model that could not be looked at; tell how many images are wanted."""
-
-    @abstractmethod
-    def look(self, trainer: Trainer, model: PrimeNet, sample: BalancedSample, epoch: int, folder: Path) -> None:
-        """Do the work, on rank 0.
-
-        Args:
-            trainer: The Trainer.
-            model: The model.
-            sample: At least one image.
-            epoch: Epochs done so far.
-            folder: The run's folder.
-        """
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the model and ask for the folder, while all ranks are at the same place."""
-        self._sample, self._collected = None, False
-        if not isinstance(pl_module, PrimeNet):
-            rank_zero_warn(f"{type(self).__name__} has nothing to show: {type(pl_module).__name__} is no PrimeNet")
-        elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._sample = BalancedSample(self.check(pl_module), pl_module.num_classes)
-            self._folder = run_folder(trainer) if self.folder is None else Path(self.folder)
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Copy what the sample still wants."""
-        if self._sample is None or self._collected or self._sample.full or not trainer.is_global_zero:
-            return
-        if _in_fit(trainer) and (pair := images_and_labels(batch)) is not None:
-            self._sample.add(*pair)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look, if so many epochs have passed."""
-        if not _in_fit(trainer):
-            return
-        self._collected = True  # a small split never fills the sample; a second pass would only repeat it
-        epoch = trainer.current_epoch + int(trainer.is_last_batch)
-        every = self.every_n_epochs
-        if every is not None and epoch // every > self._looked_at[0] // every:
-            self._look(trainer, pl_module, epoch)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look a last time, unless nothing was trained since the last time."""
-        if self._looked_at[1] != trainer.fit_loop.total_batch_idx:
-            self._look(trainer, pl_module, trainer.current_epoch)
-
-    def _look(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
-        # the ranks' samples differ, so nothing below may be a collective
-        self._looked_at = (epoch, trainer.fit_loop.total_batch_idx)
-        if self._sample is not None and len(self._sample) and trainer.is_global_zero:
-            assert isinstance(pl_module, PrimeNet)
-            with trial_run(pl_module):
-                self.look(trainer, pl_module, self._sample, epoch, self._folder)
-
-    def state_dict(self) -> dict[str, Any]:
-        """When it was looked last, so that a resumed run keeps the rhythm."""
-        return {"looked_at": list(self._looked_at)}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take the rhythm of the run that is resumed."""
-        epoch, batch = state_dict["looked_at"]
-        self._looked_at = (epoch, batch)
-
-
-def _in_fit(trainer: Trainer) -> bool:
-    return trainer.state.fn == "fit" and not trainer.sanity_checking
-
-
-class CapsuleView(NamedTuple):
-    """What all capsules make of a batch.
-
-    Attributes:
-        maps: By full name, ``(batch, channels, height, width)``, float32 on the CPU.
-        logits: By full name, ``(batch, classes)``, float32 on the CPU; also ``"head"``'s.
-        route: Index of the routed capsule of each block and image, ``(blocks, batch)``, under the inference route.
-    """
-
-    maps: dict[str, Tensor]
-    logits: dict[str, Tensor]
-    route: Tensor
-
-
-def view_capsules(model: PrimeNet, images: Tensor, labels: Tensor) -> CapsuleView:
-    """Run every capsule on its own block's input under the inference route, in the modes the parts are in.
-
-    Args:
-        model: In evaluation mode.
-        images: ``(batch, channels, height, width)``, on any device.
-        labels: Class indices, ``(batch,)``.
-
-    Returns:
-        Maps, logits and route.
-    """
-    network, maps = model.network, dict[str, Tensor]()
-
-    def keep(name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> None:
-            maps[name] = output[0].float().cpu()
-
-        return hook
-
-    with ExitStack() as hooks:
-        for names, block in zip(network.capsule_names, network.prime_blocks, strict=True):
-            for name, capsule in zip(names, block.capsules.values(), strict=True):
-                hooks.callback(capsule.register_forward_hook(keep(name)).remove)
-        seen = network.evaluate(model._images(images.to(model.device)), labels.to(model.device))
-    logits = {name: scores.float().cpu() for name, scores in seen.logits.items()}
-    return CapsuleView(maps, logits, _routes(network.capsule_names, logits, seen, len(images)))
-
-
-def _routes(capsule_names: list[list[str]], logits: Mapping[str, Tensor], seen: Evaluation, count: int) -> Tensor:
-    """The routed capsule of each block and image; where each image takes its own, the surest."""
-    rows = [
-        least_entropy(torch.stack([logits[name] for name in names])) if index < 0 else torch.full((count,), index)
-        for names, index in zip(capsule_names, seen.route, strict=True)
-    ]
-    return torch.stack(rows)
-
-
-def as_pixels(images: Tensor) -> Tensor:
-    """Turn normalised images back into pictures, by the range that each channel has over all of them.
-
-    Args:
-        images: ``(images, channels, height, width)``.
-
-    Returns:
-        uint8, ``(images, height, width, 3)``; where there are not three channels ``(images, height, width)``, the
-        first channel.
-    """
-    images = images.float()
-    low, high = images.amin((0, 2, 3), keepdim=True), images.amax((0, 2, 3), keepdim=True)
-    pixels = ((images - low) / (high - low).clamp_min(1e-12) * 255).round().to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).contiguous() if images.shape[1] == 3 else pixels[:, 0].contiguous()
-
-
-def names_of_classes(trainer: Trainer, num_classes: int) -> list[str]:
-    """What the classes are called: by the datamodule, where there is one that says so, else by their numbers."""
-    names = getattr(getattr(trainer, "datamodule", None), "class_names", None) or ()
-    return [str(name) for name in names] if len(names) == num_classes else [str(i) for i in range(num_classes)]
 
 
 class Cell(NamedTuple):

@@ -1,9 +1,18 @@
-"""A fixed, class-balanced sample of the validation images, collected while they pass by."""
+"""A fixed, class-balanced sample of the validation images, collected as they pass by; callbacks that look at it."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+
+from primenet_lightning.blocks import trial_run
+from primenet_lightning.callbacks.figures import run_folder, without_stopping
+from primenet_lightning.module import PrimeNet
 
 
 class BalancedSample:
@@ -85,3 +94,103 @@ def images_and_labels(batch: Any) -> tuple[Tensor, Tensor] | None:
         if isinstance(images, Tensor) and isinstance(labels, Tensor) and images.dim() == 4 and labels.dim() == 1:
             return images, labels
     return None
+
+
+class SampleCallback(Callback, ABC):
+    """Looks at a fixed sample of the validation images, every so many epochs and when the fit ends.
+
+    The sample is copied out of the first validation of the fit that is not the sanity check, on rank 0; later ones
+    would only show the same images again. All further work is rank 0's too, and calls no collective.
+
+    Args:
+        every_n_epochs: How often; None only when the fit ends.
+        folder: Where figures go; None takes `run_folder`.
+
+    Raises:
+        ValueError: If ``every_n_epochs`` is not positive.
+    """
+
+    def __init__(self, every_n_epochs: int | None, folder: str | Path | None) -> None:
+        if every_n_epochs is not None and every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs={every_n_epochs} must be at least 1 epoch, or None for the end only")
+        self.every_n_epochs = every_n_epochs
+        self.folder = folder
+        self._sample: BalancedSample | None = None
+        self._collected = False
+        self._looked_at: tuple[int, int] = (0, -1)  # epochs that were done, and the last batch
+
+    @abstractmethod
+    def check(self, model: PrimeNet) -> int:
+        """Refuse a model that could not be looked at; tell how many images are wanted."""
+
+    @abstractmethod
+    def look(self, trainer: Trainer, model: PrimeNet, sample: BalancedSample, epoch: int, folder: Path) -> None:
+        """Do the work, on rank 0.
+
+        Args:
+            trainer: The Trainer.
+            model: The model.
+            sample: At least one image.
+            epoch: Epochs done so far.
+            folder: The run's folder.
+        """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the model and ask for the folder, while all ranks are at the same place."""
+        self._sample, self._collected = None, False
+        if not isinstance(pl_module, PrimeNet):
+            rank_zero_warn(f"{type(self).__name__} has nothing to show: {type(pl_module).__name__} is no PrimeNet")
+        elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._sample = BalancedSample(self.check(pl_module), pl_module.num_classes)
+            self._folder = run_folder(trainer) if self.folder is None else Path(self.folder)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Copy what the sample still wants."""
+        if self._sample is None or self._collected or self._sample.full or not trainer.is_global_zero:
+            return
+        if _in_fit(trainer) and (pair := images_and_labels(batch)) is not None:
+            self._sample.add(*pair)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look, if so many epochs have passed."""
+        if not _in_fit(trainer):
+            return
+        self._collected = True  # a small split never fills the sample; a second pass would only repeat it
+        epoch = trainer.current_epoch + int(trainer.is_last_batch)
+        every = self.every_n_epochs
+        if every is not None and epoch // every > self._looked_at[0] // every:
+            self._look(trainer, pl_module, epoch)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look a last time, unless nothing was trained since the last time."""
+        if self._looked_at[1] != trainer.fit_loop.total_batch_idx:
+            self._look(trainer, pl_module, trainer.current_epoch)
+
+    def _look(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        # the ranks' samples differ, so nothing below may be a collective
+        self._looked_at = (epoch, trainer.fit_loop.total_batch_idx)
+        if self._sample is not None and len(self._sample) and trainer.is_global_zero:
+            assert isinstance(pl_module, PrimeNet)
+            with without_stopping(f"the picture of {type(self).__name__}"), trial_run(pl_module):
+                self.look(trainer, pl_module, self._sample, epoch, self._folder)
+
+    def state_dict(self) -> dict[str, Any]:
+        """When it was looked last, so that a resumed run keeps the rhythm."""
+        return {"looked_at": list(self._looked_at)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take the rhythm of the run that is resumed."""
+        epoch, batch = state_dict["looked_at"]
+        self._looked_at = (epoch, batch)
+
+
+def _in_fit(trainer: Trainer) -> bool:
+    return trainer.state.fn == "fit" and not trainer.sanity_checking

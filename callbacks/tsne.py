@@ -12,9 +12,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from primenet_lightning.callbacks.feature_maps import SampleCallback, as_pixels, names_of_classes, view_capsules
+from primenet_lightning.callbacks.capsule_views import as_pixels, names_of_classes, view_capsules
 from primenet_lightning.callbacks.figures import new_figure, publish, publish_table, style_of
-from primenet_lightning.callbacks.sample import BalancedSample
+from primenet_lightning.callbacks.sample import BalancedSample, SampleCallback
 from primenet_lightning.module import PrimeNet
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
 """A ready W&B workspace: what the callbacks log, in sections, for every run of a project."""
 
+import importlib
 import json
 import sys
 from collections.abc import Sequence
@@ -75,8 +76,8 @@ def workspace(entity: str, project: str) -> Any:
         ValueError: If the package ``wandb-workspaces`` is not there.
     """
     try:
-        from wandb_workspaces import workspaces
-        from wandb_workspaces.reports import v2 as panels
+        workspaces: Any = importlib.import_module("wandb_workspaces.workspaces")
+        panels: Any = importlib.import_module("wandb_workspaces.reports.v2")
     except ImportError as error:
         raise ValueError(
             f"the dashboard needs the package wandb-workspaces ({error}): pip install wandb-workspaces, or "

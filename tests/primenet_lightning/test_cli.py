@@ -104,6 +104,7 @@ def test_run_folder_holds_the_run(finished):
         "config.yaml",
         "figures",
         "metrics.csv",
+        "report.html",
         "summary.json",
     ]
     assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
@@ -463,3 +464,88 @@ def test_offline_wandb_run_stopped_in_the_last_batch_of_an_epoch(finished, monke
     assert definitions["val/error"].step_metric == "trainer/global_step"
     (picture,) = second.parent.glob("files/media/images/figures/losses*.png")
     assert picture.read_bytes() == (run / "figures/losses.png").read_bytes()
+
+
+# -- everything that looks, in a real offline run
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """Two short epochs with all callbacks, and what W&B wrote of them."""
+    run = tmp_path_factory.mktemp("seen") / "run"
+    options = [option for option in QUICK if option != "--figures=false"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        assert main(["fit", *options, "--trainer.max_epochs=2", f"--run={run}"]) == 0
+    (path,) = run.glob("wandb/offline-run-*/*.wandb")
+    return run, path.parent / "files", list(written(path))
+
+
+FIGURES = ("losses", "accuracy", "routing", "tsne", "feature_maps", "confusion", "errors")
+
+
+def test_every_figure_is_in_the_run_folder_and_in_wandb(seen):
+    run, files, _ = seen
+    for name in FIGURES:
+        (picture,) = files.glob(f"media/images/figures/{name}_*.png")
+        assert picture.read_bytes() == (run / f"figures/{name}.png").read_bytes()
+        with Image.open(picture) as image:
+            assert len(image.convert("RGB").getcolors(10**6)) > 20
+    assert (run / "report.html").read_text().count("<img") == len(FIGURES)
+
+
+def test_wandb_has_the_tables(seen):
+    run, files, _ = seen
+    tables = {path.name.rsplit("_", 2)[0]: path for path in files.glob("media/table/tables/*.table.json")}
+    assert {"tsne", "errors", "confusion", "routing", "summary"} <= tables.keys()
+    table = json.loads(tables["tsne"].read_text())
+    with (run / "figures/tsne.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(table["data"]) == len(rows) > 50
+    column = table["columns"].index("x")
+    assert [row[column] for row in table["data"]] == pytest.approx([float(row["x"]) for row in rows])
+    summary = {row[0]: row[1] for row in json.loads(tables["summary"].read_text())["data"]}
+    assert summary["test error (%)"] == f"{json.loads((run / 'summary.json').read_text())['test_error']:.2f}"
+
+
+def test_wandbs_curves_are_those_of_the_csv(seen):
+    run, _, records = seen
+    names = ["train/loss/block0.k3", "train/epoch_loss/head", "val/error", "routing/share/block0.k5", "tsne/silhouette"]
+    for name in names:
+        expected = [(int(row["step"]), float(row[name])) for row in metrics(run) if row.get(name)]
+        assert expected, name
+        assert wandb_series(records, name) == [(step, pytest.approx(value)) for step, value in expected], name
+    definitions = {record.metric.name: record.metric for record in records if record.HasField("metric")}
+    assert definitions["val/loss/block0.k7"].summary.min
+    assert definitions["val/accuracy"].summary.max
+    assert {"digits", "compact"} <= {tag for record in records if record.HasField("run") for tag in record.run.tags}
+
+
+@pytest.mark.parametrize(("broken", "sentence"), [("online", "it is kept in"), ("all", "without")])
+def test_a_wandb_that_cannot_begin_stops_no_training(broken, sentence, monkeypatch, capsys):
+    import wandb
+
+    original, modes = wandb.init, []
+
+    def init(*args, **kwargs):
+        modes.append(kwargs["mode"])
+        if broken in ("all", kwargs["mode"]):
+            raise wandb.errors.CommError("Run initialization has timed out")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert main(["fit", *QUICK, "--trainer.max_epochs=1", "--run=mine"]) == 0
+    errors = capsys.readouterr().err
+    assert "W&B cannot begin the run (Run initialization has timed out); " in errors
+    assert sentence in errors
+    assert modes == ["online", "offline"]
+    assert len(list(Path("mine").glob("wandb/offline-run-*"))) == (broken == "online")
+    assert Path("mine/summary.json").exists()
+
+
+def test_a_wandb_that_is_not_there_stops_no_training(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert main(["fit", *QUICK, "--trainer.max_epochs=1", "--run=mine"]) == 0
+    assert "W&B is not there" in capsys.readouterr().err
+    assert Path("mine/metrics.csv").exists()

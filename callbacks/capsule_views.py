@@ -1,0 +1,89 @@
+"""What each capsule says of an image: its maps, its verdict, and whether it is routed."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+
+from primenet_lightning.module import PrimeNet
+from primenet_lightning.network import Evaluation
+from primenet_lightning.routing import least_entropy
+
+if TYPE_CHECKING:
+    pass
+
+
+class CapsuleView(NamedTuple):
+    """What all capsules make of a batch.
+
+    Attributes:
+        maps: By full name, ``(batch, channels, height, width)``, float32 on the CPU.
+        logits: By full name, ``(batch, classes)``, float32 on the CPU; also ``"head"``'s.
+        route: Index of the routed capsule of each block and image, ``(blocks, batch)``, under the inference route.
+    """
+
+    maps: dict[str, Tensor]
+    logits: dict[str, Tensor]
+    route: Tensor
+
+
+def view_capsules(model: PrimeNet, images: Tensor, labels: Tensor) -> CapsuleView:
+    """Run every capsule on its own block's input under the inference route, in the modes the parts are in.
+
+    Args:
+        model: In evaluation mode.
+        images: ``(batch, channels, height, width)``, on any device.
+        labels: Class indices, ``(batch,)``.
+
+    Returns:
+        Maps, logits and route.
+    """
+    network, maps = model.network, dict[str, Tensor]()
+
+    def keep(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> None:
+            maps[name] = output[0].float().cpu()
+
+        return hook
+
+    with ExitStack() as hooks:
+        for names, block in zip(network.capsule_names, network.prime_blocks, strict=True):
+            for name, capsule in zip(names, block.capsules.values(), strict=True):
+                hooks.callback(capsule.register_forward_hook(keep(name)).remove)
+        seen = network.evaluate(model._images(images.to(model.device)), labels.to(model.device))
+    logits = {name: scores.float().cpu() for name, scores in seen.logits.items()}
+    return CapsuleView(maps, logits, _routes(network.capsule_names, logits, seen, len(images)))
+
+
+def _routes(capsule_names: list[list[str]], logits: Mapping[str, Tensor], seen: Evaluation, count: int) -> Tensor:
+    """The routed capsule of each block and image; where each image takes its own, the surest."""
+    rows = [
+        least_entropy(torch.stack([logits[name] for name in names])) if index < 0 else torch.full((count,), index)
+        for names, index in zip(capsule_names, seen.route, strict=True)
+    ]
+    return torch.stack(rows)
+
+
+def as_pixels(images: Tensor) -> Tensor:
+    """Turn normalised images back into pictures, by the range that each channel has over all of them.
+
+    Args:
+        images: ``(images, channels, height, width)``.
+
+    Returns:
+        uint8, ``(images, height, width, 3)``; where there are not three channels ``(images, height, width)``, the
+        first channel.
+    """
+    images = images.float()
+    low, high = images.amin((0, 2, 3), keepdim=True), images.amax((0, 2, 3), keepdim=True)
+    pixels = ((images - low) / (high - low).clamp_min(1e-12) * 255).round().to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).contiguous() if images.shape[1] == 3 else pixels[:, 0].contiguous()
+
+
+def names_of_classes(trainer: Trainer, num_classes: int) -> list[str]:
+    """What the classes are called: by the datamodule, where there is one that says so, else by their numbers."""
+    names = getattr(getattr(trainer, "datamodule", None), "class_names", None) or ()
+    return [str(name) for name in names] if len(names) == num_classes else [str(i) for i in range(num_classes)]
