@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # what takes long and is no test: see benchmarks/
-BENCHMARKS := data step memory kills
+BENCHMARKS := data step memory callbacks kills
 
 .PHONY: demo test lint bench venv clean
 demo: venv

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 QUICK = [
     *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=3"),
     *("--trainer.limit_train_batches=5", "--trainer.limit_test_batches=1", "--trainer.max_epochs=2"),
-    *("--model.channels=4", "--model.head_channels=8", "--trainer.strategy=ddp", "--figures=false"),
+    *("--model.channels=4", "--model.head_channels=8", "--trainer.strategy=ddp"),
 ]
 
 
@@ -79,6 +79,8 @@ def test_two_processes_make_one_run_folder(unbroken):
     steps = [row["step"] for row in rows(unbroken) if row["train/loss/head"]]
     assert steps == ["2", "4", "7", "9"]
     assert [row["step"] for row in rows(unbroken) if row["train/accuracy"]] == ["4", "9"]
+    pictures = sorted(path.stem for path in (unbroken / "figures").glob("*.png"))
+    assert pictures == ["accuracy", "confusion", "errors", "feature_maps", "losses", "routing", "tsne"]
 
 
 def test_a_run_stopped_by_a_signal_to_one_process_is_resumed_exactly(unbroken, ranks, tmp_path):
