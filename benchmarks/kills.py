@@ -98,13 +98,19 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
     return [] if one == other else [f"{where}: {one!r:.40} and {other!r:.40}"]
 
 
+def rows(folder: Path) -> list[dict[str, str]]:
+    """All of ``metrics.csv`` but for a clock."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{name: value for name, value in row.items() if name != "tsne/seconds"} for row in csv.DictReader(file)]
+
+
 def compare(run_folder: Path, unbroken: Path) -> list[str]:
     """Where a run's results differ from the unbroken run's."""
     found = []
     for name in ("last.ckpt", "best.ckpt"):
         one, other = (torch.load(folder / "checkpoints" / name, weights_only=True) for folder in (run_folder, unbroken))
         found += differences(one, other, name)
-    one, other = (list(csv.DictReader((folder / "metrics.csv").open())) for folder in (run_folder, unbroken))
+    one, other = (rows(folder) for folder in (run_folder, unbroken))
     found += [
         f"metrics.csv, row {i}" for i, (mine, theirs) in enumerate(zip(one, other, strict=False)) if mine != theirs
     ]

@@ -4,6 +4,7 @@ import base64
 import csv
 import html
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ CAPTIONS = {
 """Figures in the order of the page; others follow by name."""
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+  background: #fff; overflow-wrap: anywhere }
+th, td { overflow-wrap: normal }
 h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2.5rem }
 img { max-width: 100%; height: auto; border: 1px solid #ddd }
 .wide { overflow-x: auto }
@@ -57,13 +60,16 @@ def write_report(run: RunFolder) -> Path:
     parts += _epochs(run.path / "metrics.csv")
     options = run.config.read_text()
     parts.append(f"<details><summary>Options (config.yaml)</summary><pre>{_text(options)}</pre></details>")
-    parts.append(f"<p>Repeat it with <code>primenet fit --config {_text(run.config.as_posix())}</code></p>")
+    parts.append(
+        f"<p>Repeat it with <code>primenet fit --config {_text(shlex.quote(run.config.as_posix()))}</code></p>"
+    )
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{_text(title)}</title><style>{STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
-    return write_whole(run.path / "report.html", page)
+    # ASCII alone: write_text takes the locale's encoding, and the page says UTF-8
+    return write_whole(run.path / "report.html", page.encode("ascii", "xmlcharrefreplace").decode())
 
 
 def _text(value: Any) -> str:
@@ -97,7 +103,7 @@ def _results(summary: Mapping[str, Any]) -> list[str]:
 
 def _ordered(folder: Path) -> list[Path]:
     """The figures: the known ones in the page's order, then the others by name."""
-    found = sorted(path for path in folder.glob("*") if path.suffix in (".png", ".gif"))
+    found = sorted(path for path in folder.glob("*") if path.suffix in (".png", ".gif") and path.is_file())
     known = list(CAPTIONS)
     return sorted(found, key=lambda path: known.index(path.stem) if path.stem in known else len(known))
 
@@ -132,4 +138,7 @@ def _epochs(path: Path) -> list[str]:
 
 
 def _number(value: str | None) -> str:
-    return f"{float(value):.4g}" if value else ""
+    try:
+        return f"{float(value):.4g}" if value else ""
+    except ValueError:  # a crash cut the number short
+        return ""

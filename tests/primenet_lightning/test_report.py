@@ -82,3 +82,13 @@ def test_an_unfinished_run_without_anything_says_so(tmp_path, capsys):
 def test_no_run_folder(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 1
     assert "is no run folder: it has no config.yaml" in capsys.readouterr().err
+
+
+def test_what_else_may_lie_there(run):
+    """A folder with a picture's name, a value that is no number, and letters beyond ASCII."""
+    (run.path / "figures/folder.png").mkdir()
+    (run.path / "metrics.csv").write_text("epoch,step,val/error\n0,0,none\n")
+    run.config.write_text("name: caf\u00e9\n", encoding="utf-8")
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert any("caf\u00e9" in word for word in page.words)
+    assert any("'" in word and "my run/config.yaml" in word for word in page.words)  # quoted for the shell
