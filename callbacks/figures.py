@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 if TYPE_CHECKING:
@@ -72,6 +72,35 @@ def plain_log_scale(axes: "Axes") -> None:
 def run_folder(trainer: Trainer) -> Path:
     """The folder of a run: the first logger's, or without loggers the Trainer's; to be asked on all ranks."""
     return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+class DrawnAtTheEnd(Callback):
+    """Draws when a fit ends, and what there is of one that Ctrl-C has stopped.
+
+    Args:
+        folder: Where ``figures/`` goes; None takes `run_folder`.
+    """
+
+    def __init__(self, folder: str | Path | None) -> None:
+        self.folder = folder
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw."""
+        self._draw(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Draw what there is of an interrupted run."""
+        if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit":
+            self._draw(trainer)
+
+    def folder_to_draw_in(self, trainer: Trainer) -> Path | None:
+        """The folder, asked for on all ranks; None on all but the first, and in a ``fast_dev_run``."""
+        folder = run_folder(trainer) if self.folder is None else Path(self.folder)
+        draws = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        return folder if draws else None
+
+    def _draw(self, trainer: Trainer) -> None:
+        raise NotImplementedError
 
 
 @contextmanager

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from primenet_lightning.callbacks.figures import (
+    DrawnAtTheEnd,
     new_figure,
     plain_log_scale,
     publish,
     publish_series,
-    run_folder,
     style_of,
 )
 from primenet_lightning.module import PrimeNet
@@ -27,7 +27,7 @@ Point = tuple[int, dict[str, float]]
 TRAIN, VALIDATION = "train/", "val/"
 
 
-class CapsuleLossCurves(Callback):
+class CapsuleLossCurves(DrawnAtTheEnd):
     """Log the capsules' losses and accuracies, and draw them when the fit ends (figure 5 of the paper).
 
     The losses come as numbers from `PrimeNet.training_step`, and are averaged over the batches since the last point:
@@ -56,7 +56,7 @@ class CapsuleLossCurves(Callback):
     SERIES = ("train", "validation", "epochs", "train_accuracy", "validation_accuracy")
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.train: list[Point] = []
         self.validation: list[Point] = []
         self.epochs: list[Point] = []
@@ -128,18 +128,9 @@ class CapsuleLossCurves(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(metrics | {"epoch": trainer.current_epoch}, step=step)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the curves."""
-        self._draw(trainer)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Draw what there is of an interrupted run."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit":
-            self._draw(trainer)
-
     def _draw(self, trainer: Trainer) -> None:
-        folder = run_folder(trainer) if self.folder is None else Path(self.folder)
-        if not self.train or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        folder = self.folder_to_draw_in(trainer)
+        if not self.train or folder is None:
             return
         before = "training, mean since the point before"
         figure = _panels([(before, self.train), ("validation", self.validation)], "cross-entropy (nats)", log=True)

@@ -5,16 +5,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from primenet_lightning.callbacks.figures import (
     COLOURS,
     LINE_STYLES,
+    DrawnAtTheEnd,
     new_figure,
     publish,
     publish_table,
-    run_folder,
     style_of,
 )
 from primenet_lightning.network import PrimeNetwork
@@ -74,7 +74,7 @@ class _Epoch:
         return {f"{kind}/{name}": total / self.batches for kind, by in sums.items() for name, total in by.items()}
 
 
-class RoutingMonitor(Callback):
+class RoutingMonitor(DrawnAtTheEnd):
     """Log each epoch's routing, draw it when the fit ends, and warn of what is odd about it.
 
     From the numbers that `PrimeNet.training_step` returns, with no pass of its own. To every logger, once an epoch:
@@ -113,7 +113,7 @@ class RoutingMonitor(Callback):
             raise ValueError(f"patience={patience} must be at least 1 epoch")
         if not 0 <= min_improvement < 1:
             raise ValueError(f"min_improvement={min_improvement} is no part of a loss; give at least 0, below 1")
-        self.folder = folder
+        super().__init__(folder)
         self.patience = patience
         self.min_improvement = min_improvement
         self._blocks: Blocks = {}
@@ -237,18 +237,9 @@ class RoutingMonitor(Callback):
         """Record the last epoch, if the checkpoint resumed from came after its last batch."""
         self._record(trainer, trainer.fit_loop.total_batch_idx)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the history."""
-        self._draw(trainer)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Draw what there is of an interrupted run."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit":
-            self._draw(trainer)
-
     def _draw(self, trainer: Trainer) -> None:
-        folder = run_folder(trainer) if self.folder is None else Path(self.folder)
-        if not self.history or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        folder = self.folder_to_draw_in(trainer)
+        if not self.history or folder is None:
             return
         columns = list(dict.fromkeys(name for _, means in self.history for name in means))
         rows = [[number, *(means.get(name, "") for name in columns)] for number, means in self.history]

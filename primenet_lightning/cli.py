@@ -311,13 +311,13 @@ class PrimeNetCLI(LightningCLI):
             write_whole(self.run.config, yaml.safe_dump(options, sort_keys=False))
             self._begin_wandb()
         os.environ[RUN_VARIABLE] = str(self.run.path)  # for the processes that Lightning starts
-        self.refused = True
+        refused = True
         try:
             self.trainer.fit(model, **kwargs)
-            self.refused = False
+            refused = False
         finally:
             del os.environ[RUN_VARIABLE]
-            if new and [path.name for path in self.run.path.glob("*")] == ["config.yaml"] and self.refused:
+            if new and [path.name for path in self.run.path.glob("*")] == ["config.yaml"] and refused:
                 self.run.config.unlink()  # Lightning refused an option
                 self.run.path.rmdir()
 
