@@ -1,10 +1,12 @@
 """One optimizer a capsule, stepped as one."""
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch.optim import Adam, Optimizer
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 
@@ -17,13 +19,47 @@ class PaperAdam(Adam):
         params: As in every torch optimizer.
         lr: Learning rate.
         betas: Decay rates of the running means of gradient and squared gradient.
+        fused: Update all parameters in one call, as torch can on CPU and CUDA; equal but for rounding. None does so
+            where every parameter lies on one of these and no other way of updating is asked for.
         **kwargs: Of ``torch.optim.Adam``.
     """
 
     def __init__(
-        self, params: Any, lr: float = 2e-4, betas: tuple[float, float] = (0.99, 0.999), **kwargs: Any
+        self,
+        params: Any,
+        lr: float = 2e-4,
+        betas: tuple[float, float] = (0.99, 0.999),
+        fused: bool | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(params, lr=lr, betas=betas, **kwargs)
+        params = list(params)
+        if fused is None and not any(kwargs.get(other) for other in ("foreach", "differentiable")):
+            fused = all(_can_fuse(tensor) for tensor in _tensors(params)) or None
+        super().__init__(params, lr=lr, betas=betas, fused=fused, **kwargs)
+
+
+POOLED = (PaperAdam, Adam, AdamW, SGD)
+"""Optimizers whose update of a parameter depends on that parameter and its group alone."""
+
+
+def _can_pool(child: Optimizer) -> bool:
+    """Whether nobody would miss a call of the child's own ``step``: no hook, no schedule that counts it."""
+    hooks = child._optimizer_step_pre_hooks or child._optimizer_step_post_hooks
+    return type(child) in POOLED and not hooks and "step" not in vars(child)
+
+
+def _tensors(params: list[Any]) -> Iterator[Tensor]:
+    """The parameters of what an optimizer is given: tensors, or pairs of name and tensor, or groups of either."""
+    for item in params:
+        if isinstance(item, Mapping):
+            group = item["params"]
+            yield from _tensors([group] if isinstance(group, Tensor) else list(group))
+        else:
+            yield item[1] if isinstance(item, tuple) else item
+
+
+def _can_fuse(tensor: Tensor) -> bool:
+    return tensor.device.type in ("cpu", "cuda") and tensor.is_floating_point()
 
 
 class CompositeOptimizer(Optimizer):
@@ -34,6 +70,9 @@ class CompositeOptimizer(Optimizer):
     a batch and steps each child. The children stay ordinary optimizers, in ``children``, with their own algorithms
     and settings; they share their parameter groups and state with the composite, so that a change seen through one
     is seen through the other. Each group carries the child's name, which Lightning's ``LearningRateMonitor`` shows.
+
+    Children of one class of torch's that updates each parameter by itself (`POOLED`) are stepped in one call, each
+    group with its own settings, to the same numbers; those with hooks or with a step of their own, by themselves.
 
     Args:
         optimizers: Children by name, e.g. ``{"block0.k3": Adam(...), "head": Adam(...)}``.
@@ -80,7 +119,7 @@ class CompositeOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles take the children along."""
-        return {**super().__getstate__(), "children": self.children, "_complete": True}
+        return {**super().__getstate__(), "children": self.children, "_pools": self._pools, "_complete": True}
 
     def _link(self) -> None:
         """Make the children share the composite's groups and state, also after these were replaced by a load."""
@@ -89,6 +128,8 @@ class CompositeOptimizer(Optimizer):
             stop = start + len(child.param_groups)
             child.param_groups, child.state = self.param_groups[start:stop], self.state
             start = stop
+        # a copy shares the state; its groups are gathered at each step, since a hook or schedule may come at any time
+        self._pools = {type(child): copy.copy(child) for child in self.children.values() if type(child) in POOLED}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -104,9 +145,23 @@ class CompositeOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for child in self.children.values():
-            child.step()
+        for optimizer in self._to_step():
+            optimizer.step()
         return loss
+
+    def _to_step(self) -> list[Optimizer]:
+        """The children, those that can be pooled behind one optimizer a class."""
+        steps: list[Optimizer] = []
+        pooled: dict[type[Optimizer], list[dict[str, Any]]] = {}
+        for child in self.children.values():
+            if _can_pool(child):
+                pooled.setdefault(type(child), []).extend(child.param_groups)
+            else:
+                steps.append(child)
+        for kind, groups in pooled.items():
+            self._pools[kind].param_groups = groups
+            steps.append(self._pools[kind])
+        return steps
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load groups and state, and hand them to the children."""

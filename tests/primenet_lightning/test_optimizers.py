@@ -1,4 +1,5 @@
 import copy
+import warnings
 
 import pytest
 import torch
@@ -131,3 +132,81 @@ def test_schedulers_that_cannot_work_are_refused(two):
 def test_paper_adam_is_adam_with_the_papers_settings():
     group = PaperAdam([nn.Parameter(torch.zeros(1))]).param_groups[0]
     assert (group["lr"], group["betas"], group["eps"]) == (2e-4, (0.99, 0.999), 1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_paper_adam_is_fused_and_equals_torchs_loop_over_the_parameters(dtype):
+    torch.manual_seed(0)
+    ours, theirs = (nn.Parameter(torch.linspace(-1, 1, 300, dtype=dtype)) for _ in range(2))
+    fused, loop = PaperAdam([ours]), Adam([theirs], lr=2e-4, betas=(0.99, 0.999), foreach=False)
+    assert fused.param_groups[0]["fused"]
+    for _ in range(100):
+        ours.grad = torch.randn(300, dtype=dtype) * 10 ** torch.empty(300, dtype=dtype).uniform_(-6, 2)
+        theirs.grad = ours.grad.clone()
+        fused.step()
+        loop.step()
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=4 * torch.finfo(dtype).eps)
+
+
+def test_paper_adam_is_fused_only_where_that_can_be():
+    p, on_meta = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1, device="meta"))
+    assert PaperAdam([("w", p)]).param_groups[0]["fused"]
+    assert PaperAdam([{"params": p, "lr": 1.0}, {"params": [nn.Parameter(torch.ones(1))]}]).param_groups[1]["fused"]
+    assert PaperAdam(iter([p])).param_groups[0]["fused"]
+    assert not PaperAdam([on_meta]).param_groups[0]["fused"]
+    assert not PaperAdam([p], foreach=True).param_groups[0]["fused"]
+    assert not PaperAdam([p], differentiable=True).param_groups[0]["fused"]
+    assert not PaperAdam([p], fused=False).param_groups[0]["fused"]
+
+
+@pytest.fixture
+def three():
+    """A composite of three optimizers of one class with settings of their own, beside the same ones separate."""
+    nets = [nn.Sequential(*(nn.Linear(3, 3) for _ in range(3))).double()]
+    nets.append(copy.deepcopy(nets[0]))
+    made = [{str(i): PaperAdam(net[i].parameters(), lr=0.1 / (i + 1)) for i in range(3)} for net in nets]
+    return nets, CompositeOptimizer(made[0]), made[1]
+
+
+def calls(monkeypatch):
+    """How many optimizers each step of PaperAdam is called on."""
+    seen, step = [], PaperAdam.step
+    monkeypatch.setattr(PaperAdam, "step", lambda self, *args: (seen.append(len(self.param_groups)), step(self, *args)))
+    return seen
+
+
+def test_optimizers_of_one_class_are_stepped_in_one_call_to_the_same_numbers(three, monkeypatch):
+    nets, composite, separate = three
+    for seed in range(5):
+        learn(nets[0], composite, seed=seed)
+        learn(nets[1], *separate.values(), seed=seed)
+        composite.children["1"].param_groups[0]["lr"] *= 0.5  # as a schedule of one's own would
+        separate["1"].param_groups[0]["lr"] *= 0.5
+    for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(p, q)
+    saved = copy.deepcopy(composite.state_dict())
+    composite.load_state_dict(saved)  # replaces groups and state
+    seen = calls(monkeypatch)
+    learn(nets[0], composite, seed=5)
+    assert seen == [3]
+    seen.clear()
+    learn(nets[1], *separate.values(), seed=5)
+    assert seen == [1, 1, 1]
+    for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_a_child_whose_own_step_somebody_waits_for_is_stepped_by_itself(three, monkeypatch):
+    _, composite, _ = three
+    seen, stepped = calls(monkeypatch), []
+    handle = composite.children["0"].register_step_post_hook(lambda *_: stepped.append("hook"))
+    composite.step()
+    assert (seen, stepped) == ([1, 2], ["hook"])
+    handle.remove()
+    seen.clear()
+    schedule = StepLR(composite.children["2"], 1)  # counts the steps of its optimizer, to warn
+    composite.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        schedule.step()
+    assert sorted(seen) == [1, 2]
