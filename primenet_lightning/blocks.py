@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from primenet_lightning.capsules import Capsule, ConvCapsule
 from primenet_lightning.distributed import Average
 from primenet_lightning.heads import LocalClassifier, glorot_, local_classifier
+from primenet_lightning.layout import channels_last
 from primenet_lightning.losses import LocalLoss, cross_entropy
 from primenet_lightning.routing import RouteHistory, least_entropy, least_loss, refuse_non_finite
 
@@ -39,8 +40,21 @@ class Projection(nn.Sequential):
 
     def __init__(self, in_channels: int, channels: int, pool: nn.Module | None = None) -> None:
         pool = nn.MaxPool2d(3, stride=1, padding=1) if pool is None else pool
-        super().__init__(pool, nn.Conv2d(in_channels, channels, 1), nn.ReLU())
+        super().__init__(pool, nn.Conv2d(in_channels, channels, 1), nn.ReLU(inplace=True))
         glorot_(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project the block's input.
+
+        Args:
+            x: ``(batch, in_channels, height, width)``.
+
+        Returns:
+            ``(batch, channels, height', width')``.
+        """
+        pool, convolution, relu = self
+        projected: Tensor = relu(convolution(channels_last(pool(x))))
+        return projected
 
     @classmethod
     def to_size(cls, in_shape: tuple[int, int, int], channels: int, map_size: tuple[int, int]) -> "Projection":

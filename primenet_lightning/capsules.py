@@ -1,8 +1,11 @@
 """Capsules: a feature extractor with a local classifier that teaches it."""
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from primenet_lightning.heads import LocalClassifier, glorot_, local_classifier
+from primenet_lightning.layout import channels_last, is_plain
 
 
 class Capsule(nn.Module):
@@ -41,6 +44,86 @@ class Capsule(nn.Module):
         """
         feature_map = self.features(x)
         return feature_map, self.classifier(feature_map)
+
+
+class ConvFeatures(nn.Sequential):
+    r"""1x1 convolution, k x k convolution, batch norm, LeakyReLU: the features of the paper's capsule (section 3.3).
+
+    Nothing stands between the two convolutions, so that together they are one, of kernel
+    :math:`W_{o,c} = \sum_r W^{(k)}_{o,r} W^{(1)}_{r,c}`. Where the 1x1 does not reduce the channels, as on images, they
+    are run as that one: equal but for rounding, also in its gradients, at less than :math:`C / R` of the multiply-adds
+    and without the 1x1's output in memory. The parameters stay two.
+
+    Args:
+        in_channels: Channels of the input, :math:`C`.
+        kernel_size: Of the second convolution; odd.
+        reduce_channels: Channels between the two, :math:`R`.
+        channels: Channels of the feature map.
+        stride: Of the second convolution.
+
+    Attributes:
+        folds: Whether the two run as one. Each runs by itself in any case where one was replaced by a layer that does
+            not allow it, is parametrized, or has hooks, which would not be called.
+
+    Example:
+        >>> features = ConvFeatures(1, kernel_size=7, reduce_channels=4, channels=8, stride=2)
+        >>> features(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 8, 14, 14])
+    """
+
+    def __init__(
+        self, in_channels: int, kernel_size: int, reduce_channels: int, channels: int, stride: int = 1
+    ) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, reduce_channels, kernel_size=1, bias=False),
+            nn.Conv2d(reduce_channels, channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.LeakyReLU(inplace=True),
+        )
+        glorot_(self)
+        self.folds = in_channels <= reduce_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the feature map.
+
+        Args:
+            x: ``(batch, in_channels, height, width)``.
+
+        Returns:
+            ``(batch, channels, height', width')``.
+        """
+        reduce, spatial, *rest = self
+        x = channels_last(x)
+        if self.folds and is_plain(reduce, nn.Conv2d) and is_plain(spatial, nn.Conv2d) and _fit(reduce, spatial):
+            x = functional.conv2d(x, fold(reduce, spatial), None, spatial.stride, spatial.padding)
+        else:
+            x = spatial(reduce(x))
+        for layer in rest:
+            x = layer(x)
+        return x
+
+
+def _fit(reduce: nn.Conv2d, spatial: nn.Conv2d) -> bool:
+    """Whether two convolutions are of the kind that is built here."""
+    simple = all(
+        layer.bias is None and layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
+        for layer in (reduce, spatial)
+    )
+    return simple and (reduce.kernel_size, reduce.stride, reduce.padding) == ((1, 1), (1, 1), (0, 0))
+
+
+def fold(reduce: nn.Conv2d, spatial: nn.Conv2d) -> Tensor:
+    """Give the kernel of the one convolution that equals a 1x1 convolution followed by another, neither with a bias.
+
+    Args:
+        reduce: The 1x1 convolution.
+        spatial: The one after it, with zeros as padding.
+
+    Returns:
+        ``(channels, in_channels, k, k)``, in the weights' precision also under autocast, which then rounds once.
+    """
+    with torch.autocast(spatial.weight.device.type, enabled=False):
+        return torch.einsum("orhw,rc->ochw", spatial.weight, reduce.weight.flatten(1))
 
 
 class ConvCapsule(Capsule):
@@ -85,11 +168,6 @@ class ConvCapsule(Capsule):
                 f"kernel_size={kernel_size} must be odd and positive: maps of even kernels differ in size by a "
                 "pixel and cannot replace each other"
             )
-        features = nn.Sequential(
-            nn.Conv2d(in_channels, reduce_channels, kernel_size=1, bias=False),
-            nn.Conv2d(reduce_channels, channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.LeakyReLU(),
-        )
+        features = ConvFeatures(in_channels, kernel_size, reduce_channels, channels, stride)
         map_size = (-(-image_size[0] // stride), -(-image_size[1] // stride))
-        super().__init__(glorot_(features), local_classifier(classifier, channels, map_size, num_classes))
+        super().__init__(features, local_classifier(classifier, channels, map_size, num_classes))

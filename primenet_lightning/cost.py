@@ -1,11 +1,14 @@
 """What a network costs: parameters and multiply-adds, counted on real passes."""
 
 import copy
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from primenet_lightning.capsules import ConvFeatures
 from primenet_lightning.network import PrimeNetwork
 from primenet_lightning.routing import Route
 
@@ -25,7 +28,7 @@ class Cost(NamedTuple):
     multiply_adds_training: int
 
 
-def count_cost(network: PrimeNetwork, route: Route | None = None) -> Cost:
+def count_cost(network: PrimeNetwork, route: Route | None = None, as_run: bool = False) -> Cost:
     """Count with torch's own FLOP counter on a copy of the network, which is left as it was.
 
     The counter sees convolutions and matrix products; norms, activations and poolings are outside it, as in the
@@ -34,6 +37,8 @@ def count_cost(network: PrimeNetwork, route: Route | None = None) -> Cost:
     Args:
         network: The network; its input shape is known to it.
         route: The route at inference; None takes the network's own.
+        as_run: Count what is computed, with pairs of convolutions folded into one where `ConvFeatures` does so. False
+            counts layer by layer what the architecture says, as the papers' tables do.
 
     Returns:
         The cost.
@@ -43,47 +48,68 @@ def count_cost(network: PrimeNetwork, route: Route | None = None) -> Cost:
         >>> compact = PrimeNetwork.build(1, (28, 28), 10, architecture("compact", (28, 28)))
         >>> count_cost(compact, route=(2,))  # the 7x7 capsule
         Cost(parameters=141344, multiply_adds_inference=2602112, multiply_adds_training=10663232)
+        >>> count_cost(compact, route=(2,), as_run=True)
+        Cost(parameters=141344, multiply_adds_inference=1520192, multiply_adds_training=4899264)
     """
-    return Cost(sum(p.numel() for p in network.parameters()), count_inference(network, route), count_training(network))
+    parameters = sum(p.numel() for p in network.parameters())
+    return Cost(parameters, count_inference(network, route, as_run), count_training(network, as_run))
 
 
-def count_training(network: PrimeNetwork) -> int:
+def count_training(network: PrimeNetwork, as_run: bool = False) -> int:
     """Count the multiply-adds of a training step, as `count_cost` does.
 
     Args:
         network: The network.
+        as_run: Count what is computed, not what the architecture says.
 
     Returns:
         Multiply-adds an image.
     """
-    copied = copy.deepcopy(network).cpu().float().train()
-    images = torch.zeros(2, *network.in_shape)  # two, since batch norm in training needs more than one value
-    with FlopCounterMode(display=False) as counter:
-        for stage in copied.stages(images, torch.zeros(2, dtype=torch.int64)):
+    copied = _copy(network, as_run).train()
+
+    def step(images: Tensor) -> None:
+        for stage in copied.stages(images, torch.zeros(len(images), dtype=torch.int64)):
             torch.autograd.backward(list(stage.losses.values()))
-    return _per_image(counter, images)
+
+    return _per_image(step, network)
 
 
-def count_inference(network: PrimeNetwork, route: Route | None = None) -> int:
+def count_inference(network: PrimeNetwork, route: Route | None = None, as_run: bool = False) -> int:
     """Count the multiply-adds of a label-free forward, as `count_cost` does.
 
     Args:
         network: The network.
         route: The route; None takes the network's own.
+        as_run: Count what is computed, not what the architecture says.
 
     Returns:
         Multiply-adds an image.
     """
-    copied = copy.deepcopy(network).cpu().float().eval()
-    images = torch.zeros(2, *network.in_shape)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    copied = _copy(network, as_run).eval()
+
+    @torch.no_grad()
+    def forward(images: Tensor) -> None:
         if route is None and network.inference_routing == "oracle":  # which must see every capsule's loss
-            copied.evaluate(images, torch.zeros(2, dtype=torch.int64))
+            copied.evaluate(images, torch.zeros(len(images), dtype=torch.int64))
         else:
             copied(images, route)
-    return _per_image(counter, images)
+
+    return _per_image(forward, network)
 
 
-def _per_image(counter: FlopCounterMode, images: torch.Tensor) -> int:
-    """Multiply-adds an image; the counter counts each as two operations."""
-    return int(counter.get_total_flops()) // (2 * len(images))
+def _copy(network: PrimeNetwork, as_run: bool) -> PrimeNetwork:
+    copied = copy.deepcopy(network).cpu().float()
+    for module in copied.modules():
+        if isinstance(module, ConvFeatures):
+            module.folds &= as_run
+    return copied
+
+
+def _per_image(run: Callable[[Tensor], None], network: PrimeNetwork) -> int:
+    """Multiply-adds that one image more costs: products of weights are made once a batch and are not in it."""
+    totals = []
+    for batch in (2, 3):  # not one, since batch norm in training needs more than one value
+        with FlopCounterMode(display=False) as counter:
+            run(torch.zeros(batch, *network.in_shape))
+        totals.append(int(counter.get_total_flops()))
+    return (totals[1] - totals[0]) // 2  # the counter counts each as two operations

@@ -3,6 +3,9 @@
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn import functional
+
+from primenet_lightning.layout import channels_last, is_plain
 
 LocalClassifier = Literal["flatten", "pooled"]
 
@@ -29,6 +32,9 @@ def glorot_(module: nn.Module) -> nn.Module:
 class FlattenClassifier(nn.Sequential):
     """The paper's local classifier (section 3.2): flatten, dense; the softmax is part of the loss.
 
+    A map that is laid out channels last is not copied into the order of the weight; the weight, which is smaller than
+    a batch of maps, is put into the order of the map.
+
     Args:
         in_channels: Channels of the feature map.
         map_size: Height and width of the feature map, in pixels.
@@ -43,6 +49,22 @@ class FlattenClassifier(nn.Sequential):
     def __init__(self, in_channels: int, map_size: tuple[int, int], num_classes: int) -> None:
         super().__init__(nn.Flatten(), nn.Linear(in_channels * map_size[0] * map_size[1], num_classes))
         glorot_(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify a map.
+
+        Args:
+            x: ``(batch, in_channels, height, width)``.
+
+        Returns:
+            Logits, ``(batch, num_classes)``.
+        """
+        flatten, dense = self
+        if x.is_contiguous() or not (is_plain(flatten, nn.Flatten) and is_plain(dense, nn.Linear)):
+            logits: Tensor = dense(flatten(x))
+            return logits
+        weight = dense.weight.reshape(-1, *x.shape[1:]).permute(0, 2, 3, 1).flatten(1)
+        return functional.linear(x.permute(0, 2, 3, 1).flatten(1), weight, dense.bias)
 
 
 class PooledClassifier(nn.Sequential):
@@ -120,7 +142,7 @@ class ClassifierHead(nn.Module):
             nn.BatchNorm2d(in_channels),
             nn.MaxPool2d(2),
             nn.Conv2d(in_channels, channels, kernel_size=3, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.MaxPool2d(2),
             nn.Flatten(),
         )
@@ -136,5 +158,5 @@ class ClassifierHead(nn.Module):
         Returns:
             Logits, ``(batch, num_classes)``.
         """
-        logits: Tensor = self.classifier(self.features(x))
+        logits: Tensor = self.classifier(self.features(channels_last(x)))
         return logits

@@ -2,8 +2,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils import parametrize, prune
+from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning import Capsule, ConvCapsule
+from primenet_lightning.capsules import ConvFeatures, fold
 
 
 def test_capsule_is_the_two_modules_in_a_row():
@@ -14,10 +17,12 @@ def test_capsule_is_the_two_modules_in_a_row():
     assert torch.equal(logits, classifier(features(x)))
 
 
+@pytest.mark.parametrize("reduce_channels", [2, 3, 6], ids=["in a row", "as many", "folded"])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel_size", [1, 3, 5, 7])
-def test_conv_capsule_equals_the_formula_of_the_paper(kernel_size, stride):
-    capsule = ConvCapsule(3, (9, 8), 10, kernel_size, reduce_channels=2, channels=4, stride=stride).double()
+def test_conv_capsule_equals_the_formula_of_the_paper(kernel_size, stride, reduce_channels):
+    capsule = ConvCapsule(3, (9, 8), 10, kernel_size, reduce_channels, channels=4, stride=stride).double()
+    assert capsule.features.folds == (reduce_channels >= 3)
     x = torch.randn(5, 3, 9, 8, dtype=torch.float64)
     reduce, convolution, norm, _ = capsule.features
     y = torch.einsum("rc,bchw->brhw", reduce.weight[:, :, 0, 0], x)  # a 1x1 convolution is a matrix per pixel
@@ -29,6 +34,78 @@ def test_conv_capsule_equals_the_formula_of_the_paper(kernel_size, stride):
     torch.testing.assert_close(feature_map, y)
     dense = capsule.classifier[1]
     torch.testing.assert_close(logits, y.reshape(5, -1) @ dense.weight.T + dense.bias)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_folded_convolutions_have_the_output_and_gradients_of_two_in_a_row(in_channels, dtype, tolerance):
+    torch.manual_seed(0)
+    x = torch.randn(6, in_channels, 9, 8, dtype=dtype, requires_grad=True)
+    results = []
+    for folds in (True, False):
+        torch.manual_seed(1)
+        features = ConvFeatures(in_channels, kernel_size=5, reduce_channels=4, channels=7, stride=2).to(dtype)
+        features.folds = folds
+        y = features(x)
+        gradients = torch.autograd.grad(
+            (y * torch.linspace(-1, 2, y.numel(), dtype=dtype).view_as(y)).sum(), [x, *features.parameters()]
+        )
+        results.append([y, *gradients, features[2].running_mean, features[2].running_var])
+    for folded, in_a_row in zip(*results, strict=True):
+        scale = in_a_row.abs().max()
+        assert (folded - in_a_row).abs().max() <= tolerance * scale
+
+
+def test_folding_saves_the_multiply_adds_of_the_reduction():
+    def flops(folds):
+        features = ConvFeatures(1, kernel_size=3, reduce_channels=8, channels=4)
+        features.folds = folds
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            features(torch.zeros(2, 1, 8, 8))
+        return counter.get_total_flops() // 2
+
+    assert flops(False) == 2 * 64 * (8 + 8 * 4 * 9)
+    assert flops(True) == 2 * 64 * 4 * 9 + 4 * 9 * 8  # the convolution, and the product of the two weights
+
+
+def test_a_watched_pruned_or_parametrized_convolution_runs_by_itself():
+    def trouble(change):
+        features = ConvFeatures(1, kernel_size=3, reduce_channels=2, channels=4).eval()
+        change(features)
+        x = torch.randn(2, 1, 8, 8)
+        expected = functional.leaky_relu(features[2](features[1](features[0](x))))
+        return features(x), expected
+
+    seen = []
+    trouble(lambda features: features[0].register_forward_hook(lambda *_: seen.append("reduce")))
+    trouble(lambda features: features[1].register_forward_pre_hook(lambda *_: seen.append("convolution")))
+    assert seen == ["reduce"] * 2 + ["convolution"] * 2
+
+    class Half(nn.Module):
+        def forward(self, weight):
+            return weight / 2
+
+    for change in (
+        lambda features: prune.random_unstructured(features[1], "weight", 0.5),
+        lambda features: parametrize.register_parametrization(features[0], "weight", Half()),
+        lambda features: features.__setitem__(1, nn.Conv2d(2, 4, 3, padding=1)),  # with a bias
+        lambda features: features.__setitem__(1, nn.Conv2d(2, 4, 3, padding=2, dilation=2, bias=False)),
+        lambda features: features.__setitem__(1, nn.Conv2d(2, 4, 3, padding=1, groups=2, bias=False)),
+        lambda features: features.__setitem__(1, nn.Conv2d(2, 4, 3, padding=1, padding_mode="reflect", bias=False)),
+        lambda features: features.__setitem__(0, nn.Conv2d(1, 2, 3, padding=1, bias=False)),
+        lambda features: features.__setitem__(0, nn.Conv2d(1, 2, 1, stride=2, bias=False)),
+    ):
+        torch.testing.assert_close(*trouble(change))
+
+
+def test_under_autocast_the_weights_are_multiplied_in_float32():
+    features = ConvFeatures(1, kernel_size=3, reduce_channels=8, channels=4)
+    exact = torch.einsum("orhw,rc->ochw", features[1].weight.double(), features[0].weight[:, :, 0, 0].double())
+    with torch.autocast("cpu", torch.bfloat16):
+        folded = fold(features[0], features[1])
+        assert features(torch.randn(2, 1, 8, 8)).dtype == torch.bfloat16
+    assert folded.dtype == torch.float32
+    torch.testing.assert_close(folded.double(), exact, rtol=1e-5, atol=1e-6)
 
 
 def test_pooled_classifier_averages_over_a_grid():

@@ -26,6 +26,23 @@ def test_inference_is_the_sum_over_layers_written_out():
         assert count_cost(network, (index,)).multiply_adds_inference == capsule + projection + head
 
 
+def test_what_is_run_has_the_pairs_of_convolutions_folded():
+    network = PrimeNetwork.build(3, (32, 32), 10, architecture("compact", (32, 32)))
+    head = 8 * 8 * 32 * 56 * 9 + 4 * 4 * 56 * 10
+    for index, k in enumerate((3, 5, 7)):
+        features = 16 * 16 * (3 * 16 * k * k + 3 * 16)  # capsule and projection
+        assert count_cost(network, (index,), as_run=True).multiply_adds_inference == features + head
+    capsules = sum(2 * 16 * 16 * 3 * 16 * k * k + 3 * 16 * 16 * 16 * 10 for k in (3, 5, 7))
+    projection = 2 * 16 * 16 * 3 * 16
+    assert count_cost(network, as_run=True).multiply_adds_training == capsules + projection + 3 * head
+
+
+def test_deeper_blocks_run_as_they_are_written():
+    """Their 1x1 convolutions reduce the channels: folded they would cost more."""
+    network = PrimeNetwork.build(20, (8, 8), 10, architecture("compact", (8, 8)))
+    assert count_cost(network) == count_cost(network, as_run=True)
+
+
 def test_training_is_forward_and_backward_of_everything():
     a = architecture("paper", (8, 8))
     network = PrimeNetwork.build(1, (8, 8), 10, a)

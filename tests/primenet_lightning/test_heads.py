@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from primenet_lightning import ClassifierHead, Projection
+from primenet_lightning import ClassifierHead, FlattenClassifier, Projection
 
 
 def test_head_equals_the_authors_layers_written_out():
@@ -15,6 +15,27 @@ def test_head_equals_the_authors_layers_written_out():
     y = y.reshape(3, 7, 2, 2, 3, 2).amax((3, 5)).flatten(1)
     torch.testing.assert_close(head.features(x), y)
     torch.testing.assert_close(head(x), y @ head.classifier.weight.T + head.classifier.bias)
+
+
+def test_a_map_laid_out_channels_last_is_classified_as_any_other():
+    classifier = FlattenClassifier(3, (4, 5), 7).double()
+    x = torch.randn(6, 3, 4, 5, dtype=torch.float64)
+    results = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        mine = x.contiguous(memory_format=layout).requires_grad_()
+        logits = classifier(mine)
+        results.append([logits, *torch.autograd.grad(logits.square().sum(), [mine, *classifier.parameters()])])
+    torch.testing.assert_close(*results, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(results[0][0], x.flatten(1) @ classifier[1].weight.T + classifier[1].bias)
+
+
+def test_hooks_of_a_classifiers_layers_are_called_for_either_layout():
+    classifier, seen = FlattenClassifier(3, (4, 5), 7), []
+    classifier[1].register_forward_hook(lambda module, args, output: seen.append(args[0].shape))
+    x = torch.randn(6, 3, 4, 5)
+    first, second = classifier(x), classifier(x.contiguous(memory_format=torch.channels_last))
+    assert seen == [(6, 60), (6, 60)]
+    torch.testing.assert_close(first, second)
 
 
 def test_head_refuses_maps_that_its_poolings_would_eat():
