@@ -41,12 +41,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from references import mean_and_projection
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from primenet_lightning import Architecture, Capsule, PrimeBlock, PrimeNetwork
+from primenet_lightning import Architecture, PrimeBlock, PrimeNetwork
 
 MIB = 2**20
 IN_SHAPE = (3, 32, 32)
@@ -108,13 +109,6 @@ def capsulewise(network: PrimeNetwork, images: Tensor, target: Tensor) -> None:
     """One backward a capsule, before the next one runs."""
     for stage in network.stages(images, target, on_loss=lambda name, loss: torch.autograd.backward(loss)):
         del stage
-
-
-def mean_and_projection(block: PrimeBlock, x: Tensor) -> Tensor:
-    """Run a block as a layer of an end-to-end network."""
-    assert block.projection is not None
-    maps = [capsule.features(x) for capsule in block.capsules.values() if isinstance(capsule, Capsule)]
-    return torch.cat([torch.stack(maps).mean(0), block.projection(x)], dim=1)
 
 
 WAYS: dict[str, Callable[[PrimeNetwork, Tensor, Tensor], None]] = {

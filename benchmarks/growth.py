@@ -1,0 +1,108 @@
+"""How the time of an epoch grows with its work: the exponent of seconds over multiply-adds.
+
+    python benchmarks/growth.py [--root DIR] [--rounds N] [--only NAME ...] [--threads N]
+
+Epochs on MNIST, batches of 200, our step without Lightning, fed by our data module. One thing grows at a time: the
+number of images, of capsules, of channels (of everything: reduction, maps, projection, head), or the depth (blocks at
+14x14, no pool between). The multiply-adds are those of all its images, forward and backward, as run. A line is fitted
+to the logarithms; its slope is the exponent, to be 1.05 at most. Below 1 it says that what does not grow with the
+multiply-adds, such as memory traffic and calls, is a part of the time. The last line is one JSON object; the command
+fails past a bound.
+"""
+
+import argparse
+import math
+import os
+import statistics
+from collections.abc import Callable
+
+import torch
+from timing import Bound, conclude, in_turns, machine, spread
+from training import local
+
+from primenet_lightning import Architecture, PrimeNetwork, architecture
+from primenet_lightning.cost import count_training
+from primenet_lightning.datamodules import MNISTDataModule
+
+BATCH = 200
+IMAGES = 2_000
+SIZE = (28, 28)
+SCALES = (3, 5, 7, 9, 11)
+AXES: dict[str, tuple[int, ...]] = {
+    "images": (2_000, 4_000, 8_000, 16_000),
+    "capsules": (1, 2, 3, 4, 5),
+    "channels": (16, 32, 64, 128),
+    "depth": (1, 2, 4, 8),
+}
+BOUNDS = [Bound(f"{axis}_exponent", "at most", 1.05) for axis in AXES]
+
+
+def build(axis: str, value: int) -> PrimeNetwork:
+    """The compact network with one thing grown."""
+    widths = architecture("compact", SIZE)
+    if axis == "channels":
+        widths = Architecture(value // 2, value, value, 2 * value, widths.local_classifier, widths.stride)
+    scales = SCALES[:value] if axis == "capsules" else SCALES[:3]
+    depth = value if axis == "depth" else 1
+    torch.manual_seed(0)
+    return PrimeNetwork.build(1, SIZE, 10, widths, scales, depth, pool_every=depth + 1)
+
+
+def epoch(network: PrimeNetwork, root: str, images: int) -> Callable[[], None]:
+    """One epoch over so many images."""
+    data = MNISTDataModule(root=root, batch_size=BATCH, limit_train=images)
+    data.prepare_data()
+    data.setup("fit")
+    step = local(network)
+
+    def run() -> None:
+        for batch in data.train_dataloader():
+            step(data.normalize(batch[0]), batch[1])
+
+    return run
+
+
+def measure(axis: str, root: str, rounds: int) -> dict[str, float]:
+    """Time an axis and print its table.
+
+    Returns:
+        Figures by name, each beginning with the axis's.
+    """
+    networks = {value: build(axis, value) for value in AXES[axis]}
+    images = {value: value if axis == "images" else IMAGES for value in AXES[axis]}
+    work = {value: images[value] * count_training(network, as_run=True) for value, network in networks.items()}
+    times = in_turns(
+        {str(value): epoch(network, root, images[value]) for value, network in networks.items()}, rounds, warm_up=1
+    )
+    figures: dict[str, float] = {}
+    print(f"\n{axis:>10} {'G multiply-adds':>16}  seconds an epoch")
+    for value in AXES[axis]:
+        seconds = spread(times[str(value)])
+        figures[f"{axis}_{value}_seconds"] = seconds.median
+        figures[f"{axis}_{value}_gmacs"] = work[value] / 1e9
+        print(f"{value:>10} {work[value] / 1e9:16.2f}  {seconds}")
+    work_logs, time_logs = (
+        [math.log(figures[f"{axis}_{value}_{what}"]) for value in AXES[axis]] for what in ("gmacs", "seconds")
+    )
+    figures[f"{axis}_exponent"] = statistics.linear_regression(work_logs, time_logs).slope
+    print(f"exponent {figures[f'{axis}_exponent']:.3f}")
+    return figures
+
+
+def main() -> None:
+    """Measure, print tables, and one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", default=os.environ.get("PRIMENET_DATA", "data"), help="Folder of MNIST.")
+    parser.add_argument("--only", nargs="+", choices=list(AXES), default=list(AXES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    figures: dict[str, float] = {}
+    for axis in options.only:
+        figures |= measure(axis, options.root, options.rounds)
+    conclude(figures | {"device": machine()}, BOUNDS)
+
+
+if __name__ == "__main__":
+    main()

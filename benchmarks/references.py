@@ -1,0 +1,197 @@
+"""What a user would pick instead: written out in plain torch, as a user would write it."""
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Adam
+
+from primenet_lightning import Architecture, Capsule, PrimeBlock, PrimeNetwork
+
+Step = Callable[[Tensor, Tensor], None]
+
+
+def adam(parameters: list[nn.Parameter]) -> Adam:
+    """The paper's Adam, in torch's default way of updating."""
+    return Adam(parameters, lr=2e-4, betas=(0.99, 0.999))
+
+
+class PlainPrimeNet(nn.Module):
+    """PrimeNet of one block without this package: layers in `nn.Sequential`, in torch's default layout.
+
+    Args:
+        in_shape: Channels, height and width of the images.
+        widths: The fields of a size.
+        kernel_sizes: One capsule a scale.
+        classes: Number of classes.
+    """
+
+    def __init__(
+        self,
+        in_shape: tuple[int, int, int],
+        widths: Architecture,
+        kernel_sizes: tuple[int, ...] = (3, 5, 7),
+        classes: int = 10,
+    ) -> None:
+        super().__init__()
+        stride, side = widths.stride, -(-in_shape[1] // widths.stride)
+        flat = (
+            nn.Flatten()
+            if widths.local_classifier == "flatten"
+            else nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())
+        )
+        cells = side * side if widths.local_classifier == "flatten" else 16
+        self.features, self.classifiers = nn.ModuleList(), nn.ModuleList()
+        for size in kernel_sizes:
+            self.features.append(plain_features(in_shape[0], widths, size))
+            self.classifiers.append(nn.Sequential(flat, nn.Linear(widths.channels * cells, classes)))
+        self.projection = nn.Sequential(
+            nn.MaxPool2d(3, stride=stride, padding=1), nn.Conv2d(in_shape[0], widths.projection_channels, 1), nn.ReLU()
+        )
+        self.head = plain_head(widths.channels + widths.projection_channels, widths.head_channels, side, classes)
+
+    def copy_from(self, network: PrimeNetwork) -> "PlainPrimeNet":
+        """Take over the parameters of a network of this package."""
+        (block,) = network.prime_blocks
+        capsules = [capsule for capsule in block.capsules.values() if isinstance(capsule, Capsule)]
+        ours = [
+            *(p for capsule in capsules for p in capsule.features.parameters()),
+            *(p for capsule in capsules for p in capsule.classifier.parameters()),
+            *(block.projection.parameters() if block.projection is not None else ()),
+            *network.head.parameters(),
+        ]
+        with torch.no_grad():
+            for mine, theirs in zip(self.parameters(), ours, strict=True):
+                mine.copy_(theirs)
+        return self
+
+    def learners(self) -> list[list[nn.Parameter]]:
+        """Parameters of each capsule, then of projection and head."""
+        pairs = zip(self.features, self.classifiers, strict=True)
+        capsules = [[*features.parameters(), *classifier.parameters()] for features, classifier in pairs]
+        return [*capsules, [*self.projection.parameters(), *self.head.parameters()]]
+
+
+def plain_features(in_channels: int, widths: Architecture, size: int) -> nn.Sequential:
+    """A capsule's features, layer by layer."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, widths.reduce_channels, 1, bias=False),
+        nn.Conv2d(widths.reduce_channels, widths.channels, size, stride=widths.stride, padding=size // 2, bias=False),
+        nn.BatchNorm2d(widths.channels),
+        nn.LeakyReLU(),
+    )
+
+
+def plain_head(in_channels: int, channels: int, side: int, classes: int) -> nn.Sequential:
+    """The classifier head, layer by layer."""
+    return nn.Sequential(
+        nn.BatchNorm2d(in_channels),
+        nn.MaxPool2d(2),
+        nn.Conv2d(in_channels, channels, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(channels * (side // 4) ** 2, classes),
+    )
+
+
+def naive(net: PlainPrimeNet) -> Step:
+    """Local learning as one writes it down: a backward pass and an Adam a capsule."""
+    optimizers = [adam(parameters) for parameters in net.learners()]
+
+    def step(images: Tensor, target: Tensor) -> None:
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        maps, losses = [], []
+        for features, classifier in zip(net.features, net.classifiers, strict=True):
+            feature_map = features(images)
+            loss = functional.cross_entropy(classifier(feature_map), target)
+            torch.autograd.backward(loss)
+            maps.append(feature_map.detach())
+            losses.append(loss.item())
+        routed = maps[losses.index(min(losses))]
+        logits = net.head(torch.cat([routed, net.projection(images)], 1))
+        torch.autograd.backward(functional.cross_entropy(logits, target))
+        for optimizer in optimizers:
+            optimizer.step()
+
+    return step
+
+
+def naive_end_to_end(net: PlainPrimeNet) -> Step:
+    """The same network by backprop: the mean of all maps goes on, nothing is detached, one Adam."""
+    optimizer = adam([*net.features.parameters(), *net.projection.parameters(), *net.head.parameters()])
+
+    def step(images: Tensor, target: Tensor) -> None:
+        optimizer.zero_grad()
+        mean = torch.stack([features(images) for features in net.features]).mean(0)
+        logits = net.head(torch.cat([mean, net.projection(images)], 1))
+        torch.autograd.backward(functional.cross_entropy(logits, target))
+        optimizer.step()
+
+    return step
+
+
+def one_scale(
+    in_shape: tuple[int, int, int], widths: Architecture, device: str, size: int = 5, classes: int = 10
+) -> Step:
+    """The plain network of figure 7: one scale under the same head, by backprop."""
+    side = -(-in_shape[1] // widths.stride)
+    net = nn.Sequential(
+        plain_features(in_shape[0], widths, size), plain_head(widths.channels, widths.head_channels, side, classes)
+    )
+    net.to(device)
+    optimizer = adam(list(net.parameters()))
+
+    def step(images: Tensor, target: Tensor) -> None:
+        optimizer.zero_grad()
+        torch.autograd.backward(functional.cross_entropy(net(images), target))
+        optimizer.step()
+
+    return step
+
+
+def mean_and_projection(block: PrimeBlock, x: Tensor) -> Tensor:
+    """Run a block of this package as a layer of an end-to-end network: the mean of all maps, nothing detached."""
+    assert block.projection is not None
+    maps = [capsule.features(x) for capsule in block.capsules.values() if isinstance(capsule, Capsule)]
+    return torch.cat([torch.stack(maps).mean(0), block.projection(x)], dim=1)
+
+
+class ResNet20(nn.Module):
+    """He et al.'s ResNet of 20 layers for 32x32 images (section 4.2 of their paper), shortcuts without parameters."""
+
+    def __init__(self, in_channels: int = 3, classes: int = 10) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        widths = [16] * 4 + [32] * 3 + [64] * 3
+        self.blocks = nn.Sequential(*(Residual(a, b) for a, b in itertools.pairwise(widths)))
+        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, ``(batch, classes)``."""
+        logits: Tensor = self.classifier(self.blocks(self.stem(x)))
+        return logits
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, which subsamples and pads with zeros where the width doubles."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.stride = channels // in_channels
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 3, stride=self.stride, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map, ``(batch, channels, height / stride, width / stride)``."""
+        y = self.layers(x)
+        shortcut = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))
+        return functional.relu(y + shortcut)

@@ -1,0 +1,125 @@
+"""What the benchmarks of speed share: sides in turns, ratios with their spread, bounds, the machine's own rate."""
+
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch.nn import functional
+
+
+class Spread(NamedTuple):
+    """Quartiles."""
+
+    low: float
+    median: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g})"
+
+
+class Bound(NamedTuple):
+    """What a figure must keep."""
+
+    figure: str
+    kind: Literal["at least", "at most"]
+    limit: float
+
+
+def in_turns(
+    sides: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warm_up: int = 2,
+    synchronize: Callable[[], None] | None = None,
+) -> dict[str, list[float]]:
+    """Time sides in turns, A B C A B C ..., so that what else the machine does hits all.
+
+    Args:
+        sides: What to time, by name.
+        rounds: Rounds that count.
+        warm_up: Rounds before them that do not.
+        synchronize: Waits for the device, where it is not the CPU.
+
+    Returns:
+        Seconds by name, one a round.
+    """
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(warm_up + rounds):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side()
+            if synchronize is not None:
+                synchronize()
+            if turn >= warm_up:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Quartiles of some values; of one, that one three times."""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+    return Spread(low, median, high)
+
+
+def ratio(over: Sequence[float], under: Sequence[float]) -> Spread:
+    """Quartiles of a ratio taken round by round, which what slows a whole round does not touch."""
+    return spread([a / b for a, b in zip(over, under, strict=True)])
+
+
+def best_rates(dtype: torch.dtype, device: str = "cpu") -> dict[str, float]:
+    """Measure how fast this machine multiplies and adds at its best, in one precision.
+
+    Args:
+        dtype: float32 or bfloat16.
+        device: ``"cpu"`` or ``"cuda"``.
+
+    Returns:
+        The best of ten tries, multiply-adds a second, of a matrix product of 2048 and of 3x3 convolutions of 64 and of
+        128 channels, channels last.
+    """
+    matrix = torch.randn(2048, 2048, device=device, dtype=dtype)
+    jobs: dict[str, tuple[Callable[[], object], int]] = {"matrix": (lambda: matrix @ matrix, 2048**3)}
+    for channels, side in ((64, 32), (128, 16)):
+        x = torch.randn(64, channels, side, side, device=device, dtype=dtype)
+        x = x.contiguous(memory_format=torch.channels_last)
+        weight = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype)
+        jobs[f"convolution{channels}"] = (
+            lambda x=x, weight=weight: functional.conv2d(x, weight, padding=1),  # type: ignore[misc]
+            64 * side * side * channels * channels * 9,
+        )
+    synchronize = torch.cuda.synchronize if device == "cuda" else None
+    with torch.no_grad():
+        times = in_turns({name: job for name, (job, _) in jobs.items()}, 10, synchronize=synchronize)
+    return {name: jobs[name][1] / min(times[name]) for name in jobs}
+
+
+def machine(device: str = "cpu") -> str:
+    """Say on what was measured."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"cpu, {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def conclude(figures: Mapping[str, float | str], bounds: Sequence[Bound]) -> None:
+    """Print all figures as one JSON object, the last line, and fail if one is past its bound.
+
+    Args:
+        figures: By name.
+        bounds: Those whose figure was not measured are left out.
+
+    Raises:
+        SystemExit: With a sentence for each figure past its bound.
+    """
+    print(json.dumps({name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()}))
+    broken = []
+    for name, kind, limit in bounds:
+        value = figures.get(name)
+        if isinstance(value, float) and (value < limit if kind == "at least" else value > limit):
+            broken.append(f"{name} is {value:.4f}, and {kind} {limit} is wanted")
+    if broken:
+        sys.exit("\n".join(broken))

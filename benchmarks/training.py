@@ -1,0 +1,201 @@
+"""How fast a network learns: ours over what a user would pick instead, and over what the machine could do.
+
+    python benchmarks/training.py [--root DIR] [--only NAME ...] [--rounds N] [--threads N] [--device cpu|cuda]
+
+Both sizes, on MNIST and CIFAR-10, batches of 200 from our data modules, both sides fed the same way and taking turns
+step by step:
+
+- naive: local learning written down in plain torch, a backward pass and a default Adam a capsule, float32;
+- ours: this package's network and optimizers, float32; ours_bf16: the same under autocast to bfloat16; naive_bf16;
+- end_to_end: this package's network, one backward of the head's loss through the mean of all maps, our fused Adam;
+- naive_end_to_end: the same in plain torch;
+- one_scale: the plain 5x5 network by backprop in plain torch.
+
+Shares of the limit: the multiply-adds of a step over its time, over the rate of this machine's best matrix product or
+convolution in the same precision. ``share_written`` counts layer by layer what the architecture says, ``share_run``
+what is computed where convolutions are folded; for the naive side both are the same. The last line is one JSON object;
+the command fails if a required ratio is not reached.
+"""
+
+import argparse
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import torch
+from references import (
+    PlainPrimeNet,
+    Step,
+    mean_and_projection,
+    naive,
+    naive_end_to_end,
+    one_scale,
+)
+from timing import Bound, best_rates, conclude, in_turns, machine, ratio, spread
+from torch import Tensor
+from torch.nn import functional
+
+from primenet_lightning import CompositeOptimizer, PaperAdam, PrimeNetwork, architecture
+from primenet_lightning.cost import count_training
+from primenet_lightning.datamodules import CIFAR10DataModule, ImageDataModule, MNISTDataModule
+from primenet_lightning.presets import Size
+
+BATCH = 200
+DATA = {"mnist": MNISTDataModule, "cifar10": CIFAR10DataModule}
+CASES: dict[str, tuple[Size, str]] = {
+    "compact_mnist": ("compact", "mnist"),
+    "compact_cifar10": ("compact", "cifar10"),
+    "paper_mnist": ("paper", "mnist"),
+    "paper_cifar10": ("paper", "cifar10"),
+}
+BOUNDS = [
+    Bound("compact_mnist_ours_over_naive", "at least", 1.5),
+    Bound("paper_cifar10_ours_over_naive", "at least", 1.3),
+    Bound("paper_mnist_bf16_over_naive", "at least", 2.5),
+    Bound("paper_cifar10_bf16_over_naive", "at least", 2.5),
+    *(Bound(f"{case}_time_over_end_to_end", "at most", 1.0) for case in CASES),
+]
+
+
+def local(network: PrimeNetwork) -> Step:
+    """A step of this package without Lightning."""
+    optimizer = CompositeOptimizer({name: PaperAdam(parameters) for name, parameters in network.learners().items()})
+
+    def step(images: Tensor, target: Tensor) -> None:
+        optimizer.zero_grad()
+        for stage in network.stages(images, target):
+            torch.autograd.backward(list(stage.losses.values()))
+        optimizer.step()
+
+    return step
+
+
+def end_to_end(network: PrimeNetwork) -> Step:
+    """The same network by backprop, with everything that makes ours fast."""
+    (block,) = network.prime_blocks
+    idle = {id(p) for capsule in block.capsules.values() for p in capsule.classifier.parameters()}  # type: ignore[union-attr]
+    optimizer = PaperAdam([p for p in network.parameters() if id(p) not in idle])
+
+    def step(images: Tensor, target: Tensor) -> None:
+        optimizer.zero_grad()
+        logits = network.head(mean_and_projection(block, images))
+        torch.autograd.backward(functional.cross_entropy(logits.float(), target))
+        optimizer.step()
+
+    return step
+
+
+def fed(step: Step, data: ImageDataModule, device: str, autocast: bool = False) -> Callable[[], None]:
+    """A step with its batch: out of memory, to the device, normalised there."""
+    batches = endless(data)
+
+    def run() -> None:
+        images, target = next(batches)
+        images, target = data.normalize(images.to(device)), target.to(device)
+        context: AbstractContextManager[object] = torch.autocast(device, torch.bfloat16, enabled=autocast)
+        with context:
+            step(images, target)
+
+    return run
+
+
+def endless(data: ImageDataModule) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of all sizes but one: an epoch's last may have another."""
+    loader = data.train_dataloader()
+    for epoch in itertools.count():
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        for batch in loader:
+            if len(batch[1]) == BATCH:
+                yield batch
+
+
+def sides(size: Size, data: ImageDataModule, device: str) -> tuple[dict[str, Callable[[], None]], PrimeNetwork]:
+    """All sides of a case, from equal parameters, and one of the networks to count."""
+    shape = (data.in_channels, *data.image_size)
+    widths = architecture(size, data.image_size)
+
+    def ours() -> PrimeNetwork:
+        torch.manual_seed(0)
+        return PrimeNetwork.build(data.in_channels, data.image_size, data.num_classes, widths).to(device)
+
+    def plain() -> PlainPrimeNet:
+        return PlainPrimeNet(shape, widths).to(device).copy_from(ours())
+
+    return {
+        "naive": fed(naive(plain()), data, device),
+        "ours": fed(local(ours()), data, device),
+        "ours_bf16": fed(local(ours()), data, device, autocast=True),
+        "naive_bf16": fed(naive(plain()), data, device, autocast=True),
+        "end_to_end": fed(end_to_end(ours()), data, device),
+        "naive_end_to_end": fed(naive_end_to_end(plain()), data, device),
+        "one_scale": fed(one_scale(shape, widths, device), data, device),
+    }, ours()
+
+
+def measure(case: str, data: ImageDataModule, rounds: int, device: str, best: dict[str, float]) -> dict[str, float]:
+    """Time a case and print its table.
+
+    Returns:
+        Figures by name, each beginning with the case's.
+    """
+    steps, network = sides(CASES[case][0], data, device)
+    times = in_turns(steps, rounds, synchronize=torch.cuda.synchronize if device == "cuda" else None)
+    written, run = (BATCH * count_training(network, as_run=as_run) for as_run in (False, True))
+    figures = {}
+    print(
+        f"\n{case}: {written / BATCH / 1e6:.2f} M multiply-adds an image as written, {run / BATCH / 1e6:.2f} M as run"
+    )
+    print(f"{'':>18} {'images/s':>9}  {'ms a step':<26} times as fast as naive")
+    for name, seconds in times.items():
+        low, middle, high = spread([1000 * second for second in seconds])
+        figures[f"{case}_{name}_images_per_second"] = 1000 * BATCH / middle
+        print(f"{name:>18} {1000 * BATCH / middle:9.0f}  {f'{middle:.1f} ({low:.1f} to {high:.1f})':<26} "
+              f"{ratio(times['naive'], seconds)}")  # fmt: skip
+    figures |= {
+        f"{case}_ours_over_naive": ratio(times["naive"], times["ours"]).median,
+        f"{case}_bf16_over_naive": ratio(times["naive"], times["ours_bf16"]).median,
+        f"{case}_time_over_end_to_end": ratio(times["ours"], times["end_to_end"]).median,
+        f"{case}_time_over_naive_end_to_end": ratio(times["ours"], times["naive_end_to_end"]).median,
+    }
+    print(f"step time over end to end {ratio(times['ours'], times['end_to_end'])}, over naive end to end "
+          f"{ratio(times['ours'], times['naive_end_to_end'])}")  # fmt: skip
+    for name, count, kind, precision in (
+        ("naive", written, "written", "float32"),
+        ("ours", written, "written", "float32"),
+        ("ours", run, "run", "float32"),
+        ("ours_bf16", run, "run", "bfloat16"),
+    ):
+        share = count / spread(times[name]).median / best[precision]
+        figures[f"{case}_{name}_share_{kind}"] = share
+        print(f"share of the limit, {name}, multiply-adds as {kind}: {share:.3f}")
+    return figures
+
+
+def main() -> None:
+    """Measure, print tables, and one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", default=os.environ.get("PRIMENET_DATA", "data"), help="Folder of the data.")
+    parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--rounds", type=int, default=9, help="Rounds of paper; compact has three times as many.")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    best, figures = {}, {}
+    for precision in ("float32", "bfloat16"):
+        rates = best_rates(getattr(torch, precision), options.device)
+        best[precision] = max(rates.values())
+        figures[f"best_gflops_{precision}"] = 2e-9 * best[precision]
+        print(f"{precision}: " + ", ".join(f"{name} {2e-9 * rate:.0f} GFLOP/s" for name, rate in rates.items()))
+    for case in options.only:
+        size, name = CASES[case]
+        data = DATA[name](root=options.root, batch_size=BATCH)
+        data.prepare_data()
+        data.setup("fit")
+        figures |= measure(case, data, options.rounds * (3 if size == "compact" else 1), options.device, best)
+    conclude(figures | {"device": machine(options.device)}, BOUNDS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What the benchmarks measure against computes what it says."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from ranks import load
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from primenet_lightning import CompositeOptimizer, PaperAdam, PrimeNetwork, architecture
+from primenet_lightning.cost import count_training
+
+PATH = str(Path(__file__).parents[2] / "benchmarks" / "references.py")
+
+
+def reference(name):
+    return load(PATH, name)
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"), [("compact", (1, 28, 28)), ("compact", (3, 32, 32)), ("paper", (3, 12, 12))], ids=str
+)
+def test_our_step_and_the_naive_loop_train_to_the_same_parameters(size, shape):
+    torch.manual_seed(0)
+    widths = architecture(size, shape[1:])
+    network = PrimeNetwork.build(shape[0], shape[1:], 10, widths).double()
+    plain = reference("PlainPrimeNet")(shape, widths).double().copy_from(network)
+    naive = reference("naive")(plain)
+    optimizer = CompositeOptimizer({name: PaperAdam(parameters) for name, parameters in network.learners().items()})
+    for _ in range(6):
+        images, target = torch.randn(10, *shape, dtype=torch.float64), torch.randint(10, (10,))
+        naive(images, target)
+        for stage in network.stages(images, target):
+            torch.autograd.backward(list(stage.losses.values()))
+        optimizer.step()
+        optimizer.zero_grad()
+    trained = reference("PlainPrimeNet")(shape, widths).double().copy_from(network)
+    for p, q in zip(plain.parameters(), trained.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-9)
+
+
+def test_the_naive_step_takes_the_multiply_adds_of_the_architecture():
+    shape = (3, 32, 32)
+    widths = architecture("compact", shape[1:])
+    step = reference("naive")(reference("PlainPrimeNet")(shape, widths))
+    with FlopCounterMode(display=False) as counter:
+        step(torch.randn(2, *shape), torch.tensor([0, 1]))
+    network = PrimeNetwork.build(*shape[:1], shape[1:], 10, widths)
+    assert counter.get_total_flops() // 4 == count_training(network)
+
+
+def test_end_to_end_is_the_mean_of_all_maps_beside_the_projection():
+    shape = (3, 16, 16)
+    widths = architecture("compact", shape[1:])
+    network = PrimeNetwork.build(*shape[:1], shape[1:], 10, widths).double()
+    plain = reference("PlainPrimeNet")(shape, widths).double().copy_from(network)
+    images = torch.randn(4, *shape, dtype=torch.float64)
+    ours = reference("mean_and_projection")(network.prime_blocks[0], images)
+    mean = sum(features(images) for features in plain.features) / 3
+    torch.testing.assert_close(ours, torch.cat([mean, plain.projection(images)], 1))
+    network.head(ours).sum().backward()
+    assert all(p.grad is not None for p in network.prime_blocks[0].capsules["k3"].features.parameters())
+
+
+def test_resnet20_has_the_size_that_its_paper_gives():
+    net = reference("ResNet20")().eval()
+    assert sum(p.numel() for p in net.parameters()) == pytest.approx(0.27e6, rel=0.01)
+    convolutions = [module for module in net.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    assert len(convolutions) == 20
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        assert net(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    assert counter.get_total_flops() / 2 == pytest.approx(40.6e6, rel=0.01)
