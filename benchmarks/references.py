@@ -126,8 +126,8 @@ def naive_end_to_end(net: PlainPrimeNet) -> Step:
 
     def step(images: Tensor, target: Tensor) -> None:
         optimizer.zero_grad()
-        mean = torch.stack([features(images) for features in net.features]).mean(0)
-        logits = net.head(torch.cat([mean, net.projection(images)], 1))
+        maps = [features(images) for features in net.features]
+        logits = net.head(torch.cat([sum(maps[1:], maps[0]) / len(maps), net.projection(images)], 1))
         torch.autograd.backward(functional.cross_entropy(logits, target))
         optimizer.step()
 
@@ -157,7 +157,7 @@ def mean_and_projection(block: PrimeBlock, x: Tensor) -> Tensor:
     """Run a block of this package as a layer of an end-to-end network: the mean of all maps, nothing detached."""
     assert block.projection is not None
     maps = [capsule.features(x) for capsule in block.capsules.values() if isinstance(capsule, Capsule)]
-    return torch.cat([torch.stack(maps).mean(0), block.projection(x)], dim=1)
+    return torch.cat([sum(maps[1:], maps[0]) / len(maps), block.projection(x)], dim=1)
 
 
 class ResNet20(nn.Module):

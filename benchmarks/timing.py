@@ -119,7 +119,7 @@ def conclude(figures: Mapping[str, float | str], bounds: Sequence[Bound]) -> Non
     broken = []
     for name, kind, limit in bounds:
         value = figures.get(name)
-        if isinstance(value, float) and (value < limit if kind == "at least" else value > limit):
+        if isinstance(value, (int, float)) and not (value >= limit if kind == "at least" else value <= limit):
             broken.append(f"{name} is {value:.4f}, and {kind} {limit} is wanted")
     if broken:
         sys.exit("\n".join(broken))

@@ -40,7 +40,7 @@ class Projection(nn.Sequential):
 
     def __init__(self, in_channels: int, channels: int, pool: nn.Module | None = None) -> None:
         pool = nn.MaxPool2d(3, stride=1, padding=1) if pool is None else pool
-        super().__init__(pool, nn.Conv2d(in_channels, channels, 1), nn.ReLU(inplace=True))
+        super().__init__(pool, nn.Conv2d(in_channels, channels, 1), nn.ReLU())
         glorot_(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,9 +52,11 @@ class Projection(nn.Sequential):
         Returns:
             ``(batch, channels, height', width')``.
         """
-        pool, convolution, relu = self
-        projected: Tensor = relu(convolution(channels_last(pool(x))))
-        return projected
+        pool, *rest = self
+        x = channels_last(pool(x))
+        for layer in rest:
+            x = layer(x)
+        return x
 
     @classmethod
     def to_size(cls, in_shape: tuple[int, int, int], channels: int, map_size: tuple[int, int]) -> "Projection":
@@ -106,8 +108,10 @@ class PrimeBlock(nn.Module):
     targets the capsule with the least mean loss of the batch is routed (equation 4); without targets, and in
     evaluation, the one that training lately routed most often.
 
-    It is also a layer for any torch model: ``block(x)`` is a tensor. Inside ``with local_targets(y):`` every block of
-    the model learns which labels the batch has, and `collect_local_losses` hands out the losses to be trained.
+    It is also a layer for any torch model: ``block(x)`` is a tensor, laid out channels last, as convolutions like it
+    best, so that what follows flattens it by ``flatten`` or ``reshape``, not by ``view``. Inside
+    ``with local_targets(y):`` every block of the model learns which labels the batch has, and `collect_local_losses`
+    hands out the losses to be trained.
 
     Args:
         in_shape: Channels, height and width of the input.

@@ -1,5 +1,8 @@
 """Capsules: a feature extractor with a local classifier that teaches it."""
 
+from contextlib import nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -78,10 +81,14 @@ class ConvFeatures(nn.Sequential):
             nn.Conv2d(in_channels, reduce_channels, kernel_size=1, bias=False),
             nn.Conv2d(reduce_channels, channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False),
             nn.BatchNorm2d(channels),
-            nn.LeakyReLU(inplace=True),
+            nn.LeakyReLU(),
         )
         glorot_(self)
         self.folds = in_channels <= reduce_channels
+
+    def __getitem__(self, idx: slice | int) -> Any:
+        """A layer, or some of them in a plain `nn.Sequential`."""
+        return nn.Sequential(*list(self)[idx]) if isinstance(idx, slice) else super().__getitem__(idx)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the feature map.
@@ -122,7 +129,8 @@ def fold(reduce: nn.Conv2d, spatial: nn.Conv2d) -> Tensor:
     Returns:
         ``(channels, in_channels, k, k)``, in the weights' precision also under autocast, which then rounds once.
     """
-    with torch.autocast(spatial.weight.device.type, enabled=False):
+    device = spatial.weight.device.type
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
         return torch.einsum("orhw,rc->ochw", spatial.weight, reduce.weight.flatten(1))
 
 

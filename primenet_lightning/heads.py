@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -32,8 +33,8 @@ def glorot_(module: nn.Module) -> nn.Module:
 class FlattenClassifier(nn.Sequential):
     """The paper's local classifier (section 3.2): flatten, dense; the softmax is part of the loss.
 
-    A map that is laid out channels last is not copied into the order of the weight; the weight, which is smaller than
-    a batch of maps, is put into the order of the map.
+    Maps that are laid out channels last are not copied into the order of the weight; where the weight is smaller than
+    the batch, it is put into the order of the maps.
 
     Args:
         in_channels: Channels of the feature map.
@@ -59,12 +60,16 @@ class FlattenClassifier(nn.Sequential):
         Returns:
             Logits, ``(batch, num_classes)``.
         """
-        flatten, dense = self
-        if x.is_contiguous() or not (is_plain(flatten, nn.Flatten) and is_plain(dense, nn.Linear)):
-            logits: Tensor = dense(flatten(x))
-            return logits
-        weight = dense.weight.reshape(-1, *x.shape[1:]).permute(0, 2, 3, 1).flatten(1)
-        return functional.linear(x.permute(0, 2, 3, 1).flatten(1), weight, dense.bias)
+        layers = list(self)
+        # a compiler is free to arrange memory, and must not be tied to a batch size
+        if len(layers) == 2 and not x.is_contiguous() and not torch.compiler.is_compiling():
+            flatten, dense = layers
+            if is_plain(flatten, nn.Flatten) and is_plain(dense, nn.Linear) and dense.out_features < len(x):
+                weight = dense.weight.reshape(-1, *x.shape[1:]).permute(0, 2, 3, 1).flatten(1)
+                return functional.linear(x.permute(0, 2, 3, 1).flatten(1), weight, dense.bias)
+        for layer in layers:
+            x = layer(x)
+        return x
 
 
 class PooledClassifier(nn.Sequential):
@@ -142,7 +147,7 @@ class ClassifierHead(nn.Module):
             nn.BatchNorm2d(in_channels),
             nn.MaxPool2d(2),
             nn.Conv2d(in_channels, channels, kernel_size=3, padding=1),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),
         )

@@ -40,7 +40,8 @@ def is_plain(layer: nn.Module, kind: type[Layer]) -> TypeGuard[Layer]:
         kind: A class of torch's.
 
     Returns:
-        False for a subclass, such as a parametrized layer, and for one with hooks, which only a call would run.
+        False for a subclass, such as a parametrized layer, and for one with hooks or a ``forward`` of its own, which
+        only a call would run.
     """
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    return type(layer) is kind and not any(hooks)
+    return type(layer) is kind and "forward" not in vars(layer) and not any(hooks)

@@ -11,6 +11,7 @@ from primenet_lightning.blocks import OnLoss, PrimeBlock, Projection, conv_capsu
 from primenet_lightning.capsules import Capsule
 from primenet_lightning.distributed import Average
 from primenet_lightning.heads import ClassifierHead, LocalClassifier, local_classifier
+from primenet_lightning.layout import channels_last
 from primenet_lightning.losses import cross_entropy
 from primenet_lightning.presets import Architecture
 from primenet_lightning.routing import (
@@ -464,7 +465,7 @@ class PrimeNetwork(nn.Module):
         like = next(self.parameters(), torch.empty(0))
         try:
             with trial_run(self.head):
-                self.head(torch.zeros(2, *shape, device=like.device, dtype=like.dtype))
+                self.head(channels_last(torch.zeros(2, *shape, device=like.device, dtype=like.dtype)))
         except RuntimeError as error:
             raise ValueError(f"the head cannot take the last block's output of shape {shape}: {error}") from error
 

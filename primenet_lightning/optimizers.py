@@ -1,7 +1,7 @@
 """One optimizer a capsule, stepped as one."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ class PaperAdam(Adam):
         lr: Learning rate.
         betas: Decay rates of the running means of gradient and squared gradient.
         fused: Update all parameters in one call, as torch can on CPU and CUDA; equal but for rounding. None does so
-            where every parameter lies on one of these and no other way of updating is asked for.
+            where all parameters lie on one of these, whole, and no other way of updating is asked for.
         **kwargs: Of ``torch.optim.Adam``.
     """
 
@@ -32,10 +32,41 @@ class PaperAdam(Adam):
         fused: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        params = list(params)
-        if fused is None and not any(kwargs.get(other) for other in ("foreach", "differentiable")):
-            fused = all(_can_fuse(tensor) for tensor in _tensors(params)) or None
         super().__init__(params, lr=lr, betas=betas, fused=fused, **kwargs)
+        free = fused is None and not (kwargs.get("foreach") or kwargs.get("differentiable"))
+        if free and all(_can_fuse(p) for group in self.param_groups for p in group["params"]):
+            for group in self.param_groups:
+                group["fused"] = True
+
+        self.register_step_pre_hook(_lay_out)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Copies and pickles lose their hooks."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if _lay_out not in self._optimizer_step_pre_hooks.values():
+            self.register_step_pre_hook(_lay_out)
+
+
+@torch.no_grad()
+def _lay_out(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    """Bring gradients and state into their parameter's layout: torch's fused update runs along memory, unseeing."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["fused"] else ():
+            if parameter.grad is not None and not _alike(parameter.grad, parameter):
+                parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
+            state = optimizer.state.get(parameter, {})
+            for name, value in state.items():
+                if name != "step" and not _alike(value, parameter):
+                    state[name] = torch.empty_like(parameter).copy_(value)
+
+
+def _can_fuse(tensor: Tensor) -> bool:
+    return tensor.device.type in ("cpu", "cuda") and tensor.is_floating_point() and tensor.is_contiguous()
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one shape have their elements in the same order in memory."""
+    return one.stride() == other.stride() or (one.is_contiguous() and other.is_contiguous())
 
 
 POOLED = (PaperAdam, Adam, AdamW, SGD)
@@ -44,22 +75,8 @@ POOLED = (PaperAdam, Adam, AdamW, SGD)
 
 def _can_pool(child: Optimizer) -> bool:
     """Whether nobody would miss a call of the child's own ``step``: no hook, no schedule that counts it."""
-    hooks = child._optimizer_step_pre_hooks or child._optimizer_step_post_hooks
+    hooks = {*child._optimizer_step_pre_hooks.values(), *child._optimizer_step_post_hooks.values()} - {_lay_out}
     return type(child) in POOLED and not hooks and "step" not in vars(child)
-
-
-def _tensors(params: list[Any]) -> Iterator[Tensor]:
-    """The parameters of what an optimizer is given: tensors, or pairs of name and tensor, or groups of either."""
-    for item in params:
-        if isinstance(item, Mapping):
-            group = item["params"]
-            yield from _tensors([group] if isinstance(group, Tensor) else list(group))
-        else:
-            yield item[1] if isinstance(item, tuple) else item
-
-
-def _can_fuse(tensor: Tensor) -> bool:
-    return tensor.device.type in ("cpu", "cuda") and tensor.is_floating_point()
 
 
 class CompositeOptimizer(Optimizer):

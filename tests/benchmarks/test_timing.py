@@ -29,4 +29,6 @@ def test_a_figure_past_its_bound_fails_and_the_figures_are_printed_all_the_same(
     conclude({"fast": 2.0, "small": 1.0, "device": "cpu"}, bounds)
     with pytest.raises(SystemExit, match=r"^fast is 1.9900, and at least 2.0 is wanted\nsmall is 1.0100, and at most"):
         conclude({"fast": 1.99, "small": 1.01}, bounds)
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"fast": 1.99, "small": 1.01}
+    with pytest.raises(SystemExit, match=r"^fast is nan, and at least 2.0 is wanted\nsmall is 2.0000"):
+        conclude({"fast": float("nan"), "small": 2}, bounds)
+    assert json.loads(capsys.readouterr().out.splitlines()[-2]) == {"fast": 1.99, "small": 1.01}

@@ -68,34 +68,66 @@ def test_folding_saves_the_multiply_adds_of_the_reduction():
     assert flops(True) == 2 * 64 * 4 * 9 + 4 * 9 * 8  # the convolution, and the product of the two weights
 
 
-def test_a_watched_pruned_or_parametrized_convolution_runs_by_itself():
-    def trouble(change):
-        features = ConvFeatures(1, kernel_size=3, reduce_channels=2, channels=4).eval()
-        change(features)
-        x = torch.randn(2, 1, 8, 8)
-        expected = functional.leaky_relu(features[2](features[1](features[0](x))))
-        return features(x), expected
+class Half(nn.Module):
+    def forward(self, weight):
+        return weight / 2
 
-    seen = []
-    trouble(lambda features: features[0].register_forward_hook(lambda *_: seen.append("reduce")))
-    trouble(lambda features: features[1].register_forward_pre_hook(lambda *_: seen.append("convolution")))
-    assert seen == ["reduce"] * 2 + ["convolution"] * 2
 
-    class Half(nn.Module):
-        def forward(self, weight):
-            return weight / 2
+def prune_later(features):
+    prune.random_unstructured(features[1], "weight", 0.5)
+    with torch.no_grad():
+        features[1].weight_orig.mul_(2)  # only a call of the layer masks it anew
 
-    for change in (
-        lambda features: prune.random_unstructured(features[1], "weight", 0.5),
-        lambda features: parametrize.register_parametrization(features[0], "weight", Half()),
-        lambda features: features.__setitem__(1, nn.Conv2d(2, 4, 3, padding=1)),  # with a bias
-        lambda features: features.__setitem__(1, nn.Conv2d(2, 4, 3, padding=2, dilation=2, bias=False)),
-        lambda features: features.__setitem__(1, nn.Conv2d(2, 4, 3, padding=1, groups=2, bias=False)),
-        lambda features: features.__setitem__(1, nn.Conv2d(2, 4, 3, padding=1, padding_mode="reflect", bias=False)),
-        lambda features: features.__setitem__(0, nn.Conv2d(1, 2, 3, padding=1, bias=False)),
-        lambda features: features.__setitem__(0, nn.Conv2d(1, 2, 1, stride=2, bias=False)),
-    ):
-        torch.testing.assert_close(*trouble(change))
+
+REPLACEMENTS = {
+    "watched": lambda features: features[0].register_forward_hook(lambda *_: None),
+    "watched before": lambda features: features[1].register_forward_pre_hook(lambda *_: None),
+    "watched backward": lambda features: features[1].register_full_backward_hook(lambda *_: None),
+    "pruned": prune_later,
+    "parametrized": lambda features: parametrize.register_parametrization(features[0], "weight", Half()),
+    "with a bias": lambda features: features.__setitem__(1, nn.Conv2d(2, 4, 3, padding=1)),
+    "dilated": lambda features: features.__setitem__(1, nn.Conv2d(2, 4, 3, padding=2, dilation=2, bias=False)),
+    "grouped": lambda features: features.__setitem__(1, nn.Conv2d(2, 4, 3, padding=1, groups=2, bias=False)),
+    "reflecting": lambda features: features.__setitem__(
+        1, nn.Conv2d(2, 4, 3, padding=1, padding_mode="reflect", bias=False)
+    ),
+    "3x3 first": lambda features: features.__setitem__(0, nn.Conv2d(1, 2, 3, padding=1, bias=False)),
+    "strided first": lambda features: features.__setitem__(0, nn.Conv2d(1, 2, 1, stride=2, bias=False)),
+}
+
+
+@pytest.mark.parametrize("change", REPLACEMENTS.values(), ids=REPLACEMENTS)
+def test_a_convolution_that_is_more_than_its_weight_runs_by_itself(change, monkeypatch):
+    features = ConvFeatures(1, kernel_size=3, reduce_channels=2, channels=4).eval()
+    change(features)
+    x = torch.randn(2, 1, 8, 8)
+    expected = functional.leaky_relu(features[2](features[1](features[0](x))))
+    monkeypatch.setattr("primenet_lightning.capsules.fold", lambda *_: pytest.fail("folded"))
+    torch.testing.assert_close(features(x), expected)
+
+
+def test_features_are_a_sequence_of_layers_like_any_other():
+    features = ConvFeatures(1, kernel_size=3, reduce_channels=2, channels=4).eval()
+    x = torch.randn(2, 1, 8, 8)
+    convolved = features[:2](x)
+    torch.testing.assert_close(features[2:](convolved), features(x))
+    features.append(nn.Dropout())
+    assert features.train()(x).eq(0).any()
+
+
+def test_backward_hooks_may_be_on_any_layer():
+    """As what explains a network's decisions puts them there."""
+    capsule, seen = ConvCapsule(1, (8, 8), 3, 3), []
+    for layer in capsule.features:
+        layer.register_full_backward_hook(lambda module, *_: seen.append(type(module).__name__))
+    capsule(torch.randn(2, 1, 8, 8, requires_grad=True))[1].sum().backward()
+    assert seen == ["LeakyReLU", "BatchNorm2d", "Conv2d", "Conv2d"]
+
+
+def test_shapes_are_inferred_without_memory():
+    with torch.device("meta"):
+        capsule = ConvCapsule(1, (8, 8), 3, 3)
+        assert capsule(torch.zeros(2, 1, 8, 8))[1].shape == (2, 3)
 
 
 def test_under_autocast_the_weights_are_multiplied_in_float32():

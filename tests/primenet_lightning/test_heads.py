@@ -19,7 +19,7 @@ def test_head_equals_the_authors_layers_written_out():
 
 def test_a_map_laid_out_channels_last_is_classified_as_any_other():
     classifier = FlattenClassifier(3, (4, 5), 7).double()
-    x = torch.randn(6, 3, 4, 5, dtype=torch.float64)
+    x = torch.randn(8, 3, 4, 5, dtype=torch.float64)
     results = []
     for layout in (torch.contiguous_format, torch.channels_last):
         mine = x.contiguous(memory_format=layout).requires_grad_()
@@ -29,12 +29,27 @@ def test_a_map_laid_out_channels_last_is_classified_as_any_other():
     torch.testing.assert_close(results[0][0], x.flatten(1) @ classifier[1].weight.T + classifier[1].bias)
 
 
+def test_few_maps_are_copied_rather_than_the_weight():
+    """And a classifier with more layers runs them all."""
+    classifier = FlattenClassifier(3, (4, 5), 7)
+    x = torch.randn(7, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(classifier(x), x.flatten(1) @ classifier[1].weight.T + classifier[1].bias)
+    classifier.insert(1, torch.nn.Dropout(1.0))
+    assert torch.equal(classifier(x.repeat(2, 1, 1, 1)), classifier[2].bias.expand(14, 7))
+
+
+def test_a_projection_may_have_more_layers():
+    projection = Projection(2, 3)
+    projection.append(torch.nn.BatchNorm2d(3))
+    torch.testing.assert_close(projection(torch.randn(4, 2, 8, 8)).mean((0, 2, 3)), torch.zeros(3), atol=1e-6, rtol=0)
+
+
 def test_hooks_of_a_classifiers_layers_are_called_for_either_layout():
     classifier, seen = FlattenClassifier(3, (4, 5), 7), []
     classifier[1].register_forward_hook(lambda module, args, output: seen.append(args[0].shape))
-    x = torch.randn(6, 3, 4, 5)
+    x = torch.randn(8, 3, 4, 5)
     first, second = classifier(x), classifier(x.contiguous(memory_format=torch.channels_last))
-    assert seen == [(6, 60), (6, 60)]
+    assert seen == [(8, 60), (8, 60)]
     torch.testing.assert_close(first, second)
 
 

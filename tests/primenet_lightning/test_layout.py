@@ -40,4 +40,7 @@ def test_a_layer_is_plain_unless_it_is_more_than_its_parameters():
         watched = nn.Linear(2, 2)
         getattr(watched, register)(lambda *_: None)
         assert not is_plain(watched, nn.Linear)
+    replaced = nn.Linear(2, 2)
+    replaced.forward = lambda x: x
+    assert not is_plain(replaced, nn.Linear)
     assert not is_plain(parametrize.register_parametrization(nn.Linear(2, 2), "weight", nn.Identity()), nn.Linear)

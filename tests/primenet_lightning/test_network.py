@@ -259,6 +259,15 @@ def test_best_validation_refuses_too_many_routes():
         build(depth=5, size=64, inference_routing="best_validation")
 
 
+def test_a_head_that_cannot_take_the_layout_of_maps_is_refused_with_the_remedy():
+    class ByView(nn.Module):
+        def forward(self, x):
+            return x.view(len(x), -1)[:, :3]
+
+    with pytest.raises(ValueError, match=r"the head cannot take .*Use \.reshape\(\.\.\.\) instead"):
+        PrimeNetwork(build().prime_blocks, ByView())
+
+
 def test_parts_that_do_not_fit_are_refused():
     def block(in_shape, projection=None, classifier=None):
         return PrimeBlock(in_shape, conv_capsules(in_shape[0], in_shape[1:], 3, channels=4), projection, classifier)

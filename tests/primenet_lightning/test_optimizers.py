@@ -153,10 +153,46 @@ def test_paper_adam_is_fused_only_where_that_can_be():
     assert PaperAdam([("w", p)]).param_groups[0]["fused"]
     assert PaperAdam([{"params": p, "lr": 1.0}, {"params": [nn.Parameter(torch.ones(1))]}]).param_groups[1]["fused"]
     assert PaperAdam(iter([p])).param_groups[0]["fused"]
+    assert len(PaperAdam([{"params": iter([p])}]).param_groups[0]["params"]) == 1  # and is not used up
+    assert not PaperAdam([nn.Parameter(torch.zeros(2, 2, 2, 2).to(memory_format=torch.channels_last))]).param_groups[0][
+        "fused"
+    ]
     assert not PaperAdam([on_meta]).param_groups[0]["fused"]
     assert not PaperAdam([p], foreach=True).param_groups[0]["fused"]
     assert not PaperAdam([p], differentiable=True).param_groups[0]["fused"]
     assert not PaperAdam([p], fused=False).param_groups[0]["fused"]
+
+
+def transposed(value):
+    """The same values in another order in memory."""
+    return value.transpose(0, 1).contiguous().transpose(0, 1)
+
+
+@pytest.mark.parametrize("pooled", [False, True], ids=["alone", "pooled"])
+@pytest.mark.parametrize("what", ["gradient", "state", "parameter"])
+def test_fused_updates_do_not_depend_on_layouts(what, pooled):
+    """Torch's own would take the wrong elements together, without a word."""
+    start = torch.linspace(-1, 1, 12).view(3, 4)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    fused, loop = PaperAdam([ours], lr=0.1), Adam([theirs], lr=0.1, betas=(0.99, 0.999), foreach=False)
+    assert fused.param_groups[0]["fused"]
+    if pooled:
+        fused = CompositeOptimizer({"ours": fused, "other": PaperAdam([nn.Parameter(torch.zeros(1))])})
+    for seed in range(4):
+        torch.manual_seed(seed)
+        theirs.grad = torch.randn(3, 4)
+        ours.grad = theirs.grad.clone()
+        if seed == 2 and what == "gradient":
+            ours.grad = transposed(ours.grad)
+        if seed == 2 and what == "state":  # as a checkpoint of another layout brings it
+            saved = copy.deepcopy(fused.state_dict())
+            saved["state"][0]["exp_avg"] = transposed(saved["state"][0]["exp_avg"])
+            fused.load_state_dict(saved)
+        if seed == 2 and what == "parameter":  # as Module.to(memory_format=...) does
+            ours.data = transposed(ours.data)
+        fused.step()
+        loop.step()
+    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.fixture
