@@ -2,6 +2,7 @@
 
 import json
 import platform
+import random
 import statistics
 import sys
 import time
@@ -37,7 +38,9 @@ def in_turns(
     warm_up: int = 2,
     synchronize: Callable[[], None] | None = None,
 ) -> dict[str, list[float]]:
-    """Time sides in turns, A B C A B C ..., so that what else the machine does hits all.
+    """Time sides in turns, round by round, so that what else the machine does hits all.
+
+    Their order is drawn anew in each round, so that none always comes after the same one and what that left in caches.
 
     Args:
         sides: What to time, by name.
@@ -49,10 +52,12 @@ def in_turns(
         Seconds by name, one a round.
     """
     times: dict[str, list[float]] = {name: [] for name in sides}
+    generator, order = random.Random(0), list(sides)
     for turn in range(warm_up + rounds):
-        for name, side in sides.items():
+        generator.shuffle(order)
+        for name in order:
             start = time.perf_counter()
-            side()
+            sides[name]()
             if synchronize is not None:
                 synchronize()
             if turn >= warm_up:
@@ -79,8 +84,8 @@ def best_rates(dtype: torch.dtype, device: str = "cpu") -> dict[str, float]:
         device: ``"cpu"`` or ``"cuda"``.
 
     Returns:
-        The best of ten tries, multiply-adds a second, of a matrix product of 2048 and of 3x3 convolutions of 64 and of
-        128 channels, channels last.
+        The best of thirty tries, multiply-adds a second, of a matrix product of 2048 and of 3x3 convolutions of 64 and
+        of 128 channels, channels last.
     """
     matrix = torch.randn(2048, 2048, device=device, dtype=dtype)
     jobs: dict[str, tuple[Callable[[], object], int]] = {"matrix": (lambda: matrix @ matrix, 2048**3)}
@@ -94,7 +99,7 @@ def best_rates(dtype: torch.dtype, device: str = "cpu") -> dict[str, float]:
         )
     synchronize = torch.cuda.synchronize if device == "cuda" else None
     with torch.no_grad():
-        times = in_turns({name: job for name, (job, _) in jobs.items()}, 10, synchronize=synchronize)
+        times = in_turns({name: job for name, (job, _) in jobs.items()}, 30, synchronize=synchronize)
     return {name: jobs[name][1] / min(times[name]) for name in jobs}
 
 

@@ -179,7 +179,7 @@ def measure(case: str, data: ImageDataModule, rounds: int, device: str) -> dict[
     times = in_turns(steps, rounds, synchronize=torch.cuda.synchronize if device == "cuda" else None)
     best = {name: max(best_rates(getattr(torch, name), device).values()) for name in ("float32", "bfloat16")}
     written, run = (BATCH * count_training(network, as_run=as_run) for as_run in (False, True))
-    figures = {}
+    figures = {f"{case}_best_gflops_{precision}": 2e-9 * rate for precision, rate in best.items()}
     print(
         f"\n{case}: {written / BATCH / 1e6:.2f} M multiply-adds an image as written, {run / BATCH / 1e6:.2f} M as run"
     )

@@ -69,6 +69,32 @@ def test_projection_is_pool_then_convolution_then_relu(size, stride):
     torch.testing.assert_close(projection(x), (y + convolution.bias[:, None, None]).clamp(min=0))
 
 
+@pytest.mark.parametrize("stride", [1, 2, (2, 1), (3, 2)])
+@pytest.mark.parametrize("size", [(7, 8), (8, 7), (1, 5)])
+def test_few_channels_are_pooled_as_torch_pools_them(size, stride):
+    pool = torch.nn.MaxPool2d(3, stride=stride, padding=1)
+    projection = Projection(3, 4, pool)
+    x = torch.randn(5, 3, *size)
+    x[0, 0, 0, 0], x[1] = torch.nan, -torch.inf
+    pooled = []
+    projection[1].register_forward_pre_hook(lambda module, args: pooled.append(args[0]))
+    projection(x)
+    projection(x.clone().requires_grad_())  # torch's own, whose backward is right
+    assert pooled[1].requires_grad
+    assert torch.equal(pooled[0].nan_to_num(99), pool(x).nan_to_num(99))
+    assert torch.equal(pooled[0].nan_to_num(99), pooled[1].nan_to_num(99))
+
+
+@pytest.mark.parametrize(
+    "pool", [dict(padding=0), dict(padding=1, ceil_mode=True), dict(padding=1, dilation=2)], ids=str
+)
+def test_other_pools_are_left_to_torch(pool):
+    pool = torch.nn.MaxPool2d(3, stride=2, **pool)
+    x = torch.randn(5, 3, 8, 8)
+    projection = Projection(3, 4, pool)
+    torch.testing.assert_close(projection(x), projection[1](pool(x)).relu())
+
+
 def test_projection_meets_any_size_of_map():
     """An unpadded convolution's maps, which no stride gives."""
     x = torch.randn(4, 2, 8, 8)
