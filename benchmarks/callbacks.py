@@ -95,7 +95,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default=None, help="Folder of MNIST (default: PRIMENET_DATA, else data).")
     parser.add_argument("--batches", type=int, default=270, help="Training batches an epoch; 270 are all.")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=6)
     options = parser.parse_args()
     found = measure(options.root, options.batches, options.epochs)
     for name, value in found.items():

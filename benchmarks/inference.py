@@ -36,6 +36,7 @@ CASES: dict[str, tuple[Size, tuple[int, int, int]]] = {
 COMPILED = "compact_cifar10"
 BATCHES = (1, 32, 1024)
 ROUTES = {"k3": (0,), "k5": (1,), "k7": (2,)}
+Answer = Callable[[Tensor], object]
 BOUNDS = [
     Bound(f"{case}_of_multiply_adds_{route}_batch{batch}", "at least", 0.85)
     for case in CASES
@@ -44,18 +45,18 @@ BOUNDS = [
 ]
 
 
-def sides(network: PrimeNetwork) -> dict[str, Callable[[Tensor], Tensor]]:
+def sides(network: PrimeNetwork) -> dict[str, Answer]:
     """All ways to answer, by name."""
 
-    def routed(route: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+    def routed(route: tuple[int, ...]) -> Answer:
         return lambda images: network(images, route)
 
-    def every_capsule(images: Tensor) -> Tensor:
+    def every_capsule(images: Tensor) -> list[Tensor]:
         (block,) = network.prime_blocks
         assert block.projection is not None
-        (routed, _), *_ = [capsule(images) for capsule in block.capsules.values()]
-        logits: Tensor = network.head(torch.cat([routed, block.projection(images)], 1))
-        return logits
+        maps, logits = zip(*(capsule(images) for capsule in block.capsules.values()), strict=True)
+        # all are handed back, or a compiler would leave out what nobody uses
+        return [network.head(torch.cat([maps[0], block.projection(images)], 1)), *maps, *logits]
 
     return {**{name: routed(route) for name, route in ROUTES.items()}, "all": every_capsule, "min_entropy": network}
 
@@ -71,7 +72,7 @@ def measure(case: str, batches: list[int], rounds: int, compiled: bool) -> dict[
     network = PrimeNetwork.build(
         shape[0], shape[1:], 10, architecture(size, shape[1:]), inference_routing="min_entropy"
     ).eval()
-    answers: dict[str, Callable[[Tensor], Tensor]] = sides(network)
+    answers: dict[str, Answer] = sides(network)
     every = count_inference(network, as_run=True)
     costs = {name: count_inference(network, route, as_run=True) for name, route in ROUTES.items()}
     if shape[0] == 3:
