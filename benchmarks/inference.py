@@ -92,7 +92,7 @@ def measure(case: str, batches: list[int], rounds: int, compiled: bool) -> dict[
         with torch.inference_mode():
             times = in_turns(
                 {name: lambda answer=answer: answer(images) for name, answer in answers.items()},  # type: ignore[misc]  # noqa: B023
-                rounds if batch < 1024 else max(rounds // 6, 3),
+                rounds if batch < 1024 else max(rounds // 3, 3),
             )
         print(f"{f'batch {batch}':>18} {'images/s':>10}  {'latency, ms':<30} {'all over it':<26} of multiply-adds")
         for name, seconds in times.items():
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--batches", nargs="+", type=int, default=BATCHES)
     parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--rounds", type=int, default=30, help="Rounds; a sixth of them for batches of 1024.")
+    parser.add_argument("--rounds", type=int, default=30, help="Rounds; a third of them for batches of 1024.")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
