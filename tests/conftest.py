@@ -1,5 +1,7 @@
 """Fixtures for all tests."""
 
+import os
+
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -9,6 +11,7 @@ from primenet_lightning.callbacks import CapsuleLossCurves
 
 # networks of a few thousand weights: on a busy machine threads wait for each other longer than they work
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # or Lightning's DDP sets the threads to all cores, and sums are taken otherwise
 
 
 class QuietLossCurves(CapsuleLossCurves):
