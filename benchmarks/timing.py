@@ -76,7 +76,7 @@ def ratio(over: Sequence[float], under: Sequence[float]) -> Spread:
     return spread([a / b for a, b in zip(over, under, strict=True)])
 
 
-def best_rates(dtype: torch.dtype, device: str = "cpu") -> dict[str, float]:
+def best_rate(dtype: torch.dtype, device: str = "cpu") -> float:
     """Measure how fast this machine multiplies and adds at its best, in one precision.
 
     Args:
@@ -100,7 +100,7 @@ def best_rates(dtype: torch.dtype, device: str = "cpu") -> dict[str, float]:
     synchronize = torch.cuda.synchronize if device == "cuda" else None
     with torch.no_grad():
         times = in_turns({name: job for name, (job, _) in jobs.items()}, 30, synchronize=synchronize)
-    return {name: jobs[name][1] / min(times[name]) for name in jobs}
+    return max(count / min(times[name]) for name, (_, count) in jobs.items())
 
 
 def machine(device: str = "cpu") -> str:

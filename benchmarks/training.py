@@ -34,7 +34,7 @@ from references import (
     naive_end_to_end,
     one_scale,
 )
-from timing import Bound, best_rates, conclude, in_turns, machine, ratio, spread
+from timing import Bound, best_rate, conclude, in_turns, machine, ratio, spread
 from torch import Tensor
 from torch.nn import functional
 
@@ -177,7 +177,7 @@ def measure(case: str, data: ImageDataModule, rounds: int, device: str) -> dict[
     """
     steps, network = sides(CASES[case][0], data, device)
     times = in_turns(steps, rounds, synchronize=torch.cuda.synchronize if device == "cuda" else None)
-    best = {name: max(best_rates(getattr(torch, name), device).values()) for name in ("float32", "bfloat16")}
+    best = {name: best_rate(getattr(torch, name), device) for name in ("float32", "bfloat16")}
     written, run = (BATCH * count_training(network, as_run=as_run) for as_run in (False, True))
     figures = {f"{case}_best_gflops_{precision}": 2e-9 * rate for precision, rate in best.items()}
     print(
