@@ -1,6 +1,9 @@
 """Classifier heads: the small ones inside capsules, and the final one."""
 
-from typing import Literal
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +11,8 @@ from torch.nn import functional
 
 from primenet_lightning.layout import channels_last, is_plain
 
-LocalClassifier = Literal["flatten", "pooled"]
+LocalClassifier = Literal["flatten", "pooled", "mlp", "conv", "layers"]
+"""Names of the local classifiers, see `local_classifier`."""
 
 
 def glorot_(module: nn.Module) -> nn.Module:
@@ -93,26 +97,234 @@ class PooledClassifier(nn.Sequential):
         glorot_(self)
 
 
-def local_classifier(kind: LocalClassifier, in_channels: int, map_size: tuple[int, int], num_classes: int) -> nn.Module:
-    """Build a local classifier by name.
+class MLPClassifier(nn.Sequential):
+    """A local classifier with a hidden layer: average pooling to a grid, dense, LeakyReLU, dense.
 
     Args:
-        kind: ``"flatten"`` (the paper's) or ``"pooled"`` (the small one).
         in_channels: Channels of the feature map.
         map_size: Height and width of the feature map, in pixels.
         num_classes: Number of classes.
+        hidden: Units of the hidden layer.
+        grid: Height and width of the grid that is left after pooling; no more than those of the map.
+
+    Raises:
+        ValueError: If ``hidden`` or ``grid`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> MLPClassifier(8, (28, 28), 10)(torch.zeros(2, 8, 28, 28)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self, in_channels: int, map_size: tuple[int, int], num_classes: int, hidden: int = 64, grid: int = 2
+    ) -> None:
+        _at_least_one(hidden=hidden, grid=grid)
+        *pool, dense = _pool_and_dense(in_channels, map_size, hidden, grid)
+        super().__init__(*pool, dense, nn.LeakyReLU(), nn.Linear(hidden, num_classes))
+        glorot_(self)
+
+
+class ConvClassifier(nn.Sequential):
+    """A local classifier with a convolution: 3x3, batch norm, LeakyReLU; then average pooling to 2x2, dense.
+
+    Args:
+        in_channels: Channels of the feature map.
+        map_size: Height and width of the feature map, in pixels. Where one is above 4, the convolution has stride 2.
+        num_classes: Number of classes.
+        channels: Filters of the convolution.
+
+    Raises:
+        ValueError: If ``channels`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> ConvClassifier(8, (28, 28), 10)(torch.zeros(2, 8, 28, 28)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(self, in_channels: int, map_size: tuple[int, int], num_classes: int, channels: int = 32) -> None:
+        _at_least_one(channels=channels)
+        stride = 2 if max(map_size) > 4 else 1
+        size = (-(-map_size[0] // stride), -(-map_size[1] // stride))
+        super().__init__(
+            *_convolution(in_channels, channels, stride), *_pool_and_dense(channels, size, num_classes, grid=2)
+        )
+        glorot_(self)
+
+
+class FollowingLayer(NamedTuple):
+    """A layer that follows a block in the network itself.
+
+    Attributes:
+        channels: Channels of its map.
+        pooled: Whether a 2x2 max pool stands right before it.
+    """
+
+    channels: int
+    pooled: bool
+
+
+class ChosenLayer(NamedTuple):
+    """A layer that a local classifier takes over from those that follow.
+
+    Attributes:
+        channels: Channels of its map.
+        poolings: How many 2x2 max pools stand between it and the one chosen before it.
+    """
+
+    channels: int
+    poolings: int
+
+
+def choose_layers(following: Sequence[FollowingLayer], depth: int) -> list[ChosenLayer]:
+    r"""Choose evenly among the layers that follow, the last one always.
+
+    Of n layers, numbered from 1, the chosen ones are :math:`\lfloor i n / d + 1/2 \rfloor, i = 1 \ldots d`; all of
+    them if there are no more than d (Ma et al. 2024).
+
+    Args:
+        following: All layers that follow, from the nearest to the last.
+        depth: How many to choose, d.
+
+    Returns:
+        The chosen ones, in their order; each counts the poolings since the one before it.
+
+    Raises:
+        ValueError: If ``depth`` is below 1.
+
+    Example:
+        >>> following = [FollowingLayer(8, True), FollowingLayer(16, False), FollowingLayer(32, True)]
+        >>> choose_layers(following, depth=1)
+        [ChosenLayer(channels=32, poolings=2)]
+    """
+    _at_least_one(depth=depth)
+    count = len(following)
+    depth = min(depth, count)
+    # in integers, since round() would send halves to the even neighbour
+    ends = [(2 * i * count + depth) // (2 * depth) for i in range(1, depth + 1)]
+    return [
+        ChosenLayer(following[end - 1].channels, sum(layer.pooled for layer in following[start:end]))
+        for start, end in zip([0, *ends], ends, strict=False)
+    ]
+
+
+class FollowingLayers(nn.Sequential):
+    """A local classifier of layers like those that follow in the network (AugLocal, Ma et al. 2024).
+
+    It tells a block what its map will have to serve. Each chosen layer becomes its poolings, a 3x3 convolution, batch
+    norm and LeakyReLU, with parameters of their own; then average pooling to 2x2 and dense. Where nothing follows, it
+    pools to 4x4 as `PooledClassifier` does.
+
+    Args:
+        in_channels: Channels of the feature map.
+        map_size: Height and width of the feature map, in pixels.
+        num_classes: Number of classes.
+        following: The layers that follow in the network, from the nearest to the last.
+        depth: How many of them to take, see `choose_layers`. The paper lets it shrink towards the end of the network,
+            which here happens where fewer follow.
+        width: Most channels that a convolution has here, where those that follow are wider; None for no bound.
+
+    Raises:
+        ValueError: If ``depth`` or ``width`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> following = [FollowingLayer(16, pooled=True), FollowingLayer(32, pooled=True)]
+        >>> classifier = FollowingLayers(8, (28, 28), 10, following)
+        >>> classifier(torch.zeros(2, 8, 28, 28)).shape
+        torch.Size([2, 10])
+        >>> [type(layer).__name__ for layer in classifier][:4]
+        ['MaxPool2d', 'Conv2d', 'BatchNorm2d', 'LeakyReLU']
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        map_size: tuple[int, int],
+        num_classes: int,
+        following: Sequence[FollowingLayer],
+        depth: int = 2,
+        width: int | None = None,
+    ) -> None:
+        _at_least_one(width=1 if width is None else width)
+        layers: list[nn.Module] = []
+        for channels, poolings in choose_layers(following, depth):
+            channels = channels if width is None else min(channels, width)
+            if poolings:
+                # several 2x2 pools in a row are one larger pool; it must not be larger than the map
+                pool = (min(2**poolings, map_size[0]), min(2**poolings, map_size[1]))
+                layers.append(nn.MaxPool2d(pool))
+                map_size = (map_size[0] // pool[0], map_size[1] // pool[1])
+            layers += _convolution(in_channels, channels)
+            in_channels = channels
+        super().__init__(*layers, *_pool_and_dense(in_channels, map_size, num_classes, grid=2 if layers else 4))
+        glorot_(self)
+
+
+def _at_least_one(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name}={size} must be at least 1")
+
+
+def _convolution(in_channels: int, channels: int, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+    return [convolution, nn.BatchNorm2d(channels), nn.LeakyReLU()]
+
+
+def _pool_and_dense(in_channels: int, map_size: tuple[int, int], units: int, grid: int) -> list[nn.Module]:
+    height, width = min(grid, map_size[0]), min(grid, map_size[1])
+    return [nn.AdaptiveAvgPool2d((height, width)), nn.Flatten(), nn.Linear(in_channels * height * width, units)]
+
+
+def local_classifier(
+    kind: LocalClassifier,
+    in_channels: int,
+    map_size: tuple[int, int],
+    num_classes: int,
+    following: Sequence[FollowingLayer] = (),
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Build a local classifier by name.
+
+    Args:
+        kind: ``"flatten"`` (the paper's), ``"pooled"`` (the small one), ``"mlp"`` (with a hidden layer), ``"conv"``
+            (with a small convolution) or ``"layers"`` (with layers like two of those that follow).
+        in_channels: Channels of the feature map.
+        map_size: Height and width of the feature map, in pixels.
+        num_classes: Number of classes.
+        following: The layers that follow in the network, from the nearest to the last; read by ``"layers"`` only.
+        options: Further arguments of the class: ``grid`` of ``"pooled"``, ``hidden`` and ``grid`` of ``"mlp"``,
+            ``channels`` of ``"conv"``, ``depth`` and ``width`` of ``"layers"``.
 
     Returns:
         A module from ``(batch, in_channels, *map_size)`` to ``(batch, num_classes)``.
 
     Raises:
-        ValueError: If ``kind`` is neither of the two.
+        ValueError: If ``kind`` is none of these, or has no such option.
+
+    Example:
+        >>> sum(p.numel() for p in local_classifier("mlp", 8, (28, 28), 10, options={"hidden": 32}).parameters())
+        1386
     """
-    if kind == "flatten":
-        return FlattenClassifier(in_channels, map_size, num_classes)
-    if kind == "pooled":
-        return PooledClassifier(in_channels, num_classes)
-    raise ValueError(f"local_classifier={kind!r} is unknown; use 'flatten' or 'pooled'")
+    makers: dict[str, Callable[..., nn.Module]] = {
+        "flatten": partial(FlattenClassifier, in_channels, map_size, num_classes),
+        "pooled": partial(PooledClassifier, in_channels, num_classes),
+        "mlp": partial(MLPClassifier, in_channels, map_size, num_classes),
+        "conv": partial(ConvClassifier, in_channels, map_size, num_classes),
+        "layers": partial(FollowingLayers, in_channels, map_size, num_classes, following),
+    }
+    if kind not in makers:
+        *names, last = map(repr, makers)
+        raise ValueError(f"local_classifier={kind!r} is unknown; use {', '.join(names)} or {last}")
+    known = list(inspect.signature(makers[kind]).parameters)
+    if unknown := [name for name in options or {} if name not in known]:
+        raise ValueError(
+            f"local_classifier_options has {unknown[0]!r}, which local_classifier={kind!r} does not take; it takes "
+            f"{', '.join(known) or 'none'}"
+        )
+    return makers[kind](**(options or {}))
 
 
 class ClassifierHead(nn.Module):

@@ -167,5 +167,7 @@ def test_even_scale_is_refused(kernel_size):
 
 
 def test_unknown_classifier_is_refused():
-    with pytest.raises(ValueError, match="local_classifier='dense' is unknown; use 'flatten' or 'pooled'"):
+    with pytest.raises(
+        ValueError, match="local_classifier='dense' is unknown; use 'flatten', 'pooled', 'mlp', 'conv' or 'layers'"
+    ):
         ConvCapsule(1, (8, 8), 3, 3, classifier="dense")
