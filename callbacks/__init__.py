@@ -1,5 +1,6 @@
 """Callbacks that make the learning visible, and keep it safe; each works alone in any Trainer."""
 
+from primenet_lightning.callbacks.averaging import AveragedWeights
 from primenet_lightning.callbacks.checkpoints import LastCheckpoint
 from primenet_lightning.callbacks.confusion import ConfusionAndErrors
 from primenet_lightning.callbacks.cost_summary import CostSummary
@@ -12,6 +13,7 @@ from primenet_lightning.callbacks.routing import RoutingMonitor
 from primenet_lightning.callbacks.tsne import FeatureTSNE
 
 __all__ = [
+    "AveragedWeights",
     "CapsuleLossCurves",
     "ConfusionAndErrors",
     "CostSummary",

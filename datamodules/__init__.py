@@ -1,5 +1,6 @@
 """Data modules: images in memory as uint8, whole batches at a time."""
 
+from primenet_lightning.datamodules.augmentation import Augment
 from primenet_lightning.datamodules.base import ImageDataModule
 from primenet_lightning.datamodules.cifar10 import CIFAR10DataModule
 from primenet_lightning.datamodules.digits import DigitsDataModule
@@ -13,6 +14,7 @@ from primenet_lightning.datamodules.samplers import EpochBatchSampler, OrderedBa
 from primenet_lightning.datamodules.svhn import SVHNDataModule
 
 __all__ = [
+    "Augment",
     "BatchLoader",
     "CIFAR10DataModule",
     "DigitsDataModule",

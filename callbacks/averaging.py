@@ -1,0 +1,147 @@
+"""An exponential moving average of the weights, which is what is validated, tested and predicted with."""
+
+import itertools
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+
+class AveragedWeights(Callback):
+    r"""Average the network's weights over the training, and use the average wherever the network is looked at.
+
+    After each optimizer step :math:`\bar w \leftarrow d \, \bar w + (1 - d) \, w`, for all floating parameters and
+    buffers of ``pl_module.network``; it begins with the weights after the first step. Validation sees the average.
+    Checkpoints have it as their ``state_dict``, so that test and prediction take it with nothing else to do, and the
+    weights that are trained beside it, from which a run resumes exactly. After a fit the network holds the average.
+    Routes, counters, and all else that is no floating number stay the network's own.
+
+    Parameters go by their names: those that the network loses while it trains are forgotten, and new ones join with
+    the value that they have.
+
+    Lightning's ``EMAWeightAveraging`` does not fit here: its copy of the module keeps the routes of the beginning,
+    after a fit ``Trainer.test(ckpt_path=...)`` gets the weights that are not averaged, it averages counters, and it
+    pairs parameters by place, which goes wrong when one disappears.
+
+    Args:
+        decay: :math:`d`; the average reaches back over about ``1 / (1 - decay)`` steps.
+
+    Raises:
+        ValueError: If the decay is not at least 0 and below 1.
+
+    Example:
+        >>> AveragedWeights(decay=0.9).decay
+        0.9
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay={decay} is out of range; give 0 or more, and less than 1, such as 0.999")
+        self.decay = decay
+        self.average: dict[str, Tensor] = {}
+        """The average by name of parameter or buffer, on the weights' device, in at least float32."""
+        self._trained: dict[str, Tensor] = {}  # the trained weights, while the network holds the average
+        self._step = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin anew with each fit; what is resumed is loaded later."""
+        if stage == "fit":
+            self.average, self._trained, self._step = {}, {}, trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take the weights into the average if an optimizer step was made."""
+        self._update(trainer, pl_module)
+
+    @torch.no_grad()
+    def _update(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
+        """Bring the average up to date, and give the network's weights; once a step, whoever asks first.
+
+        A callback before this one may save a checkpoint before this one has seen the batch's end.
+        """
+        weights = _weights(pl_module)
+        present = {name: weight.shape for name, weight in weights.items()}
+        self.average = {name: mean for name, mean in self.average.items() if present.get(name) == mean.shape}
+        if self._step == trainer.global_step:
+            return weights
+        self._step = trainer.global_step
+        # bfloat16 would round small changes of an average away
+        wide = {name: weight.to(torch.promote_types(weight.dtype, torch.float32)) for name, weight in weights.items()}
+        if self.average:
+            means, newest = list(self.average.values()), [wide[name] for name in self.average]
+            torch._foreach_lerp_(means, newest, 1 - self.decay)
+        for name in wide.keys() - self.average.keys():
+            self.average[name] = wide[name].clone()
+        return weights
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the average in, during a fit; a checkpoint that is validated by itself has it already."""
+        if trainer.state.fn == "fit":
+            self._put_in(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the trained weights back."""
+        self._put_back(pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Put the trained weights back: whoever interrupts a validation may look at them."""
+        self._put_back(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the average in the network."""
+        self._put_in(trainer, pl_module)
+
+    @torch.no_grad()
+    def _put_in(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        weights = self._update(trainer, pl_module)
+        self._trained = {name: weights[name].clone() for name in self.average}
+        for name, mean in self.average.items():
+            weights[name].copy_(mean)
+
+    @torch.no_grad()
+    def _put_back(self, pl_module: LightningModule) -> None:
+        for name, weight in _weights(pl_module).items():
+            if name in self._trained:
+                weight.copy_(self._trained[name])
+        self._trained = {}
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save the average as the ``state_dict``, and beside it what resuming takes."""
+        if trainer.state.fn != "fit":
+            return  # the network is what somebody has loaded into it
+        weights = self._update(trainer, pl_module)
+        checkpoint["averaging"] = {
+            "average": dict(self.average),
+            "trained": {name: self._trained.get(name, weights[name]) for name in self.average},
+        }
+        saved = checkpoint["state_dict"]
+        # buffers may have been registered as not to be saved
+        for name, mean in self.average.items():
+            if (key := f"network.{name}") in saved:
+                saved[key] = mean.to(weights[name].dtype)
+
+    @torch.no_grad()
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on with a fit: the average, and in the network the trained weights.
+
+        To look at a checkpoint takes nothing, and of one that was saved without this callback the average begins now.
+        """
+        if trainer.state.fn != "fit":
+            return
+        self._step = checkpoint["global_step"]
+        weights, kept = _weights(pl_module), checkpoint.get("averaging", {"average": {}, "trained": {}})
+        self.average = {name: mean.to(weights[name].device, copy=True) for name, mean in kept["average"].items()}
+        for name, trained in kept["trained"].items():
+            weights[name].copy_(trained)
+
+
+def _weights(pl_module: LightningModule) -> dict[str, Tensor]:
+    """The network's floating parameters and buffers by name; not copies."""
+    network: Any = pl_module.network
+    # a state_dict would be slower than the average: it writes the history of routes into a tensor
+    named = itertools.chain(
+        network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False)
+    )
+    return {name: value.detach() for name, value in named if value.is_floating_point()}
