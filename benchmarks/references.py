@@ -37,6 +37,7 @@ class PlainPrimeNet(nn.Module):
     ) -> None:
         super().__init__()
         stride, side = widths.stride, -(-in_shape[1] // widths.stride)
+        channels, projected = widths.of_block("channels", 0), widths.of_block("projection_channels", 0)
         flat = (
             nn.Flatten()
             if widths.local_classifier == "flatten"
@@ -46,11 +47,11 @@ class PlainPrimeNet(nn.Module):
         self.features, self.classifiers = nn.ModuleList(), nn.ModuleList()
         for size in kernel_sizes:
             self.features.append(plain_features(in_shape[0], widths, size))
-            self.classifiers.append(nn.Sequential(flat, nn.Linear(widths.channels * cells, classes)))
+            self.classifiers.append(nn.Sequential(flat, nn.Linear(channels * cells, classes)))
         self.projection = nn.Sequential(
-            nn.MaxPool2d(3, stride=stride, padding=1), nn.Conv2d(in_shape[0], widths.projection_channels, 1), nn.ReLU()
+            nn.MaxPool2d(3, stride=stride, padding=1), nn.Conv2d(in_shape[0], projected, 1), nn.ReLU()
         )
-        self.head = plain_head(widths.channels + widths.projection_channels, widths.head_channels, side, classes)
+        self.head = plain_head(channels + projected, widths.head_channels, side, classes)
 
     def copy_from(self, network: PrimeNetwork) -> "PlainPrimeNet":
         """Take over the parameters of a network of this package."""
@@ -76,10 +77,11 @@ class PlainPrimeNet(nn.Module):
 
 def plain_features(in_channels: int, widths: Architecture, size: int) -> nn.Sequential:
     """A capsule's features, layer by layer."""
+    reduced, channels = widths.of_block("reduce_channels", 0), widths.of_block("channels", 0)
     return nn.Sequential(
-        nn.Conv2d(in_channels, widths.reduce_channels, 1, bias=False),
-        nn.Conv2d(widths.reduce_channels, widths.channels, size, stride=widths.stride, padding=size // 2, bias=False),
-        nn.BatchNorm2d(widths.channels),
+        nn.Conv2d(in_channels, reduced, 1, bias=False),
+        nn.Conv2d(reduced, channels, size, stride=widths.stride, padding=size // 2, bias=False),
+        nn.BatchNorm2d(channels),
         nn.LeakyReLU(),
     )
 
@@ -140,7 +142,8 @@ def one_scale(
     """The plain network of figure 7: one scale under the same head, by backprop."""
     side = -(-in_shape[1] // widths.stride)
     net = nn.Sequential(
-        plain_features(in_shape[0], widths, size), plain_head(widths.channels, widths.head_channels, side, classes)
+        plain_features(in_shape[0], widths, size),
+        plain_head(widths.of_block("channels", 0), widths.head_channels, side, classes),
     )
     net.to(device)
     optimizer = adam(list(net.parameters()))

@@ -48,8 +48,17 @@ def cost_table(model: PrimeNet) -> Table:
     table.add_row("multiply-adds an image, training step", f"{count_training(network):,}")
     routes = {route: count_inference(network, route) for route in _some_routes(network)}
     for route, multiply_adds in routes.items():
-        names = ", ".join(names[index] for names, index in zip(network.capsule_names, route, strict=True))
-        table.add_row(f"multiply-adds an image, inference by {names}", f"{multiply_adds:,}")
+        names = (
+            [
+                names[index] if block.router.chooses else f"all of block{i}"
+                for i, (names, index, block) in enumerate(
+                    zip(network.capsule_names, route, network.prime_blocks, strict=True)
+                )
+            ]
+            if network.local
+            else ["all capsules"]
+        )
+        table.add_row(f"multiply-adds an image, inference by {', '.join(names)}", f"{multiply_adds:,}")
     return table
 
 
@@ -60,8 +69,8 @@ def _some_routes(network: PrimeNetwork) -> list[Route]:
     alone = [
         [
             count_inference(network, tuple(index if j == i else 0 for j in range(len(network.blocks))))
-            for index in range(len(names))
+            for index in range(len(block.capsules) if block.router.chooses else 1)
         ]
-        for i, names in enumerate(network.capsule_names)
+        for i, block in enumerate(network.prime_blocks)
     ]
     return [tuple(costs.index(extreme(costs)) for costs in alone) for extreme in (min, max)]

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from primenet_lightning.callbacks.capsule_views import as_pixels, names_of_classes, view_capsules
@@ -93,6 +94,16 @@ class FeatureMaps(SampleCallback):
             if value < least:
                 raise ValueError(f"{name}={value} is too small; give at least {least}")
         self.images, self.channels, self.block = images, channels, block
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ask for a sample, unless no capsule has a verdict of its own."""
+        if isinstance(pl_module, PrimeNet) and not pl_module.network.local:
+            self._sample = None
+            rank_zero_warn(
+                "FeatureMaps has nothing to show: trained end to end (local=False), no capsule has a verdict"
+            )
+            return
+        super().on_fit_start(trainer, pl_module)
 
     def check(self, model: PrimeNet) -> int:
         """Refuse a block that is not there; one image a class is wanted, or more."""

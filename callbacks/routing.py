@@ -18,6 +18,7 @@ from primenet_lightning.callbacks.figures import (
     style_of,
 )
 from primenet_lightning.network import PrimeNetwork
+from primenet_lightning.routers import LeastLoss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +40,7 @@ class _Epoch:
     losses: dict[str, float] = field(default_factory=dict)
     switches: dict[str, int] = field(default_factory=dict)
     margins: dict[str, float] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def start(cls, number: int, blocks: Blocks) -> "_Epoch":
@@ -50,35 +52,42 @@ class _Epoch:
             losses=dict.fromkeys(capsules, 0.0),
             switches=dict.fromkeys(blocks, 0),
             margins=dict.fromkeys(several, 0.0),
+            seen=dict.fromkeys([*capsules, *several], 0),
         )
 
-    def add(self, blocks: Blocks, route: Sequence[int], before: Sequence[int], losses: Mapping[str, float]) -> None:
+    def add(self, blocks: Blocks, routed: Sequence[str], before: Sequence[str], losses: Mapping[str, float]) -> None:
         self.batches += 1
         for place, (block, names) in enumerate(blocks.items()):
-            self.taken[names[route[place]]] += 1
-            if before and before[place] != route[place]:
+            self.taken[routed[place]] += 1
+            if before and before[place] != routed[place]:
                 self.switches[block] += 1
-            if block in self.margins:
+            if block in self.margins and len(names) > 1:
                 best, second = sorted([losses[name] for name in names])[:2]
                 self.margins[block] += second - best
+                self.seen[block] += 1
             for name in names:
                 self.losses[name] += losses[name]
+                self.seen[name] += 1
 
     def means(self) -> dict[str, float]:
-        sums: dict[str, Mapping[str, float]] = {
-            "share": self.taken,
-            "switches": self.switches,
-            "margin": self.margins,
-            "loss": self.losses,
+        rates: dict[str, Mapping[str, int]] = {"share": self.taken, "switches": self.switches}
+        means = {f"{kind}/{name}": count / self.batches for kind, by in rates.items() for name, count in by.items()}
+        # a capsule that is pruned in the middle of an epoch has been there for a part of it, or for none
+        sums: dict[str, Mapping[str, float]] = {"margin": self.margins, "loss": self.losses}
+        return means | {
+            f"{kind}/{name}": total / seen
+            for kind, by in sums.items()
+            for name, total in by.items()
+            if (seen := self.seen.get(name, self.batches))
         }
-        return {f"{kind}/{name}": total / self.batches for kind, by in sums.items() for name, total in by.items()}
 
 
 class RoutingMonitor(DrawnAtTheEnd):
     """Log each epoch's routing, draw it when the fit ends, and warn of what is odd about it.
 
     From the numbers that `PrimeNet.training_step` returns, with no pass of its own. To every logger, once an epoch:
-    ``routing/share/block0.k3``, the share of batches that the capsule was routed; ``routing/switches/block0``, how
+    ``routing/share/block0.k3``, the share of batches that the capsule was routed (under a router that makes its own of
+    all maps: that it led, by the least loss); ``routing/switches/block0``, how
     often the routed capsule was another than in the batch before, over batches; ``routing/margin/block0``, the mean
     difference in nats between the least and the second least loss, for blocks of several capsules. The picture is
     ``figures/routing.png``, the numbers with each capsule's mean loss are ``figures/routing.csv``.
@@ -122,16 +131,14 @@ class RoutingMonitor(DrawnAtTheEnd):
     def _forget(self) -> None:
         self.history: list[tuple[int, dict[str, float]]] = []
         self._epoch = _Epoch()
-        self._route: list[int] = []
+        self._route: list[str] = []
         self._warned: list[str] = []
 
     # -- counting ------------------------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the network, and begin anew unless training goes on."""
-        network = getattr(pl_module, "network", None)
-        names = network.capsule_names if isinstance(network, PrimeNetwork) else []
-        self._blocks = {f"block{index}": capsules for index, capsules in enumerate(names)}
+        self._blocks = _blocks_of(pl_module)
         if trainer.fit_loop.total_batch_idx < 0:
             self._forget()
 
@@ -145,8 +152,10 @@ class RoutingMonitor(DrawnAtTheEnd):
             # Lightning does not end an epoch when the checkpoint resumed from came after its last batch
             self._record(trainer, trainer.fit_loop.total_batch_idx - 1)
             self._epoch = _Epoch.start(trainer.current_epoch, self._blocks)
-        self._epoch.add(self._blocks, outputs["route"], self._route, outputs["losses"])
-        self._route = list(outputs["route"])
+        self._blocks = _blocks_of(pl_module)  # routers may prune
+        routed = [names[index] for names, index in zip(self._blocks.values(), outputs["route"], strict=True)]
+        self._epoch.add(self._blocks, routed, self._route, outputs["losses"])
+        self._route = routed
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the epoch, and warn if it was a whole one."""
@@ -174,7 +183,7 @@ class RoutingMonitor(DrawnAtTheEnd):
         epoch = f"epoch {self._epoch.number}"
         self._say(
             "routed alone",
-            self._routed_alone(),
+            self._routed_alone(network),
             f"In every batch of {epoch} the same capsule was routed: {{}}. What follows has seen no other: consider "
             "leaving the block's other capsules out (kernel_sizes), or making them more alike in size.",
         )
@@ -198,13 +207,14 @@ class RoutingMonitor(DrawnAtTheEnd):
             self._warned += new
             rank_zero_warn(sentence.format("; ".join(new.values())))
 
-    def _routed_alone(self) -> dict[str, str]:
-        """By block of several capsules, the one that has been routed in every batch."""
+    def _routed_alone(self, network: PrimeNetwork) -> dict[str, str]:
+        """By block of several capsules, the one that has been routed in every batch, where no more was wanted."""
+        choosing = {f"block{i}" for i, block in enumerate(network.prime_blocks) if type(block.router) is LeastLoss}
         return {
             block: name
             for block, names in self._blocks.items()
             for name in names
-            if len(names) > 1 and self._epoch.taken[name] == self._epoch.batches
+            if len(names) > 1 and self._epoch.taken[name] == self._epoch.batches and block in choosing
         }
 
     def _inferred_otherwise(self, network: PrimeNetwork) -> dict[str, str]:
@@ -214,7 +224,9 @@ class RoutingMonitor(DrawnAtTheEnd):
         except ValueError:
             return {}  # each sample takes its own, or nothing is selected yet
         found = {}
-        for (block, names), index in zip(self._blocks.items(), route, strict=True):
+        for (block, names), index, prime in zip(self._blocks.items(), route, network.prime_blocks, strict=True):
+            if not prime.router.chooses:
+                continue
             most = max(names, key=self._epoch.taken.__getitem__)
             if self._epoch.taken[names[index]] < self._epoch.taken[most]:
                 share = 100 * self._epoch.taken[most] / self._epoch.batches
@@ -263,6 +275,12 @@ class RoutingMonitor(DrawnAtTheEnd):
         self._epoch = _Epoch(**{name: _copied(value) for name, value in state_dict["epoch"].items()})
         self._route = list(state_dict["route"])
         self._warned = list(state_dict["warned"])
+
+
+def _blocks_of(pl_module: LightningModule) -> Blocks:
+    network = getattr(pl_module, "network", None)
+    names = network.capsule_names if isinstance(network, PrimeNetwork) else []
+    return {f"block{index}": capsules for index, capsules in enumerate(names)}
 
 
 def best_and_since(losses: Sequence[float], min_improvement: float) -> tuple[float, int]:

@@ -1,5 +1,6 @@
 """PrimeBlock: parallel capsules, a projection, and the routing between them."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -11,9 +12,10 @@ from torch.nn import functional
 
 from primenet_lightning.capsules import Capsule, ConvCapsule
 from primenet_lightning.distributed import Average
-from primenet_lightning.heads import LocalClassifier, glorot_, local_classifier
+from primenet_lightning.heads import FollowingLayer, LocalClassifier, glorot_, local_classifier
 from primenet_lightning.layout import channels_last, is_plain
-from primenet_lightning.losses import LocalLoss, cross_entropy
+from primenet_lightning.losses import LocalLoss, LocalLossKind, LogitsLoss, cross_entropy
+from primenet_lightning.routers import GATE, Commit, LeastLoss, Router
 from primenet_lightning.routing import RouteHistory, least_entropy, least_loss, refuse_non_finite
 
 PROJECTION = "projection"
@@ -111,10 +113,12 @@ class BlockOutput(NamedTuple):
     Attributes:
         features: Routed map and projection, concatenated, ``(batch, channels, height, width)``, equation 5. No
             gradient flows into the map; into the projection only where it has no classifier of its own.
-        losses: Local losses, scalars, by capsule name; also ``"projection"`` where that has its own classifier.
-        logits: Local logits, ``(batch, classes)``, by the same names.
+        losses: Local losses, scalars, by capsule name; also ``"projection"`` where that has its own classifier, and
+            ``"gate"`` where the router learns.
+        logits: Local logits, ``(batch, classes)``, by the names of those who classify.
         values: The losses as numbers on the host, by the same names; empty where routing needs none.
-        route: Index of the capsule whose map was routed.
+        route: Index of the capsule whose map was routed; where the router makes its own of all maps, of the one that
+            it counts the batch for.
     """
 
     features: Tensor
@@ -131,7 +135,8 @@ class PrimeBlock(nn.Module):
 
     The block detaches its input, and its capsules' maps before they leave: no gradient crosses it. In training with
     targets the capsule with the least mean loss of the batch is routed (equation 4); without targets, and in
-    evaluation, the one that training lately routed most often.
+    evaluation, the one that training lately routed most often. Another ``router`` settles, keeps all maps, or learns
+    the choice.
 
     It is also a layer for any torch model: ``block(x)`` is a tensor, laid out channels last, as convolutions like it
     best, so that what follows flattens it by ``flatten`` or ``reshape``, not by ``view``. Inside
@@ -147,14 +152,15 @@ class PrimeBlock(nn.Module):
             loss that follows, as under the head.
         routing_window: Over how many of the latest batches the routing of training is remembered. A block inside a
             `PrimeNetwork` remembers nothing: there the network remembers joint routes.
-        loss: The local loss.
+        loss: The local loss, from logits and targets, of the projection, and of capsules that have none of their own.
+        router: What goes on of the capsules' maps, see `primenet_lightning.routers`; None is the paper's.
 
     Attributes:
         out_shape: Channels, height and width of the output.
 
     Raises:
         ValueError: If the maps, or a map and the projection, disagree in shape, if a capsule cannot take the input,
-            or if there is no capsule.
+            if a capsule has a name that is taken, or if there is no capsule.
 
     Example:
         >>> block = PrimeBlock.multiscale(3, (32, 32), num_classes=10, channels=16, projection_channels=8)
@@ -174,13 +180,15 @@ class PrimeBlock(nn.Module):
         projection: nn.Module | None,
         projection_classifier: nn.Module | None = None,
         routing_window: int = 256,
-        loss: LocalLoss = cross_entropy,
+        loss: LogitsLoss = cross_entropy,
+        router: Router | None = None,
     ) -> None:
         super().__init__()
         if not capsules:
             raise ValueError("capsules={} is empty; a block needs at least one capsule")
-        if PROJECTION in capsules:
-            raise ValueError(f"capsules has one named {PROJECTION!r}, the name of the projection's loss; rename it")
+        for taken, whose in ((PROJECTION, "projection"), (GATE, "router")):
+            if taken in capsules:
+                raise ValueError(f"capsules has one named {taken!r}, the name of the {whose}'s loss; rename it")
         if projection is None and projection_classifier is not None:
             raise ValueError("projection_classifier is given but projection is None; give both or neither")
         self.in_shape = in_shape
@@ -189,6 +197,10 @@ class PrimeBlock(nn.Module):
         self.projection_classifier = projection_classifier
         self.history = RouteHistory(routing_window)
         self.loss = loss
+        self.router = LeastLoss() if router is None else router
+        self.router.build(in_shape, len(capsules))
+        self._order = list(capsules)
+        self._pruned: dict[str, nn.Module] = {}
         with trial_run(self):
             self.out_shape = self._check_shapes()
         self._local_losses: dict[str, Tensor] | None = None
@@ -205,6 +217,8 @@ class PrimeBlock(nn.Module):
         projection_channels: int = 64,
         stride: int = 1,
         classifier: LocalClassifier = "pooled",
+        local_loss: LocalLossKind = "cross_entropy",
+        local_loss_options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> "PrimeBlock":
         """Build the paper's block, its projection with a classifier of its own: a layer for any network.
@@ -218,14 +232,25 @@ class PrimeBlock(nn.Module):
             channels: Channels of each capsule's map.
             projection_channels: Channels of the projection; 0 leaves it out.
             stride: Stride of capsules and projection.
-            classifier: The local classifiers: ``"pooled"`` or ``"flatten"``.
-            **kwargs: ``routing_window`` and ``loss`` of the block.
+            classifier: The local classifiers, see `local_classifier`.
+            local_loss: What the capsules learn from, see `primenet_lightning.losses.local_loss`.
+            local_loss_options: Arguments of that loss.
+            **kwargs: ``routing_window``, ``loss`` and ``router`` of the block.
 
         Returns:
-            A block whose output has ``channels + projection_channels`` channels.
+            A block whose output has ``channels + projection_channels`` channels, or as many as the router makes.
         """
         capsules = conv_capsules(
-            in_channels, image_size, num_classes, kernel_sizes, reduce_channels, channels, stride, classifier
+            in_channels,
+            image_size,
+            num_classes,
+            kernel_sizes,
+            reduce_channels,
+            channels,
+            stride,
+            classifier,
+            local_loss,
+            local_loss_options,
         )
         projection = projection_classifier = None
         if projection_channels:
@@ -241,10 +266,17 @@ class PrimeBlock(nn.Module):
 
     @property
     def loss_names(self) -> list[str]:
-        """Names of the local losses: the capsules', then the projection's own if it has one."""
+        """Names of the local losses: the capsules', then the projection's own if it has one, then a gate's."""
+        gate = [GATE] if any(True for _ in self.router.parameters()) else []
+        return self.classifier_names + gate
+
+    @property
+    def classifier_names(self) -> list[str]:
+        """Names of those who classify: the capsules, then the projection if it does."""
         return self.capsule_names + ([PROJECTION] if self.projection_classifier is not None else [])
 
-    def _capsule(self, index: int) -> Capsule:
+    def capsule(self, index: int) -> Capsule:
+        """The capsule of an index, in routing order."""
         capsule = self.capsules[self.capsule_names[index]]
         assert isinstance(capsule, Capsule)
         return capsule
@@ -272,6 +304,7 @@ class PrimeBlock(nn.Module):
                 f"a feature map must be (batch, channels, height, width), but {first} gives {shapes[first]}"
             )
         channels, height, width = shapes[first]
+        channels = self.router.out_channels(channels, len(shapes))
         if self.projection is not None:
             projected = tuple(self.projection(x).shape[1:])
             if projected[1:] != (height, width):
@@ -312,7 +345,8 @@ class PrimeBlock(nn.Module):
             ValueError: If the shape of ``x`` is another one, or if it is not floating point.
             NonFiniteError: If a local loss is NaN or infinite, in training.
         """
-        majority = self.history.majority()[0]
+        committed = self.router.committed
+        majority = self.history.majority()[0] if committed is None else committed
         given, target = target is not None, _TARGET.get() if target is None else target
         if target is None:
             return self.infer(x, majority)
@@ -345,10 +379,23 @@ class PrimeBlock(nn.Module):
             NonFiniteError: If a local loss is NaN or infinite.
         """
         maps, projected, losses, logits = self._local(x, target, on_loss)
+        if (gate := self._gate_loss(x, logits, target)) is not None:
+            if on_loss is not None:
+                on_loss(GATE, gate)
+            losses[GATE] = gate
         values = self._on_host(losses, average)
         refuse_non_finite(values)
-        index = least_loss(list(values.values())[: len(maps)])
-        return BlockOutput(_join(maps[index].detach(), projected), losses, logits, values, index)
+        index = self.router.route(list(values.values())[: len(maps)])
+        chosen, index = self.router.select(x.detach(), [feature_map.detach() for feature_map in maps], index, average)
+        return BlockOutput(_join(chosen, projected), losses, logits, values, index)
+
+    def _gate_loss(self, x: Tensor, logits: Mapping[str, Tensor], target: Tensor) -> Tensor | None:
+        """What a router that learns learns from: each capsule's cross-entropy on each image."""
+        if GATE not in self.loss_names:
+            return None
+        scores = torch.stack([logits[name].detach().float() for name in self.capsule_names])
+        each = functional.cross_entropy(scores.flatten(0, 1), target.repeat(len(scores)), reduction="none")
+        return self.router.loss(x.detach(), each.view(scores.shape[:2]))
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, target: Tensor, routing: int | Literal["min_entropy", "oracle"]) -> BlockOutput:
@@ -363,20 +410,23 @@ class PrimeBlock(nn.Module):
             Losses, logits and what goes on. The route under ``"min_entropy"`` is -1: each sample has its own.
         """
         maps, projected, losses, logits = self._local(x, target)
+        if (gate := self._gate_loss(x, logits, target)) is not None:
+            losses[GATE] = gate
         values = self._on_host(losses) if routing == "oracle" else {}
         if routing == "min_entropy":
             index, chosen = -1, _surest(maps, [logits[name] for name in self.capsule_names])
         else:
             index = least_loss(list(values.values())[: len(maps)]) if routing == "oracle" else routing
-            chosen = maps[index]
+            chosen, index = self.router.select(x, maps, index)
         return BlockOutput(_join(chosen, projected), losses, logits, values, index)
 
     def infer(self, x: Tensor, routing: int | Literal["min_entropy"]) -> Tensor:
-        """Route without labels. With an index, only that capsule is computed, and not its local classifier.
+        """Route without labels. Only what the router needs is computed: with an index, one capsule's features.
 
         Args:
             x: ``(batch, channels, height, width)``.
-            routing: A capsule's index, or ``"min_entropy"``: each sample takes its surest capsule.
+            routing: A capsule's index, which a router that makes its own of all maps does not need, or
+                ``"min_entropy"``: each sample takes its surest capsule.
 
         Returns:
             The concatenation of equation 5.
@@ -384,14 +434,72 @@ class PrimeBlock(nn.Module):
         self._check_input(x)
         x = x.detach()
         if routing == "min_entropy":
-            outputs = [self._capsule(index)(x) for index in range(len(self.capsules))]
+            outputs = [self.capsule(index)(x) for index in range(len(self.capsules))]
             chosen = _surest([feature_map for feature_map, _ in outputs], [logits for _, logits in outputs])
         else:
-            chosen = self._capsule(routing).features(x)
+            features = [self.capsule(index).features for index in range(len(self.capsules))]
+            chosen = self.router.infer(x, features, routing)
         projected = None if self.projection is None else self.projection(x)
         if projected is not None and self.projection_classifier is not None:
             projected = projected.detach()
         return _join(chosen.detach(), projected)
+
+    # -- pruning -------------------------------------------------------------------------------------------------------
+
+    def prune(self, kept: int | None = None) -> list[str]:
+        """Drop all capsules but one, for good: their parameters are freed, whoever else refers to them.
+
+        Args:
+            kept: Index of the one to keep; None takes the one that the router has committed to, if it has.
+
+        Returns:
+            Names of the capsules dropped, whose optimizers have nothing left to do; empty if there was nothing to
+            drop.
+
+        Example:
+            >>> block = PrimeBlock.multiscale(1, (8, 8), num_classes=3, channels=4, projection_channels=0)
+            >>> block.prune(kept=2), block.capsule_names
+            (['k3', 'k5'], ['k7'])
+        """
+        kept = self.router.committed if kept is None else kept
+        if kept is None or len(self.capsules) == 1:
+            return []
+        names = self.capsule_names
+        for name in (dropped := [name for name in names if name != names[kept]]):
+            capsule = self.capsules.pop(name)
+            # its form alone, without memory: a checkpoint of before may be loaded again
+            self._pruned[name] = copy.deepcopy(capsule).to("meta")
+            for tensor in (*capsule.parameters(), *capsule.buffers()):
+                tensor.grad, tensor.data = None, tensor.data.new_empty(0)
+        self.router.keep(kept)
+        self.history.keep(0)
+        return dropped
+
+    def match_capsules(self, state_dict: Mapping[str, Any], prefix: str) -> None:
+        """Prune, or take back, what a checkpoint prunes, or has; before it is loaded.
+
+        Args:
+            state_dict: Of a model that has this block inside.
+            prefix: What the names of the block's entries begin with, ``"network.blocks.0."``.
+        """
+        start = f"{prefix}capsules."
+        there = {key[len(start) :].partition(".")[0] for key in state_dict if key.startswith(start)}
+        if isinstance(self.router, Commit) and len(there) == 1 and there < set(self.capsules):
+            self.prune(self.capsule_names.index(there.pop()))
+        elif self._pruned and there == self.capsules.keys() | self._pruned.keys():
+            like = next(self.parameters())
+            everyone = dict(self.capsules.items()) | self._pruned
+            self._pruned = {}
+            self.capsules.clear()
+            for name in self._order:
+                back = everyone[name]
+                meta = any(tensor.is_meta for tensor in back.parameters())
+                self.capsules[name] = back.to_empty(device=like.device) if meta else back
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Called by torch before the capsules are loaded."""
+        self.match_capsules(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles go without losses that nobody collected, which are bound to a graph."""
@@ -407,16 +515,18 @@ class PrimeBlock(nn.Module):
         losses: dict[str, Tensor] = {}
         logits: dict[str, Tensor] = {}
 
-        def learned(name: str, feature_map: Tensor, scores: Tensor) -> Tensor:
-            loss = self.loss(scores, target)
+        def learned(name: str, feature_map: Tensor, scores: Tensor, own: LocalLoss | None = None) -> Tensor:
+            loss = self.loss(scores, target) if own is None else own(feature_map, scores, target)
             if on_loss is not None:
                 on_loss(name, loss)
                 feature_map, scores, loss = feature_map.detach(), scores.detach(), loss.detach()
             losses[name], logits[name] = loss, scores
             return feature_map
 
-        for name, capsule in self.capsules.items():
-            maps.append(learned(name, *capsule(x)))
+        for index, name in enumerate(self.capsule_names):
+            capsule = self.capsule(index)
+            feature_map, scores = capsule(x)
+            maps.append(learned(name, feature_map, scores, capsule.loss))
         projected = None if self.projection is None else self.projection(x)
         if projected is not None and self.projection_classifier is not None:
             projected = learned(PROJECTION, projected, self.projection_classifier(projected)).detach()
@@ -470,6 +580,10 @@ def conv_capsules(
     channels: int = 64,
     stride: int = 1,
     classifier: LocalClassifier = "flatten",
+    loss: LocalLossKind = "cross_entropy",
+    loss_options: Mapping[str, Any] | None = None,
+    following: Sequence[FollowingLayer] = (),
+    classifier_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Capsule]:
     """Build the paper's capsules, one a scale, named ``k3``, ``k5``, ....
 
@@ -481,7 +595,11 @@ def conv_capsules(
         reduce_channels: Channels after each 1x1 convolution.
         channels: Channels of each map.
         stride: Stride of the k x k convolutions.
-        classifier: ``"flatten"`` or ``"pooled"``.
+        classifier: See `primenet_lightning.heads.local_classifier`.
+        loss: See `primenet_lightning.losses.local_loss`.
+        loss_options: Arguments of that loss.
+        following: The layers that follow in the network, for the classifier ``"layers"``.
+        classifier_options: Further arguments of the classifier.
 
     Returns:
         Capsules by name.
@@ -493,7 +611,18 @@ def conv_capsules(
         raise ValueError(f"kernel_sizes={tuple(kernel_sizes)} names a scale twice; give each once")
     return {
         f"k{size}": ConvCapsule(
-            in_channels, image_size, num_classes, size, reduce_channels, channels, stride, classifier
+            in_channels,
+            image_size,
+            num_classes,
+            size,
+            reduce_channels,
+            channels,
+            stride,
+            classifier,
+            loss,
+            loss_options,
+            following,
+            classifier_options,
         )
         for size in kernel_sizes
     }

@@ -1,5 +1,6 @@
 """Capsules: a feature extractor with a local classifier that teaches it."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -7,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from primenet_lightning.heads import LocalClassifier, glorot_, local_classifier
+from primenet_lightning.heads import FollowingLayer, LocalClassifier, glorot_, local_classifier
 from primenet_lightning.layout import channels_last, is_plain
+from primenet_lightning.losses import LocalLoss, LocalLossKind, local_loss
 
 
 class Capsule(nn.Module):
@@ -20,6 +22,8 @@ class Capsule(nn.Module):
     Args:
         features: Maps ``(batch, channels, height, width)`` to a feature map of four dimensions.
         classifier: Maps the feature map to logits ``(batch, classes)``.
+        loss: What it learns from; None leaves that to its block, whose default is the cross-entropy of equation 1. Its
+            own parameters, where it has any, belong to the capsule.
 
     Example:
         >>> import torch
@@ -31,10 +35,11 @@ class Capsule(nn.Module):
         (torch.Size([2, 4, 8, 8]), torch.Size([2, 10]))
     """
 
-    def __init__(self, features: nn.Module, classifier: nn.Module) -> None:
+    def __init__(self, features: nn.Module, classifier: nn.Module, loss: LocalLoss | None = None) -> None:
         super().__init__()
         self.features = features
         self.classifier = classifier
+        self.loss = loss
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the feature map and the local classifier's verdict on it.
@@ -46,7 +51,8 @@ class Capsule(nn.Module):
             The feature map, ``(batch, channels', height', width')``, and the logits, ``(batch, classes)``.
         """
         feature_map = self.features(x)
-        return feature_map, self.classifier(feature_map)
+        apart = self.loss is not None and self.loss.detaches_features
+        return feature_map, self.classifier(feature_map.detach() if apart else feature_map)
 
 
 class ConvFeatures(nn.Sequential):
@@ -60,7 +66,7 @@ class ConvFeatures(nn.Sequential):
     Args:
         in_channels: Channels of the input, :math:`C`.
         kernel_size: Of the second convolution; odd.
-        reduce_channels: Channels between the two, :math:`R`.
+        reduce_channels: Channels between the two, :math:`R`; 0 leaves the 1x1 out, as in plain networks.
         channels: Channels of the feature map.
         stride: Of the second convolution.
 
@@ -78,8 +84,15 @@ class ConvFeatures(nn.Sequential):
         self, in_channels: int, kernel_size: int, reduce_channels: int, channels: int, stride: int = 1
     ) -> None:
         super().__init__(
-            nn.Conv2d(in_channels, reduce_channels, kernel_size=1, bias=False),
-            nn.Conv2d(reduce_channels, channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False),
+            nn.Conv2d(in_channels, reduce_channels, kernel_size=1, bias=False) if reduce_channels else nn.Identity(),
+            nn.Conv2d(
+                reduce_channels or in_channels,
+                channels,
+                kernel_size,
+                stride=stride,
+                padding=kernel_size // 2,
+                bias=False,
+            ),
             nn.BatchNorm2d(channels),
             nn.LeakyReLU(),
         )
@@ -145,13 +158,17 @@ class ConvCapsule(Capsule):
         image_size: Height and width of the input, in pixels.
         num_classes: Number of classes.
         kernel_size: The capsule's scale; odd, so that all scales give maps of the same size.
-        reduce_channels: Channels after the 1x1 convolution.
+        reduce_channels: Channels after the 1x1 convolution; 0 leaves it out.
         channels: Channels of the feature map.
         stride: Stride of the k x k convolution; 2 gives maps at half resolution, a quarter of the cost.
-        classifier: ``"flatten"`` (flatten, dense: the paper's) or ``"pooled"`` (pool, dense: the small one).
+        classifier: ``"flatten"`` (flatten, dense: the paper's), or another of `local_classifier`.
+        loss: What it learns from, by name; see `primenet_lightning.losses.local_loss`.
+        loss_options: Arguments of that loss.
+        following: The layers that follow in the network, for the classifier ``"layers"``.
+        classifier_options: Further arguments of the classifier.
 
     Raises:
-        ValueError: If ``kernel_size`` is even.
+        ValueError: If ``kernel_size`` is even, or classifier or loss is unknown.
 
     Example:
         >>> import torch
@@ -170,6 +187,10 @@ class ConvCapsule(Capsule):
         channels: int = 64,
         stride: int = 1,
         classifier: LocalClassifier = "flatten",
+        loss: LocalLossKind = "cross_entropy",
+        loss_options: Mapping[str, Any] | None = None,
+        following: Sequence[FollowingLayer] = (),
+        classifier_options: Mapping[str, Any] | None = None,
     ) -> None:
         if kernel_size % 2 == 0 or kernel_size < 1:
             raise ValueError(
@@ -178,4 +199,8 @@ class ConvCapsule(Capsule):
             )
         features = ConvFeatures(in_channels, kernel_size, reduce_channels, channels, stride)
         map_size = (-(-image_size[0] // stride), -(-image_size[1] // stride))
-        super().__init__(features, local_classifier(classifier, channels, map_size, num_classes))
+        taught = (
+            None if loss == "cross_entropy" and not loss_options else local_loss(loss, channels, **loss_options or {})
+        )
+        judge = local_classifier(classifier, channels, map_size, num_classes, following, classifier_options)
+        super().__init__(features, judge, taught)

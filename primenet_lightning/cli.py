@@ -292,6 +292,7 @@ class PrimeNetCLI(LightningCLI):
         self.model.configure_optimizers()
         if self.saved is not None:
             refuse_classes(self.saved.get("data_description"), self.datamodule.description())
+            self.model.network.match_capsules(self.saved["state_dict"], "network.")
             refuse_architecture(self.saved["state_dict"], self.model.state_dict())
             loader: Any = self.datamodule.train_dataloader()
             for state in self.saved["loops"]["fit_loop"]["state_dict"].get("combined_loader", []):

@@ -15,8 +15,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from primenet_lightning.blocks import PrimeBlock, Projection, conv_capsules
+from primenet_lightning.blocks import PrimeBlock, Projection
 from primenet_lightning.capsules import Capsule
 from primenet_lightning.checkpoint_io import AtomicCheckpointIO
 from primenet_lightning.checks import refuse_architecture, refuse_classes, refuse_strategy
@@ -27,14 +28,18 @@ from primenet_lightning.distributed import (
     batch_norm_statistics,
     gather,
 )
+from primenet_lightning.end_to_end import EndToEndNetwork
 from primenet_lightning.heads import ClassifierHead, LocalClassifier
-from primenet_lightning.losses import cross_entropy
+from primenet_lightning.losses import LocalLossKind, cross_entropy
 from primenet_lightning.metrics import LearnerMetrics
-from primenet_lightning.network import HEAD, PrimeNetwork, Stage, stack_blocks
+from primenet_lightning.network import HEAD, PrimeNetwork, Stage, capsules_of, stack_blocks
 from primenet_lightning.optimizers import CompositeOptimizer, CompositeScheduler, PaperAdam
 from primenet_lightning.presets import Architecture, Size, architecture
 from primenet_lightning.random_state import get_random_state, set_random_state
+from primenet_lightning.routers import Router, RouterName, build_router
 from primenet_lightning.routing import InferenceRouting, NonFiniteError
+from primenet_lightning.schedules import Schedule
+from primenet_lightning.schedules import schedule as make_schedule
 
 Shape = tuple[int, int, int]
 Loss = TypeVar("Loss", float, Tensor)
@@ -87,19 +92,34 @@ class PrimeNet(LightningModule):
         size: ``"compact"`` (the paper's claimed cost) or ``"paper"`` (the authors' widths); the six arguments from
             ``reduce_channels`` to ``stride`` replace single fields of it.
         depth: Number of blocks.
-        pool_every: A 2x2 max pool follows every so many blocks, never the last.
+        pool_every: A 2x2 max pool follows every so many blocks, or the blocks of these indices; never the last.
         kernel_sizes: One capsule a scale, odd, the same in every block.
-        reduce_channels: Channels after each capsule's 1x1 convolution.
-        channels: Channels of each capsule's feature map.
-        projection_channels: Channels of the projection; 0 leaves it out.
+        reduce_channels: Channels after each capsule's 1x1 convolution, of all blocks or one number a block; 0 leaves
+            the 1x1 out.
+        channels: Channels of each capsule's feature map, likewise.
+        projection_channels: Channels of the projection, likewise; 0 leaves it out.
         head_channels: Filters of the head's 3x3 convolution.
-        local_classifier: ``"flatten"`` or ``"pooled"``.
+        local_classifier: ``"flatten"`` (the paper's), ``"pooled"``, ``"mlp"``, ``"conv"``, or ``"layers"``: the ones
+            that follow in the network.
+        local_classifier_options: Further arguments of the local classifier, as ``{"depth": 3, "width": 32}``; see
+            `primenet_lightning.heads.local_classifier`.
         stride: Stride of the first block's capsules; the projection follows.
+        router: What a block hands on: the map of the capsule of ``"least_loss"`` (the paper's), of one that lasts
+            (``"settle"``), that is kept for good and the others pruned (``"commit"``); all maps (``"concatenate"``),
+            their ``"mean"``, or a learned choice (``"gate"``). See `primenet_lightning.routers`.
+        router_options: Arguments of the router, as ``{"warm_up": 500}``.
+        local_loss: What capsules learn from: ``"cross_entropy"`` (the paper's), ``"label_smoothing"``,
+            ``"similarity"`` or ``"predsim"``, see `primenet_lightning.losses`.
+        local_loss_options: Arguments of that loss, as ``{"weight": 0.5}``.
+        local: False trains the same network end to end, by the head's loss alone: the twin that local learning is
+            compared with, see `primenet_lightning.end_to_end`.
         capsule_optimizer: Makes the optimizer of one capsule from its parameters (and that of a projection that
             learns locally). The default is the paper's: Adam, learning rate 2e-4, betas (0.99, 0.999).
         head_optimizer: Makes the head's.
         capsule_scheduler: Makes the learning rate schedule of one capsule's optimizer.
         head_scheduler: Makes the head's.
+        schedule: ``"cosine"``, ``"step"`` or ``"one_cycle"`` over the whole fit, for all optimizers, see
+            `primenet_lightning.schedules`; instead of the two above.
         scheduler_interval: Schedules count ``"epoch"`` or ``"step"`` (optimizer steps).
         update: ``"end_of_batch"``, or ``"immediate"``: as in the paper, each optimizer steps, and its gradients are
             freed, right after its own backward. Both give the same numbers.
@@ -139,18 +159,25 @@ class PrimeNet(LightningModule):
         num_classes: int = 10,
         size: Size = "compact",
         depth: int = 1,
-        pool_every: int = 1,
+        pool_every: int | tuple[int, ...] = 1,
         kernel_sizes: tuple[int, ...] = (3, 5, 7),
-        reduce_channels: int | None = None,
-        channels: int | None = None,
-        projection_channels: int | None = None,
+        reduce_channels: int | tuple[int, ...] | None = None,
+        channels: int | tuple[int, ...] | None = None,
+        projection_channels: int | tuple[int, ...] | None = None,
         head_channels: int | None = None,
         local_classifier: LocalClassifier | None = None,
+        local_classifier_options: dict[str, Any] | None = None,
         stride: int | None = None,
+        router: RouterName = "least_loss",
+        router_options: dict[str, Any] | None = None,
+        local_loss: LocalLossKind = "cross_entropy",
+        local_loss_options: dict[str, Any] | None = None,
+        local: bool = True,
         capsule_optimizer: OptimizerCallable = PaperAdam,
         head_optimizer: OptimizerCallable = PaperAdam,
         capsule_scheduler: LRSchedulerCallable | None = None,
         head_scheduler: LRSchedulerCallable | None = None,
+        schedule: Schedule | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
         update: Literal["end_of_batch", "immediate"] = "end_of_batch",
         backward: Literal["block", "capsule", "fused"] = "block",
@@ -180,10 +207,17 @@ class PrimeNet(LightningModule):
             head_channels=head_channels,
             local_classifier=local_classifier,
             stride=stride,
+            router=router,
+            router_options=router_options,
+            local_loss=local_loss,
+            local_loss_options=local_loss_options,
+            local_classifier_options=local_classifier_options,
         )
+        self.local = local
         self.capsule_optimizer, self.head_optimizer = capsule_optimizer, head_optimizer
         self.capsule_scheduler, self.head_scheduler = capsule_scheduler, head_scheduler
-        self.scheduler_interval = scheduler_interval
+        self.schedule = schedule
+        self.scheduler_interval = "step" if schedule is not None else scheduler_interval
         self.update, self.backward_mode, self.overlap = update, backward, overlap
         self.accumulate_grad_batches = accumulate_grad_batches
         self.gradient_clip_val = gradient_clip_val
@@ -194,6 +228,8 @@ class PrimeNet(LightningModule):
         self.requests: set[str] = set()
         self.skipped_steps = 0
         self._steps_applied = 0
+        self._schedule_steps: int | None = None
+        self._schedule_resumed: int | None = None
         self._share: BatchShare | None = None
         self._gradients = GradientSum()
         self._drifted = False
@@ -219,16 +255,8 @@ class PrimeNet(LightningModule):
         Returns:
             Capsules by name; all maps must agree in shape.
         """
-        a, channels, *size = self.architecture, *in_shape
-        return conv_capsules(
-            channels,
-            (size[0], size[1]),
-            self.num_classes,
-            self.kernel_sizes,
-            a.reduce_channels,
-            a.channels,
-            a.stride if index == 0 else 1,
-            a.local_classifier,
+        return capsules_of(
+            self.architecture, index, in_shape, self.num_classes, self.kernel_sizes, self.depth, self.pool_every
         )
 
     def configure_projection(self, index: int, in_shape: Shape, map_size: tuple[int, int]) -> nn.Module | None:
@@ -242,8 +270,19 @@ class PrimeNet(LightningModule):
         Returns:
             The projection, or None for none.
         """
-        channels = self.architecture.projection_channels
+        channels = self.architecture.of_block("projection_channels", index)
         return Projection.to_size(in_shape, channels, map_size) if channels else None
+
+    def configure_router(self, index: int) -> Router:
+        """Build what decides what goes on of one block's maps.
+
+        Args:
+            index: The block's index, 0 first.
+
+        Returns:
+            A router of this block's own.
+        """
+        return build_router(self.architecture.router, index, self.architecture.router_options)
 
     def configure_blocks(self) -> list[PrimeBlock]:
         """Build all blocks, first to last, each for the 2x2 pooled output of the one before."""
@@ -255,6 +294,7 @@ class PrimeNet(LightningModule):
             self.configure_projection,
             self.architecture.local_classifier,
             self.pool_every,
+            self.configure_router,
         )
 
     def configure_head(self, in_shape: Shape) -> nn.Module:
@@ -272,7 +312,8 @@ class PrimeNet(LightningModule):
         """Build the network from blocks and head."""
         blocks = self.configure_blocks()
         head = self.configure_head(blocks[-1].out_shape)
-        return PrimeNetwork(blocks, head, self._inference_routing, self.routing_window, self.pool_every)
+        kind = PrimeNetwork if self.local else EndToEndNetwork
+        return kind(blocks, head, self._inference_routing, self.routing_window, self.pool_every)
 
     def configure_callbacks(self) -> list[Callback]:
         """Attach the loss curves and the graceful stop, unless the Trainer has them already."""
@@ -297,13 +338,32 @@ class PrimeNet(LightningModule):
             factory = self.head_scheduler if name == HEAD else self.capsule_scheduler
             if factory is not None:
                 schedulers[name] = factory(optimizer)
-        if not schedulers:
+        # the command line tries the optimizers before it fits; then nobody knows yet how many steps there will be
+        named = self.schedule is not None and self.trainer.state.fn == "fit"
+        if not (named or schedulers):
             return composite
-        scheduler = CompositeScheduler(composite, schedulers)
+        scheduler: LRScheduler = CompositeScheduler(composite, schedulers)
+        if self.schedule is not None:
+            self._schedule_steps = self._steps_of_fit()
+            scheduler = make_schedule(self.schedule, composite, self._schedule_steps)
         return {
             "optimizer": composite,
             "lr_scheduler": {"scheduler": scheduler, "interval": self.scheduler_interval},
         }
+
+    def _steps_of_fit(self) -> int:
+        """Optimizer steps that a named schedule is laid out over."""
+        steps = self.trainer.estimated_stepping_batches
+        if not 0 < steps < float("inf"):
+            raise ValueError(
+                f"schedule={self.schedule!r} needs to know its end, and this fit has none (max_epochs="
+                f"{self.trainer.max_epochs}, max_steps={self.trainer.max_steps}); set either"
+            )
+        if self.accumulate_grad_batches > 1 and (trainer := self.trainer).max_epochs:
+            # counted here, since the Trainer knows nothing of windows
+            windows = -(-int(trainer.num_training_batches) // self.accumulate_grad_batches) * trainer.max_epochs
+            steps = min(windows, trainer.max_steps) if trainer.max_steps > 0 else windows
+        return int(steps)
 
     @property
     def capsule_optimizers(self) -> dict[str, Optimizer]:
@@ -322,6 +382,23 @@ class PrimeNet(LightningModule):
         self.network.inference_routing = mode
 
     # -- training ------------------------------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Prune what routers have decided against, where no gradient waits for the rest of its window."""
+        if batch_idx % self.accumulate_grad_batches:
+            return
+        predictions = self.network.classifier_names
+        if not (dropped := self.network.prune()):
+            return
+        self._count_training(predictions)
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, CompositeOptimizer)
+        left = optimizer.drop(dropped)
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, CompositeScheduler):
+            scheduler.drop(dropped)
+        elif isinstance(scheduler, LRScheduler):
+            scheduler.base_lrs = [scheduler.base_lrs[place] for place in left]
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> StepOutput:
         """Learn from one batch, stage by stage.
@@ -521,13 +598,14 @@ class PrimeNet(LightningModule):
             total = total + losses[names[index]]
         return total
 
-    def _count_training(self) -> None:
+    def _count_training(self, names: Sequence[str] | None = None) -> None:
         """Let torchmetrics count the predictions since the last time; once a batch would cost more than the batch."""
+        names = self.network.classifier_names if names is None else names
         if self._train_predictions:
             predictions = torch.cat([predicted for predicted, _ in self._train_predictions], dim=1)
             target = torch.cat([target for _, target in self._train_predictions])
             self._train_predictions.clear()
-            self.train_metrics.update(dict(zip(self.network.loss_names, predictions, strict=True)), target)
+            self.train_metrics.update(dict(zip(names, predictions, strict=True)), target)
 
     def train_results(self) -> dict[str, Tensor]:
         """Accuracies and errors in this epoch's training so far, over all ranks; every rank has to ask.
@@ -614,7 +692,7 @@ class PrimeNet(LightningModule):
             return logits
         seen = self.network.evaluate(images, target)
         losses = dict(seen.losses)
-        if min(seen.route) >= 0:
+        if all(index >= 0 for index in seen.route):
             losses["total"] = self._total(losses, seen.route)
         metrics.update(seen.logits, target, losses)
         return seen.logits[HEAD]
@@ -726,6 +804,11 @@ class PrimeNet(LightningModule):
         ):
             if value not in known:
                 raise ValueError(f"{name}={value!r} is unknown; use {' or '.join(map(repr, known))}")
+        if self.schedule is not None and (self.capsule_scheduler or self.head_scheduler):
+            raise ValueError(
+                f"schedule={self.schedule!r} is for all optimizers, but capsule_scheduler or head_scheduler is given; "
+                "use either"
+            )
         if self.accumulate_grad_batches < 1:
             raise ValueError(f"accumulate_grad_batches={self.accumulate_grad_batches} must be at least 1")
         if self.gradient_clip_val is not None and self.gradient_clip_val <= 0:
@@ -745,7 +828,17 @@ class PrimeNet(LightningModule):
             raise ValueError(f"overlap=True has nothing to overlap with under {other}; leave it out")
 
     def on_train_start(self) -> None:
-        """Go on with the random numbers of the run that is resumed."""
+        """Go on with the random numbers of the run that is resumed.
+
+        Raises:
+            ValueError: If that run's schedule was laid out over another number of steps.
+        """
+        if self._schedule_resumed is not None and self._schedule_resumed != self._schedule_steps:
+            raise ValueError(
+                f"schedule={self.schedule!r} of the resumed run was laid out over {self._schedule_resumed} steps, "
+                f"and this fit has {self._schedule_steps}; resume with the same max_epochs, max_steps and data"
+            )
+        self._schedule_resumed = None
         if self._random_states:
             # with more ranks than before, the new ones take the last one's
             mine = self._random_states[min(self.global_rank, len(self._random_states) - 1)]
@@ -784,6 +877,7 @@ class PrimeNet(LightningModule):
         checkpoint["data_description"] = self.data_description
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["skipped_steps"] = self.skipped_steps
+        checkpoint["schedule_steps"] = self._schedule_steps
         self._settle()
         self._count_training()
         mine = {
@@ -812,12 +906,14 @@ class PrimeNet(LightningModule):
         datamodule = getattr(self.trainer, "datamodule", None)
         present = None if datamodule is None or not hasattr(datamodule, "description") else datamodule.description()
         refuse_classes(self.data_description, present)
+        self.network.match_capsules(checkpoint["state_dict"], "network.")
         if self.strict_loading:
             refuse_architecture(checkpoint["state_dict"], self.state_dict())
         if self.trainer.precision == "64-true":
             self.double()  # Lightning does so later for 64-true, when the digits beyond float32 are lost
         if self.trainer.state.fn == "fit":
             self.skipped_steps = checkpoint.get("skipped_steps", 0)
+            self._schedule_resumed = checkpoint.get("schedule_steps")
             self._random_states = checkpoint.get("random_states", [])
             self._pending_gradients = checkpoint.get("pending_gradients", [])
             for logger in self.loggers:
@@ -830,5 +926,7 @@ class PrimeNet(LightningModule):
 
 def _architecture(size: Size, image_size: tuple[int, int], **fields: Any) -> Architecture:
     """The fields of a size, some replaced."""
-    given = {name: value for name, value in fields.items() if value is not None}
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items() if value is not None
+    }
     return dataclasses.replace(architecture(size, image_size), **given)

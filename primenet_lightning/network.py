@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from primenet_lightning.blocks import OnLoss, PrimeBlock, Projection, conv_capsules, trial_run
 from primenet_lightning.capsules import Capsule
 from primenet_lightning.distributed import Average
-from primenet_lightning.heads import ClassifierHead, LocalClassifier, local_classifier
+from primenet_lightning.heads import ClassifierHead, FollowingLayer, LocalClassifier, local_classifier
 from primenet_lightning.layout import channels_last
 from primenet_lightning.losses import cross_entropy
 from primenet_lightning.presets import Architecture
+from primenet_lightning.routers import GATE, Commit, Router, build_router
 from primenet_lightning.routing import (
     ROUTING_MODES,
     InferenceRouting,
@@ -30,6 +31,10 @@ HEAD = "head"
 
 MAX_JOINT_ROUTES = 81
 """`best_validation` tries every joint route: three capsules in four blocks, no more."""
+
+
+PoolEvery = int | Sequence[int]
+"""A 2x2 max pool follows every so many blocks, or the blocks of these indices."""
 
 
 class Stage(NamedTuple):
@@ -85,7 +90,10 @@ class PrimeNetwork(nn.Module):
               works through `evaluate` only, and ``network(x)`` refuses it.
 
         routing_window: Batches that the majority is taken over.
-        pool_every: A 2x2 max pool follows every so many blocks, never the last.
+        pool_every: A 2x2 max pool follows every so many blocks, or those of these indices; never the last.
+
+    Attributes:
+        local: Whether every capsule learns by itself; False for the end-to-end twin.
 
     Raises:
         ValueError: If blocks do not fit each other or the head, or if ``inference_routing`` is impossible.
@@ -103,6 +111,7 @@ class PrimeNetwork(nn.Module):
     """
 
     blocks: nn.ModuleList
+    local: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -110,7 +119,7 @@ class PrimeNetwork(nn.Module):
         head: nn.Module,
         inference_routing: InferenceRouting = "majority",
         routing_window: int = 256,
-        pool_every: int = 1,
+        pool_every: PoolEvery = 1,
     ) -> None:
         super().__init__()
         if not blocks:
@@ -135,7 +144,7 @@ class PrimeNetwork(nn.Module):
         depth: int = 1,
         routing_window: int = 256,
         inference_routing: InferenceRouting = "majority",
-        pool_every: int = 1,
+        pool_every: PoolEvery = 1,
     ) -> "PrimeNetwork":
         """Build the paper's network without Lightning.
 
@@ -159,23 +168,17 @@ class PrimeNetwork(nn.Module):
         a = architecture
 
         def capsules(index: int, shape: tuple[int, int, int]) -> Mapping[str, Capsule]:
-            stride = a.stride if index == 0 else 1
-            return conv_capsules(
-                shape[0],
-                shape[1:],
-                num_classes,
-                kernel_sizes,
-                a.reduce_channels,
-                a.channels,
-                stride,
-                a.local_classifier,
-            )
+            return capsules_of(a, index, shape, num_classes, kernel_sizes, depth, pool_every)
 
         def projection(index: int, shape: tuple[int, int, int], map_size: tuple[int, int]) -> nn.Module | None:
-            return Projection.to_size(shape, a.projection_channels, map_size) if a.projection_channels else None
+            width = a.of_block("projection_channels", index)
+            return Projection.to_size(shape, width, map_size) if width else None
+
+        def router(index: int) -> Router:
+            return build_router(a.router, index, a.router_options)
 
         blocks = stack_blocks(
-            (in_channels, *image_size), num_classes, depth, capsules, projection, a.local_classifier, pool_every
+            (in_channels, *image_size), num_classes, depth, capsules, projection, a.local_classifier, pool_every, router
         )
         channels, *map_size = blocks[-1].out_shape
         head = ClassifierHead(channels, (map_size[0], map_size[1]), num_classes, a.head_channels)
@@ -189,6 +192,7 @@ class PrimeNetwork(nn.Module):
     @inference_routing.setter
     def inference_routing(self, mode: InferenceRouting) -> None:
         self._inference_routing = self._check_routing(mode)
+        self._check_routers(mode)
 
     # -- names ---------------------------------------------------------------------------------------------------------
 
@@ -201,6 +205,11 @@ class PrimeNetwork(nn.Module):
     def loss_names(self) -> list[str]:
         """Full names of all losses in the order of computation: ``block0.k3``, ..., ``head``."""
         return [f"block{i}.{name}" for i, block in self._blocks() for name in block.loss_names] + [HEAD]
+
+    @property
+    def classifier_names(self) -> list[str]:
+        """Full names of those who classify, in the order of computation: all but routers that learn."""
+        return [f"block{i}.{name}" for i, block in self._blocks() for name in block.classifier_names] + [HEAD]
 
     @property
     def capsule_names(self) -> list[list[str]]:
@@ -224,6 +233,8 @@ class PrimeNetwork(nn.Module):
             if block.projection_classifier is not None:
                 groups[f"block{i}.projection"] = own
                 own = []
+            if gate := _parameters(block.router):
+                groups[f"block{i}.{GATE}"] = gate
         return groups | {HEAD: own + list(self.head.parameters())}
 
     @property
@@ -243,7 +254,7 @@ class PrimeNetwork(nn.Module):
 
     def _enter(self, x: Tensor, index: int) -> Tensor:
         """What a block sees of the output of the one before."""
-        return self.pool(x) if index and index % self.pool_every == 0 else x
+        return self.pool(x) if index and pool_follows(self.pool_every, index - 1) else x
 
     def stages(
         self, x: Tensor, target: Tensor, average: Average | None = None, on_loss: OnLoss | None = None
@@ -345,7 +356,8 @@ class PrimeNetwork(nn.Module):
         """
         mode = self.inference_routing
         if mode == "majority":
-            return self.history.majority()
+            taken = zip(self.history.majority(), self.prime_blocks, strict=True)
+            return tuple(i if block.router.committed is None else block.router.committed for i, block in taken)
         if mode == "best_validation":
             if self.selected_route is None:
                 raise ValueError(
@@ -392,8 +404,9 @@ class PrimeNetwork(nn.Module):
         return Evaluation(losses, logits, tuple(taken))
 
     def joint_routes(self) -> list[Route]:
-        """All joint routes, in lexicographic order."""
-        return list(itertools.product(*(range(len(names)) for names in self.capsule_names)))
+        """All joint routes, in lexicographic order; a block whose router needs all maps has one."""
+        choices = (len(block.capsules) if block.router.chooses else 1 for block in self.prime_blocks)
+        return list(itertools.product(*map(range, choices)))
 
     @torch.no_grad()
     def judge_routes(self, x: Tensor, target: Tensor) -> Tensor:
@@ -415,9 +428,8 @@ class PrimeNetwork(nn.Module):
                 return [torch.stack([wrong.float(), cross_entropy(logits, target).float() * len(target)])]
             x = self._enter(x, depth)
             block = self._block(depth)
-            return [
-                verdict for index in range(len(block.capsules)) for verdict in descend(block.infer(x, index), depth + 1)
-            ]
+            choices = range(len(block.capsules) if block.router.chooses else 1)
+            return [verdict for index in choices for verdict in descend(block.infer(x, index), depth + 1)]
 
         return torch.stack(descend(x, 0))
 
@@ -434,6 +446,33 @@ class PrimeNetwork(nn.Module):
         self.selected_route = self.joint_routes()[place]
         return place
 
+    # -- pruning -------------------------------------------------------------------------------------------------------
+
+    def prune(self) -> list[str]:
+        """Drop, for good, the capsules that routers have decided against, see `PrimeBlock.prune`.
+
+        Returns:
+            Full names of the capsules dropped.
+        """
+        dropped = []
+        for i, block in self._blocks():
+            kept = block.router.committed
+            if names := block.prune():
+                dropped += [f"block{i}.{name}" for name in names]
+                self.history.keep(i)
+                self.selected_route = _without(self.selected_route, i, kept)
+        return dropped
+
+    def match_capsules(self, state_dict: Mapping[str, Any], prefix: str = "") -> None:
+        """Prune, or take back, what a checkpoint prunes, or has; ``load_state_dict`` does so by itself.
+
+        Args:
+            state_dict: Of this network, or of a model that has it inside.
+            prefix: What the names of the network's entries begin with.
+        """
+        for i, block in self._blocks():
+            block.match_capsules(state_dict, f"{prefix}blocks.{i}.")
+
     # -- state and checks ----------------------------------------------------------------------------------------------
 
     def get_extra_state(self) -> Tensor:
@@ -445,7 +484,7 @@ class PrimeNetwork(nn.Module):
         self.selected_route = tuple(state.tolist()) or None
 
     def _check_fit(self) -> None:
-        if self.pool_every < 1:
+        if isinstance(self.pool_every, int) and self.pool_every < 1:
             raise ValueError(f"pool_every={self.pool_every} must be at least 1 block")
         for i, block in self._blocks():
             if i + 1 < len(self.blocks):
@@ -470,7 +509,7 @@ class PrimeNetwork(nn.Module):
             raise ValueError(f"the head cannot take the last block's output of shape {shape}: {error}") from error
 
     def _check_routing(self, mode: InferenceRouting) -> InferenceRouting:
-        capsules = [len(names) for names in self.capsule_names]
+        capsules = [len(block.capsules) for block in self.prime_blocks]
         if isinstance(mode, str):
             if mode not in ROUTING_MODES:
                 raise ValueError(f"inference_routing={mode!r} is unknown; use one of {ROUTING_MODES} or an index")
@@ -488,6 +527,20 @@ class PrimeNetwork(nn.Module):
             )
         return mode
 
+    def _check_routers(self, mode: InferenceRouting) -> None:
+        """Refuse to choose where a router makes its own of all maps, or may take the chosen away."""
+        for router in (block.router for block in self.prime_blocks):
+            if mode != "majority" and not router.chooses:
+                raise ValueError(
+                    f"inference_routing={mode!r} chooses one capsule a block, but router={router.name!r} makes its own "
+                    "of all; use 'majority', the default"
+                )
+            if isinstance(router, Commit) and mode not in ROUTING_MODES:
+                raise ValueError(
+                    f"inference_routing={mode!r} fixes capsules that router='commit' may prune; use 'majority', the "
+                    "default, or router='settle'"
+                )
+
 
 def stack_blocks(
     in_shape: tuple[int, int, int],
@@ -496,7 +549,8 @@ def stack_blocks(
     capsules: Callable[[int, tuple[int, int, int]], Mapping[str, Capsule]],
     projection: Callable[[int, tuple[int, int, int], tuple[int, int]], nn.Module | None],
     projection_classifier: LocalClassifier = "flatten",
-    pool_every: int = 1,
+    pool_every: PoolEvery = 1,
+    router: Callable[[int], Router] | None = None,
 ) -> list[PrimeBlock]:
     """Build blocks in a row, each for the output of the one before, pooled where it is.
 
@@ -506,8 +560,10 @@ def stack_blocks(
         depth: Number of blocks.
         capsules: From a block's index and input shape to its capsules by name.
         projection: From a block's index, input shape, and its maps' height and width, to its projection, or None.
-        projection_classifier: ``"flatten"`` or ``"pooled"``: with what the projections below the last block learn.
-        pool_every: A 2x2 max pool follows every so many blocks.
+        projection_classifier: With what the projections below the last block learn, see `local_classifier`; where
+            that is for capsules (``"conv"``, ``"layers"``) they take ``"pooled"``.
+        pool_every: A 2x2 max pool follows every so many blocks, or those of these indices.
+        router: From a block's index to its router; None is the paper's.
 
     Returns:
         The blocks; the last one's projection is left to the head's loss.
@@ -532,26 +588,91 @@ def stack_blocks(
         if index + 1 < depth and projected is not None:
             with trial_run(projected):
                 channels = projected(torch.zeros(2, *shape)).shape[1]
-            own = local_classifier(projection_classifier, channels, map_size, num_classes)
-        block = PrimeBlock(shape, made, projected, own)
+            kind = projection_classifier if projection_classifier in ("flatten", "pooled", "mlp") else "pooled"
+            own = local_classifier(kind, channels, map_size, num_classes)
+        block = PrimeBlock(shape, made, projected, own, router=None if router is None else router(index))
         blocks.append(block)
         shape = next_shape(block.out_shape, index, pool_every)
     return blocks
 
 
-def next_shape(out_shape: tuple[int, int, int], index: int, pool_every: int) -> tuple[int, int, int]:
+def pool_follows(pool_every: PoolEvery, index: int) -> bool:
+    """Tell whether a 2x2 max pool follows a block, if it is not the last.
+
+    Args:
+        pool_every: Every so many blocks, or the indices of the blocks.
+        index: The block's index.
+
+    Example:
+        >>> [index for index in range(6) if pool_follows(2, index)], pool_follows((0, 3), 3)
+        ([1, 3, 5], True)
+    """
+    return (index + 1) % max(pool_every, 1) == 0 if isinstance(pool_every, int) else index in pool_every
+
+
+def capsules_of(
+    architecture: Architecture,
+    index: int,
+    in_shape: tuple[int, int, int],
+    num_classes: int,
+    kernel_sizes: Sequence[int],
+    depth: int,
+    pool_every: PoolEvery,
+) -> dict[str, Capsule]:
+    """Build the capsules of one block of an architecture.
+
+    Args:
+        architecture: Widths, local classifier and local loss.
+        index: The block's index.
+        in_shape: Channels, height and width of its input.
+        num_classes: Number of classes.
+        kernel_sizes: One capsule a scale, odd.
+        depth: Number of blocks.
+        pool_every: See `PrimeNetwork`.
+
+    Returns:
+        Capsules by name.
+    """
+    a = architecture
+    following = [
+        FollowingLayer(a.of_block("channels", later), pool_follows(pool_every, later - 1))
+        for later in range(index + 1, depth)
+    ]
+    following.append(FollowingLayer(a.head_channels, pooled=True))  # the convolution in the head
+    return conv_capsules(
+        in_shape[0],
+        in_shape[1:],
+        num_classes,
+        kernel_sizes,
+        a.of_block("reduce_channels", index),
+        a.of_block("channels", index),
+        a.stride if index == 0 else 1,
+        a.local_classifier,
+        a.local_loss,
+        a.local_loss_options,
+        following,
+        a.local_classifier_options,
+    )
+
+
+def next_shape(out_shape: tuple[int, int, int], index: int, pool_every: PoolEvery) -> tuple[int, int, int]:
     """Tell the shape of the next block's input.
 
     Args:
         out_shape: Channels, height and width of this block's output.
         index: This block's index.
-        pool_every: A 2x2 max pool follows every so many blocks.
+        pool_every: A 2x2 max pool follows every so many blocks, or those of these indices.
 
     Returns:
         Channels, height and width.
     """
     channels, height, width = out_shape
-    return (channels, height // 2, width // 2) if (index + 1) % max(pool_every, 1) == 0 else out_shape
+    return (channels, height // 2, width // 2) if pool_follows(pool_every, index) else out_shape
+
+
+def _without(route: Route | None, block: int, kept: int | None) -> Route | None:
+    """A route through a block that has kept one capsule, or None if it went another way."""
+    return None if route is None or route[block] != kept else (*route[:block], 0, *route[block + 1 :])
 
 
 def _parameters(module: nn.Module | None) -> list[nn.Parameter]:

@@ -1,7 +1,7 @@
 """One optimizer a capsule, stepped as one."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -134,6 +134,30 @@ class CompositeOptimizer(Optimizer):
             )
         super().add_param_group(param_group)
 
+    def drop(self, names: Iterable[str]) -> list[int]:
+        """Take children out for good, with their groups and state.
+
+        Args:
+            names: Of the children; those that are not there are passed over.
+
+        Returns:
+            Which places the groups that are left had among all groups.
+
+        Raises:
+            ValueError: If none would be left.
+        """
+        left = {name: child for name, child in self.children.items() if name not in (gone := set(names))}
+        if not left:
+            raise ValueError(f"names={sorted(gone)} are all that this optimizer has; keep at least one")
+        owners = [name for name, child in self.children.items() for _ in child.param_groups]
+        self.children = left
+        self.param_groups = [group for child in left.values() for group in child.param_groups]
+        mine = {parameter for group in self.param_groups for parameter in group["params"]}
+        for parameter in [parameter for parameter in self.state if parameter not in mine]:
+            del self.state[parameter]
+        self._link()
+        return [place for place, owner in enumerate(owners) if owner in left]
+
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles take the children along."""
         return {**super().__getstate__(), "children": self.children, "_pools": self._pools, "_complete": True}
@@ -214,6 +238,11 @@ class CompositeScheduler(LRScheduler):
                 )
         self.optimizer = optimizer
         self.schedulers = dict(schedulers)
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Take the schedulers of some children out, as `CompositeOptimizer.drop` does with the children."""
+        for name in names:
+            self.schedulers.pop(name, None)
 
     def step(self, epoch: int | None = None) -> None:
         """Step every child's scheduler once."""

@@ -1,11 +1,17 @@
 """The two sizes of the paper's network."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from primenet_lightning.heads import LocalClassifier
+from primenet_lightning.losses import LocalLossKind
+from primenet_lightning.routers import RouterName
 
 Size = Literal["paper", "compact"]
+
+Widths = int | tuple[int, ...]
+"""Channels of all blocks, or one number a block."""
 
 
 @dataclass(frozen=True)
@@ -19,14 +25,50 @@ class Architecture:
         head_channels: Filters of the head's 3x3 convolution.
         local_classifier: The classifier inside the capsules.
         stride: Stride of the first block's capsules and projection.
+        router: What each block hands on, see `primenet_lightning.routers`.
+        router_options: Arguments of the router.
+        local_loss: What the capsules learn from, see `primenet_lightning.losses.local_loss`.
+        local_loss_options: Arguments of that loss.
+        local_classifier_options: Further arguments of the local classifier, see `local_classifier`.
     """
 
-    reduce_channels: int
-    channels: int
-    projection_channels: int
+    reduce_channels: Widths
+    channels: Widths
+    projection_channels: Widths
     head_channels: int
     local_classifier: LocalClassifier
     stride: int
+    router: RouterName = "least_loss"
+    router_options: Mapping[str, Any] | None = None
+    local_loss: LocalLossKind = "cross_entropy"
+    local_loss_options: Mapping[str, Any] | None = None
+    local_classifier_options: Mapping[str, Any] | None = None
+
+    def of_block(self, field: Literal["reduce_channels", "channels", "projection_channels"], index: int) -> int:
+        """Tell a width of one block.
+
+        Args:
+            field: Which width.
+            index: The block's index.
+
+        Returns:
+            The number for that block.
+
+        Raises:
+            ValueError: If there is none for it.
+
+        Example:
+            >>> Architecture(8, (16, 32), 8, 96, "pooled", stride=1).of_block("channels", 1)
+            32
+        """
+        widths: Widths = getattr(self, field)
+        if isinstance(widths, int):
+            return widths
+        if index >= len(widths):
+            raise ValueError(
+                f"{field}={tuple(widths)} has no number for block{index}; give one a block, or one for all"
+            )
+        return widths[index]
 
 
 def architecture(size: Size, image_size: tuple[int, int]) -> Architecture:

@@ -131,6 +131,14 @@ class RouteHistory(nn.Module):
         """Remember that this route was taken."""
         self.ring.append(route)
 
+    def keep(self, block: int) -> None:
+        """Forget which capsules a block took: it has one left, whose index is 0.
+
+        Args:
+            block: The block's index.
+        """
+        self.ring = deque(((*route[:block], 0, *route[block + 1 :]) for route in self.ring), self.ring.maxlen)
+
     def majority(self) -> Route:
         """The route taken most often; ties go to the first in lexicographic order, and with none taken all are 0."""
         counts = Counter(self.ring)

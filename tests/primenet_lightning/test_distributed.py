@@ -25,6 +25,9 @@ WAYS = {
     "accumulate": dict(accumulate_grad_batches=2),
     "accumulate and overlap": dict(accumulate_grad_batches=2, overlap=True),
     "clip": dict(gradient_clip_val=0.05),
+    "commit": dict(router="commit", router_options={"warm_up": 2}),
+    "gate": dict(router="gate"),
+    "end to end": dict(router="concatenate", local=False),
 }
 
 

@@ -106,11 +106,23 @@ def resumed(folder, steps, devices=1, options=None, every=1):
         (dict(update="immediate"), [0, 3, 5]),
         (dict(val_check_interval=2, depth=2, scheduler_interval="step"), [1, 2, 6]),
         (dict(inference_routing="best_validation"), [3, 5]),
+        (dict(router="commit", router_options={"warm_up": 2}, depth=2), [1, 3, 6]),
+        (dict(router="gate"), [3]),
         (dict(precision="64-true"), [2, 6]),
         (dict(precision="bf16-true"), [2, 6]),
         (dict(precision="16-mixed"), [2, 6]),
     ],
-    ids=["default", "immediate", "validation in the epoch", "best validation", "float64", "bfloat16", "float16"],
+    ids=[
+        "default",
+        "immediate",
+        "validation in the epoch",
+        "best validation",
+        "commit",
+        "gate",
+        "float64",
+        "bfloat16",
+        "float16",
+    ],
 )
 def test_resuming_anywhere_is_bit_exact(options, steps, tmp_path):
     found = resumed(tmp_path, steps, options=options)

@@ -1,0 +1,402 @@
+"""Routers: what a block hands on of its capsules' maps.
+
+The paper hands on the map of the capsule with the least loss of the batch (equation 4). In a stack that choice flips
+between capsules whose channels mean different things, and all that follows suffers. The other routers here settle on a
+capsule, keep all maps, or learn the choice; `docs/deep.md` has what each of them costs and gives.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from primenet_lightning.distributed import Average
+from primenet_lightning.heads import glorot_
+from primenet_lightning.routing import least_loss
+
+RouterName = Literal["least_loss", "settle", "commit", "concatenate", "mean", "gate"]
+
+GATE = "gate"
+"""Name of a learned router's own loss."""
+
+
+class Router(nn.Module):
+    """What a block hands on of its capsules' maps. A subclass overrides what differs; this one hands on one map.
+
+    Every block has a router of its own. In training the block calls `route` with the losses, then `select` with the
+    maps; in evaluation `select`, and at inference `infer`, which computes only what is needed. None of the latter two
+    is given labels or losses.
+
+    Attributes:
+        name: Its name in options.
+        chooses: Whether it hands on the map of the capsule that it is told, so that a route may be fixed from outside
+            (``inference_routing``). False where it makes its own of all maps.
+        needs_losses: Whether it needs local losses; only without can its block be trained end to end.
+        committed: The capsule that the block keeps for good, by index; None while it keeps all.
+    """
+
+    name: ClassVar[str] = ""
+    chooses: ClassVar[bool] = True
+    needs_losses: ClassVar[bool] = True
+    committed: int | None = None
+
+    def build(self, in_shape: tuple[int, int, int], capsules: int) -> None:
+        """Prepare for a block; called once, when the block is built.
+
+        Args:
+            in_shape: Channels, height and width of the block's input.
+            capsules: How many capsules it has.
+        """
+
+    def out_channels(self, channels: int, capsules: int) -> int:
+        """Tell how many channels go on.
+
+        Args:
+            channels: Of one capsule's map.
+            capsules: How many there are.
+        """
+        return channels
+
+    def route(self, values: Sequence[float]) -> int:
+        """Take note of a training batch and say which capsule leads.
+
+        Args:
+            values: Local losses of the (global) batch, one a capsule.
+
+        Returns:
+            The leader's index; a router that `chooses` hands on its map.
+        """
+        return least_loss(values)
+
+    def select(
+        self, x: Tensor, maps: Sequence[Tensor], index: int, average: Average | None = None
+    ) -> tuple[Tensor, int]:
+        """Make of all maps what goes on. Sees no label.
+
+        Args:
+            x: The block's input, ``(batch, in_channels, height', width')``, detached.
+            maps: One a capsule, ``(batch, channels, height, width)``.
+            index: The leader, in training from `route`, else from the inference route.
+            average: Averages numbers over processes that share a batch.
+
+        Returns:
+            ``(batch, out_channels, height, width)``, and the index of the capsule that the batch is counted for.
+        """
+        return maps[index], index
+
+    def infer(self, x: Tensor, features: Sequence[nn.Module], index: int) -> Tensor:
+        """Compute what goes on, and no more than that needs.
+
+        Args:
+            x: The block's input, detached.
+            features: From ``x`` to a map, one a capsule.
+            index: From the inference route.
+
+        Returns:
+            ``(batch, out_channels, height, width)``.
+        """
+        feature_map: Tensor = features[index](x)
+        return feature_map
+
+    def loss(self, x: Tensor, losses: Tensor) -> Tensor | None:
+        """Give the loss that the router itself learns from.
+
+        Args:
+            x: The block's input, detached.
+            losses: Cross-entropies, ``(capsules, batch)``, detached.
+
+        Returns:
+            A scalar, or None where nothing is learned.
+        """
+        return None
+
+    def keep(self, kept: int) -> None:
+        """Go on with one capsule: all others have been pruned.
+
+        Args:
+            kept: Its index until now; it is 0 from now on.
+        """
+
+
+class LeastLoss(Router):
+    """The paper's: the capsule of least loss of the batch, equation 4."""
+
+    name = "least_loss"
+
+
+class Settle(Router):
+    r"""The capsule of least *lasting* loss, which another one has to beat clearly.
+
+    Of each capsule's loss a moving average is kept, :math:`m_t = \beta m_{t-1} + (1 - \beta) L_t`, corrected for its
+    start as in Adam. The leader stays until another one's average falls below ``1 - hysteresis`` of its own.
+
+    Args:
+        decay: :math:`\beta`.
+        hysteresis: By which part of the leader's average a challenger must be better.
+
+    Raises:
+        ValueError: If either is not in [0, 1).
+
+    Example:
+        >>> router = Settle(decay=0.0, hysteresis=0.1)
+        >>> [router.route(losses) for losses in [(1.0, 0.9), (0.85, 0.9), (0.8, 0.9)]]
+        [1, 1, 0]
+    """
+
+    name = "settle"
+
+    def __init__(self, decay: float = 0.98, hysteresis: float = 0.02) -> None:
+        super().__init__()
+        for option, value in (("decay", decay), ("hysteresis", hysteresis)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{option}={value} must be at least 0 and below 1")
+        self.decay, self.hysteresis = decay, hysteresis
+        self.seen, self.leader = 0, 0
+        self.averages: list[float] = []
+
+    def route(self, values: Sequence[float]) -> int:
+        """Follow the losses; see the class."""
+        if not self.averages:
+            self.averages = [0.0] * len(values)
+        self.seen += 1
+        self.averages = [
+            self.decay * average + (1 - self.decay) * value
+            for average, value in zip(self.averages, values, strict=True)
+        ]
+        best = least_loss(self.averages)
+        # the correction for the start is the same factor on both sides
+        if self.seen == 1 or self.averages[best] < (1 - self.hysteresis) * self.averages[self.leader]:
+            self.leader = best
+        return self.leader
+
+    def keep(self, kept: int) -> None:
+        """Forget the others."""
+        self.averages = [self.averages[kept]] if self.averages else []
+        self.leader = 0
+
+    def get_extra_state(self) -> Tensor:
+        """Batches seen, the leader, whether it is kept for good, and the averages: float64, which holds them all."""
+        state = [self.seen, self.leader, self.committed is not None, *self.averages]
+        return torch.tensor(state, dtype=torch.float64)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take them from a checkpoint."""
+        seen, leader, committed, *self.averages = state.tolist()
+        self.seen, self.leader = int(seen), int(leader)
+        self.committed = self.leader if committed else None
+
+
+class Commit(Settle):
+    """Settles, and after a warm-up keeps the leader for good; the others can then be pruned.
+
+    `PrimeNet` prunes them before the next batch: from memory, optimizer and checkpoint. In a foreign model call
+    `PrimeBlock.prune`.
+
+    Args:
+        warm_up: Training batches until it commits. In a stack, those after the block before has committed: a block
+            that commits changes what all that follow have learned from.
+        decay: As `Settle`.
+        hysteresis: As `Settle`.
+
+    Raises:
+        ValueError: If ``warm_up`` is not positive, or as `Settle`.
+
+    Example:
+        >>> router = Commit(warm_up=2, decay=0.0)
+        >>> [router.route(losses) for losses in [(1.0, 0.9), (0.5, 0.9), (1.0, 0.1)]], router.committed
+        ([1, 0, 0], 0)
+    """
+
+    name = "commit"
+
+    def __init__(self, warm_up: int = 500, decay: float = 0.98, hysteresis: float = 0.02) -> None:
+        super().__init__(decay, hysteresis)
+        if warm_up < 1:
+            raise ValueError(f"warm_up={warm_up} must be at least 1 batch")
+        self.warm_up = warm_up
+
+    def route(self, values: Sequence[float]) -> int:
+        """Follow the losses until the end of the warm-up, and nothing after it."""
+        if self.committed is None:
+            super().route(values)
+            if self.seen >= self.warm_up:
+                self.committed = self.leader
+        return self.leader
+
+    def keep(self, kept: int) -> None:
+        """Forget the others."""
+        super().keep(kept)
+        self.committed = 0
+
+
+class Concatenate(Router):
+    """All maps, one after the other: every scale goes on, and the next block has the choice by its 1x1 convolutions."""
+
+    name = "concatenate"
+    chooses = False
+    needs_losses = False
+
+    def out_channels(self, channels: int, capsules: int) -> int:
+        """All channels of all capsules."""
+        return channels * capsules
+
+    def select(
+        self, x: Tensor, maps: Sequence[Tensor], index: int, average: Average | None = None
+    ) -> tuple[Tensor, int]:
+        """Put the maps one after the other."""
+        return torch.cat(list(maps), dim=1), index
+
+    def infer(self, x: Tensor, features: Sequence[nn.Module], index: int) -> Tensor:
+        """Compute all maps."""
+        return self.select(x, [feature(x) for feature in features], index)[0]
+
+
+class Mean(Router):
+    """The mean of all maps."""
+
+    name = "mean"
+    chooses = False
+    needs_losses = False
+
+    def select(
+        self, x: Tensor, maps: Sequence[Tensor], index: int, average: Average | None = None
+    ) -> tuple[Tensor, int]:
+        """Average the maps."""
+        return sum(maps[1:], maps[0]) / len(maps), index
+
+    def infer(self, x: Tensor, features: Sequence[nn.Module], index: int) -> Tensor:
+        """Compute all maps."""
+        return self.select(x, [feature(x) for feature in features], index)[0]
+
+
+class Gate(Router):
+    r"""A small classifier of the block's input that predicts which capsule will have the least loss.
+
+    .. math:: g = W_2 \, \mathrm{LeakyReLU}(W_1 \, \mathrm{pool}(x)), \qquad
+              L_{gate} = CE(\arg\min_k L_k, g)
+
+    It learns from the local losses by a loss and an optimizer of its own, called ``gate``, and routes in training and
+    inference alike, so that what follows sees the same mixture of maps in both. The labels reach it only through the
+    losses, in training.
+
+    Args:
+        per: ``"sample"``: each image takes its own capsule, predicted from its own losses. ``"batch"``: all images of a
+            batch take the one of the largest mean score, predicted from the losses of the batch; what an image gets
+            then depends on the others in its batch.
+        hidden: Width of the hidden layer.
+
+    Raises:
+        ValueError: If ``per`` is neither of the two, or ``hidden`` is not positive.
+
+    Example:
+        >>> gate = Gate(per="sample")
+        >>> gate.build((3, 32, 32), capsules=3)
+        >>> gate(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 3])
+    """
+
+    name = "gate"
+    chooses = False
+
+    def __init__(self, per: Literal["sample", "batch"] = "sample", hidden: int = 32) -> None:
+        super().__init__()
+        if per not in ("sample", "batch"):
+            raise ValueError(f"per={per!r} is unknown; use 'sample' or 'batch'")
+        if hidden < 1:
+            raise ValueError(f"hidden={hidden} must be at least 1")
+        self.per, self.hidden = per, hidden
+        self.classifier = nn.Sequential()
+
+    def build(self, in_shape: tuple[int, int, int], capsules: int) -> None:
+        """Make the classifier for inputs of this shape."""
+        grid = min(4, *in_shape[1:])
+        self.classifier = nn.Sequential(
+            nn.AdaptiveAvgPool2d(grid),
+            nn.Flatten(),
+            nn.Linear(in_shape[0] * grid * grid, self.hidden),
+            nn.LeakyReLU(),
+            nn.Linear(self.hidden, capsules),
+        )
+        glorot_(self.classifier)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Score the capsules.
+
+        Args:
+            x: The block's input, ``(batch, in_channels, height, width)``.
+
+        Returns:
+            ``(batch, capsules)``; the largest is the choice.
+        """
+        scores: Tensor = self.classifier(x)
+        return scores
+
+    def loss(self, x: Tensor, losses: Tensor) -> Tensor:
+        """Cross-entropy against the capsule of least loss, of the image or of the batch."""
+        best = losses.argmin(0) if self.per == "sample" else losses.mean(1).argmin().expand(losses.shape[1])
+        return functional.cross_entropy(self(x).float(), best)
+
+    @torch.no_grad()
+    def select(
+        self, x: Tensor, maps: Sequence[Tensor], index: int, average: Average | None = None
+    ) -> tuple[Tensor, int]:
+        """Take each image's map from the capsule of its largest score; or all from that of the largest mean score."""
+        if self.per == "batch":
+            index = self._of_batch(x, average)
+            return maps[index], index
+        choice = self(x).argmax(1)
+        return torch.stack(list(maps))[choice, torch.arange(len(choice), device=choice.device)], index
+
+    def infer(self, x: Tensor, features: Sequence[nn.Module], index: int) -> Tensor:
+        """Compute of each capsule the images that take it."""
+        if self.per == "batch":
+            feature_map: Tensor = features[self._of_batch(x)](x)
+            return feature_map
+        choice = self(x).argmax(1)
+        rows = [(choice == index).nonzero()[:, 0] for index in range(len(features))]
+        # in order of the images again
+        order = torch.cat(rows).argsort()
+        return torch.cat([feature(x[mine]) for feature, mine in zip(features, rows, strict=True) if len(mine)])[order]
+
+    def _of_batch(self, x: Tensor, average: Average | None = None) -> int:
+        scores = self(x).float().mean(0)
+        return int((scores if average is None else average(scores)).argmax())
+
+
+ROUTERS: Mapping[str, type[Router]] = {kind.name: kind for kind in (LeastLoss, Settle, Commit, Concatenate, Mean, Gate)}
+"""Routers by name."""
+
+
+def build_router(name: str = "least_loss", index: int = 0, options: Mapping[str, Any] | None = None) -> Router:
+    """Make a router by name.
+
+    Args:
+        name: One of `ROUTERS`.
+        index: The block's index: block by block, `Commit` gives each its own warm-up, one after the other.
+        options: Arguments of the router's class.
+
+    Returns:
+        A new router.
+
+    Raises:
+        ValueError: If there is no such router, or it has no such option.
+
+    Example:
+        >>> build_router("commit", index=2, options={"warm_up": 100}).warm_up
+        300
+    """
+    if name not in ROUTERS:
+        raise ValueError(f"router={name!r} is unknown; use one of {', '.join(map(repr, ROUTERS))}")
+    try:
+        router = ROUTERS[name](**(options or {}))
+    except TypeError as error:
+        known = list(inspect.signature(ROUTERS[name]).parameters)
+        raise ValueError(
+            f"router_options={dict(options or {})} do not fit router={name!r}, which takes {known}"
+        ) from error
+    if isinstance(router, Commit):
+        router.warm_up *= index + 1
+    return router
