@@ -1,6 +1,7 @@
 """What a network costs: parameters and multiply-adds, counted on real passes."""
 
 import copy
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,7 +10,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning.capsules import ConvFeatures
+from primenet_lightning.distributed import Average
 from primenet_lightning.network import PrimeNetwork
+from primenet_lightning.routers import Gate, Router
 from primenet_lightning.routing import Route
 
 
@@ -83,10 +86,34 @@ def count_inference(network: PrimeNetwork, route: Route | None = None, as_run: b
         as_run: Count what is computed, not what the architecture says.
 
     Returns:
-        Multiply-adds an image.
+        Multiply-adds an image. Where a gate chooses, which depends on the images, the mean over its capsules.
     """
     copied = _copy(network, as_run).eval()
+    gated = [block for block in copied.prime_blocks if isinstance(block.router, Gate)]
+    if gated:
+        counts = []
+        for turn in range(math.lcm(*(len(block.capsules) for block in gated))):
+            for block in gated:
+                block.router = _Taken(block.router, turn % len(block.capsules))
+            counts.append(_count_forward(copied, network, None))
+        return round(sum(counts) / len(counts))
+    return _count_forward(copied, network, route)
 
+
+class _Taken(Gate):
+    """A gate that scores and then takes one capsule, whatever the scores."""
+
+    def __init__(self, gate: Router, taken: int) -> None:
+        super().__init__(per="batch")
+        assert isinstance(gate, Gate)
+        self.classifier, self.taken = gate.classifier, taken
+
+    def _of_batch(self, x: Tensor, average: Average | None = None) -> int:
+        self(x)
+        return self.taken
+
+
+def _count_forward(copied: PrimeNetwork, network: PrimeNetwork, route: Route | None) -> int:
     @torch.no_grad()
     def forward(images: Tensor) -> None:
         if route is None and network.inference_routing == "oracle":  # which must see every capsule's loss
