@@ -1,6 +1,6 @@
 """Capsule-loss curves: every local loss, the head's, and their total, by batch and by epoch; and the accuracies."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +73,8 @@ class CapsuleLossCurves(DrawnAtTheEnd):
         """Add the batch to the running mean, and log that when it is time."""
         if not isinstance(outputs, Mapping) or "losses" not in outputs:
             return  # another module, which has no capsules
+        if self._sums and self._sums.keys() != outputs["losses"].keys():
+            self._flush(trainer)  # a capsule was pruned; what it had is a mean over its own batches
         sums = self._sums
         for name, value in outputs["losses"].items():
             sums[name] = sums.get(name, 0.0) + value
@@ -85,7 +87,8 @@ class CapsuleLossCurves(DrawnAtTheEnd):
         self._flush(trainer)
         if not self._epoch_count:
             return
-        means = {name: total / self._epoch_count for name, total in self._epoch_sums.items()}
+        here = _present(pl_module)
+        means = {name: total / self._epoch_count for name, total in self._epoch_sums.items() if here(name)}
         self._epoch_sums, self._epoch_count = {}, 0
         batches = trainer.fit_loop.total_batch_idx + 1
         self.epochs.append((batches, means))
@@ -98,7 +101,8 @@ class CapsuleLossCurves(DrawnAtTheEnd):
         """Remember the losses and accuracies of a validation in the fit."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        metrics = trainer.callback_metrics
+        here = _present(pl_module)  # the Trainer still has the last metrics of capsules that were pruned
+        metrics = {name: value for name, value in trainer.callback_metrics.items() if here(name.rpartition("/")[2])}
         batches = trainer.fit_loop.total_batch_idx + 1
         losses = {
             key.removeprefix(f"{VALIDATION}loss/"): float(value)
@@ -161,6 +165,12 @@ class CapsuleLossCurves(DrawnAtTheEnd):
             setattr(self, name, list(state_dict[name]))
         self._sums, self._count = dict(state_dict["sums"]), state_dict["count"]
         self._epoch_sums, self._epoch_count = dict(state_dict["epoch_sums"]), state_dict["epoch_count"]
+
+
+def _present(pl_module: LightningModule) -> Callable[[str], bool]:
+    """Whether a learner is there, or has been pruned; what is no learner's is always there."""
+    names = set(pl_module.network.loss_names) if isinstance(pl_module, PrimeNet) else None
+    return lambda name: names is None or "." not in name or name in names
 
 
 def _accuracies(metrics: Mapping[str, Any], prefix: str) -> dict[str, float]:

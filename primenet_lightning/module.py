@@ -354,6 +354,8 @@ class PrimeNet(LightningModule):
     def _steps_of_fit(self) -> int:
         """Optimizer steps that a named schedule is laid out over."""
         steps = self.trainer.estimated_stepping_batches
+        # it sets the data up before a resumed run's place in them is restored, which Lightning would then leave out
+        self.trainer.fit_loop._combined_loader = None
         if not 0 < steps < float("inf"):
             raise ValueError(
                 f"schedule={self.schedule!r} needs to know its end, and this fit has none (max_epochs="
@@ -611,10 +613,12 @@ class PrimeNet(LightningModule):
         """Accuracies and errors in this epoch's training so far, over all ranks; every rank has to ask.
 
         Returns:
-            As `LearnerMetrics.compute`.
+            As `LearnerMetrics.compute`, without capsules that were pruned.
         """
         self._count_training()
-        return self.train_metrics.compute()
+        here = set(self.network.classifier_names)
+        results = self.train_metrics.compute()
+        return {key: value for key, value in results.items() if "." not in key or key.rpartition("/")[2] in here}
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training accuracies, and step schedules that count epochs."""

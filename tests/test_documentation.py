@@ -60,6 +60,13 @@ def test_readme_example(number, tmp_path, monkeypatch, tiny_fashion_mnist):
         assert namespace["model"].capsule_optimizers.keys() == {*namespace["model"].network.loss_names}
 
 
+def test_example_of_deep_stacks():
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "deep.md").read_text(), flags=re.DOTALL)
+    namespace: dict = {}
+    exec(block, namespace)
+    assert len(namespace["model"].network.prime_blocks) == 3
+
+
 def test_the_readme_has_its_examples():
     assert len(BLOCKS) == 3
     for block, word in zip(BLOCKS, ("Trainer", "configure_capsules", "load_arrays"), strict=True):
@@ -69,5 +76,5 @@ def test_the_readme_has_its_examples():
 def test_files_that_the_readme_names_exist():
     for name in re.findall(r"\]\((?!http|#)([^)]+)\)", README):
         assert (ROOT / name).exists(), name
-    for name in re.findall(r"configs/\w+\.yaml", README):
+    for name in re.findall(r"(?:configs|benchmarks)/[\w/]+\.\w+", README + (ROOT / "docs" / "deep.md").read_text()):
         assert (ROOT / name).exists(), name

@@ -75,13 +75,20 @@ def fit(folder, devices, options, callbacks=(), ckpt_path=None, every=1):
         log_every_n_steps=3,
         **trainer_options,
     )
-    model = make_model(Dropping, capsule_scheduler=schedule, head_scheduler=cosine, **options)
+    schedules = {} if "schedule" in options else dict(capsule_scheduler=schedule, head_scheduler=cosine)
+    model = make_model(Dropping, **schedules, **options)
     torch.manual_seed(7)
     try:
         trainer.fit(model, TinyData(batch_size=20, augmentation=Noise()), ckpt_path=ckpt_path, weights_only=True)
     except ZeroDivisionError:
         torch.manual_seed(99)  # nobody has these random numbers again by accident
-    logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    # of pruned capsules the Trainer keeps the last values, which a resumed one never had
+    names = model.network.loss_names
+    logged = {
+        name: value.item()
+        for name, value in trainer.callback_metrics.items()
+        if "." not in name or name.rpartition("/")[2] in names
+    }
     return torch.load(last.path, weights_only=True) | {"logged": logged}, last.path
 
 
@@ -106,8 +113,8 @@ def resumed(folder, steps, devices=1, options=None, every=1):
         (dict(update="immediate"), [0, 3, 5]),
         (dict(val_check_interval=2, depth=2, scheduler_interval="step"), [1, 2, 6]),
         (dict(inference_routing="best_validation"), [3, 5]),
-        (dict(router="commit", router_options={"warm_up": 2}, depth=2), [1, 3, 6]),
-        (dict(router="gate"), [3]),
+        (dict(router="commit", router_options={"warm_up": 2}, depth=2, schedule="cosine"), [1, 3, 6]),
+        (dict(router="gate", schedule="one_cycle"), [3, 5]),
         (dict(precision="64-true"), [2, 6]),
         (dict(precision="bf16-true"), [2, 6]),
         (dict(precision="16-mixed"), [2, 6]),
@@ -117,8 +124,8 @@ def resumed(folder, steps, devices=1, options=None, every=1):
         "immediate",
         "validation in the epoch",
         "best validation",
-        "commit",
-        "gate",
+        "commit and a named schedule",
+        "gate and a named schedule",
         "float64",
         "bfloat16",
         "float16",
