@@ -48,6 +48,10 @@ def recipe(dataset: str, config: Mapping[str, Any]) -> Run:
         ValueError: If it has a callback or an augmentation that is not carried over, and would be lost.
     """
     model = dict(config["model"].get("init_args", {}))
+    optimizers = [_arguments(model.get(name), "AdamW") for name in ("capsule_optimizer", "head_optimizer")]
+    decays = {(optimizer or {}).get("weight_decay", 1e-2) for optimizer in optimizers}
+    if len(decays) > 1 or any(set(optimizer or {}) - {"lr", "weight_decay"} for optimizer in optimizers):
+        raise ValueError("capsule_optimizer and head_optimizer must be AdamW of one weight_decay, and no other option")
     data = dict(config["data"].get("init_args", {}))
     trainer = config["trainer"]
     averaging, augmentation = None, _arguments(data.pop("augmentation", None), "Augment")
@@ -61,6 +65,7 @@ def recipe(dataset: str, config: Mapping[str, Any]) -> Run:
         augmentation=augmentation,
         schedule=model.get("schedule", "one_cycle"),
         averaging=averaging,
+        weight_decay=decays.pop(),
         precision=str(trainer.get("precision", "32-true")),
     )
 
@@ -82,7 +87,7 @@ def shared(options: argparse.Namespace) -> Run:
         run,
         epochs=options.epochs or run.epochs,
         data_options={**run.data_options, "limit_train": options.limit},
-        weight_decay=options.weight_decay,
+        weight_decay=run.weight_decay if options.weight_decay is None else options.weight_decay,
         precision=options.precision or run.precision,
         accelerator=options.accelerator,
     )
@@ -185,7 +190,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--side", nargs="+", choices=list(SIDES), default=list(SIDES))
     parser.add_argument("--search", nargs="+", type=float, default=list(RATES), help="Learning rates.")
     parser.add_argument("--search_seed", type=int, default=0)
-    parser.add_argument("--weight_decay", type=float, default=1e-2)
+    parser.add_argument("--weight_decay", type=float, help="By default the recipe's.")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, help="By default the recipe's.")
     parser.add_argument("--limit", type=int, default=10_000, help="Training images.")

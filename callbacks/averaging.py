@@ -45,8 +45,18 @@ class AveragedWeights(Callback):
         self._step = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin anew with each fit; what is resumed is loaded later."""
+        """Begin anew with each fit; what is resumed is loaded later.
+
+        Raises:
+            ValueError: If a ``ModelCheckpoint`` saves weights only, which no callback can make averages.
+        """
         if stage == "fit":
+            for callback in trainer.checkpoint_callbacks:
+                if getattr(callback, "save_weights_only", False):
+                    raise ValueError(
+                        "save_weights_only=True leaves callbacks out, and so would save weights that are not averaged; "
+                        "use a whole checkpoint with AveragedWeights"
+                    )
             self.average, self._trained, self._step = {}, {}, trainer.global_step
 
     def on_train_batch_end(
@@ -82,12 +92,14 @@ class AveragedWeights(Callback):
             self._put_in(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the trained weights back."""
-        self._put_back(pl_module)
+        """Put the trained weights back, in a fit; after it the network keeps the average."""
+        if trainer.state.fn == "fit":
+            self._put_back(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Put the trained weights back: whoever interrupts a validation may look at them."""
-        self._put_back(pl_module)
+        if trainer.state.fn == "fit":
+            self._put_back(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the average in the network."""

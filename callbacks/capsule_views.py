@@ -1,7 +1,7 @@
 """What each capsule says of an image: its maps, its verdict, and whether it is routed."""
 
-from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from primenet_lightning.module import PrimeNet
-from primenet_lightning.network import Evaluation
+from primenet_lightning.routers import Gate, Router
 from primenet_lightning.routing import least_entropy
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ class CapsuleView(NamedTuple):
     Attributes:
         maps: By full name, ``(batch, channels, height, width)``, float32 on the CPU.
         logits: By full name, ``(batch, classes)``, float32 on the CPU; also ``"head"``'s.
-        route: Index of the routed capsule of each block and image, ``(blocks, batch)``, under the inference route.
+        route: Index of the routed capsule of each block and image, ``(blocks, batch)``, under the inference route; -1
+            where all maps go on.
     """
 
     maps: dict[str, Tensor]
@@ -41,7 +42,7 @@ def view_capsules(model: PrimeNet, images: Tensor, labels: Tensor) -> CapsuleVie
     Returns:
         Maps, logits and route.
     """
-    network, maps = model.network, dict[str, Tensor]()
+    network, maps, scores = model.network, dict[str, Tensor](), dict[int, Tensor]()
 
     def keep(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> None:
@@ -50,21 +51,35 @@ def view_capsules(model: PrimeNet, images: Tensor, labels: Tensor) -> CapsuleVie
         return hook
 
     with ExitStack() as hooks:
-        for names, block in zip(network.capsule_names, network.prime_blocks, strict=True):
+        for i, (names, block) in enumerate(zip(network.capsule_names, network.prime_blocks, strict=True)):
+            if isinstance(block.router, Gate):
+                hooks.callback(block.router.register_forward_hook(partial(_keep_scores, scores, i)).remove)
             for name, capsule in zip(names, block.capsules.values(), strict=True):
                 hooks.callback(capsule.register_forward_hook(keep(name)).remove)
         seen = network.evaluate(model._images(images.to(model.device)), labels.to(model.device))
     logits = {name: scores.float().cpu() for name, scores in seen.logits.items()}
-    return CapsuleView(maps, logits, _routes(network.capsule_names, logits, seen, len(images)))
-
-
-def _routes(capsule_names: list[list[str]], logits: Mapping[str, Tensor], seen: Evaluation, count: int) -> Tensor:
-    """The routed capsule of each block and image; where each image takes its own, the surest."""
     rows = [
-        least_entropy(torch.stack([logits[name] for name in names])) if index < 0 else torch.full((count,), index)
-        for names, index in zip(capsule_names, seen.route, strict=True)
+        _routed(block.router, [logits[name] for name in names], index, scores.get(i))
+        for i, (names, block, index) in enumerate(
+            zip(network.capsule_names, network.prime_blocks, seen.route, strict=True)
+        )
     ]
-    return torch.stack(rows)
+    return CapsuleView(maps, logits, torch.stack(rows))
+
+
+def _keep_scores(scores: dict[int, Tensor], block: int, module: nn.Module, args: Any, output: Tensor) -> None:
+    scores[block] = output.float().cpu()  # the last time in a pass is the choice
+
+
+def _routed(router: Router, logits: list[Tensor], index: int, scores: Tensor | None) -> Tensor:
+    """The routed capsule of each image in a block."""
+    if isinstance(router, Gate) and scores is not None and router.per == "sample":
+        return scores.argmax(1)
+    if not (router.chooses or isinstance(router, Gate)):
+        index = -1
+    elif index < 0:  # each image takes the surest
+        return least_entropy(torch.stack(logits))
+    return torch.full((len(logits[0]),), index)
 
 
 def as_pixels(images: Tensor) -> Tensor:

@@ -59,8 +59,9 @@ class FeatureMaps(SampleCallback):
     """Draw the maps of each capsule on a few fixed images, with its loss, its verdict and the route.
 
     One row an image, the first of each class that a validation shows. For each capsule of one block: its strongest
-    channels on that image (largest mean of absolute values), its local loss in nats and what its local classifier
-    says. The capsule that the inference route takes is framed and marked "routed"; the head's verdict ends the row.
+    channels on that image (largest mean of absolute values), the cross-entropy of its local classifier in nats and what
+    that says. The capsule whose map goes on is framed and marked "routed", or all of them; the head's verdict ends the
+    row.
     The picture is ``figures/feature_maps.png``, and an image in W&B and TensorBoard. Of more than four capsules one
     channel each is shown. Modules other than `PrimeNet` are left alone.
 
@@ -134,7 +135,7 @@ class FeatureMaps(SampleCallback):
                 scores, maps = view.logits[name][i : i + 1], view.maps[name][i]
                 strongest = maps.abs().mean((1, 2)).topk(min(channels, len(maps))).indices
                 loss = float(block.loss(scores, labels[i : i + 1]))
-                routed = int(view.route[self.block, i]) == k
+                routed = int(view.route[self.block, i]) in (k, -1)
                 cells.append(Cell(name, maps[strongest], loss, int(scores.argmax()), routed))
             rows.append(Row(pixels, int(labels[i]), cells, int(view.logits["head"][i].argmax())))
         return rows
@@ -164,8 +165,8 @@ def _draw(rows: list[Row], names: list[str], classes: list[str], epoch: int) -> 
         axes[-1].texts[0].set_fontsize(size + 1)
     tiles = "strongest channel" if len(rows[0].cells[0].tiles) == 1 else "strongest channels"
     figure.suptitle(
-        f"Feature maps after epoch {epoch}: {tiles} of each capsule (bright: strong),\nits local loss on the image and "
-        "its verdict",
+        f"Feature maps after epoch {epoch}: {tiles} of each capsule (bright: strong),\nits cross-entropy on the image "
+        "and its verdict",
         fontsize=9,
     )
     return figure

@@ -219,6 +219,7 @@ class PrimeBlock(nn.Module):
         classifier: LocalClassifier = "pooled",
         local_loss: LocalLossKind = "cross_entropy",
         local_loss_options: Mapping[str, Any] | None = None,
+        classifier_options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> "PrimeBlock":
         """Build the paper's block, its projection with a classifier of its own: a layer for any network.
@@ -235,6 +236,7 @@ class PrimeBlock(nn.Module):
             classifier: The local classifiers, see `local_classifier`.
             local_loss: What the capsules learn from, see `primenet_lightning.losses.local_loss`.
             local_loss_options: Arguments of that loss.
+            classifier_options: Further arguments of the local classifiers.
             **kwargs: ``routing_window``, ``loss`` and ``router`` of the block.
 
         Returns:
@@ -251,6 +253,7 @@ class PrimeBlock(nn.Module):
             classifier,
             local_loss,
             local_loss_options,
+            classifier_options=classifier_options,
         )
         projection = projection_classifier = None
         if projection_channels:
@@ -267,8 +270,7 @@ class PrimeBlock(nn.Module):
     @property
     def loss_names(self) -> list[str]:
         """Names of the local losses: the capsules', then the projection's own if it has one, then a gate's."""
-        gate = [GATE] if any(True for _ in self.router.parameters()) else []
-        return self.classifier_names + gate
+        return self.classifier_names + ([GATE] if self.router.learns else [])
 
     @property
     def classifier_names(self) -> list[str]:
@@ -315,7 +317,8 @@ class PrimeBlock(nn.Module):
             channels += projected[0]
         return channels, height, width
 
-    def _check_input(self, x: Tensor) -> None:
+    def check_input(self, x: Tensor) -> None:
+        """Refuse images of another shape or of integers, with a ValueError."""
         if x.dim() != 4 or tuple(x.shape[1:]) != self.in_shape:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}, but this block was built for "
@@ -345,8 +348,8 @@ class PrimeBlock(nn.Module):
             ValueError: If the shape of ``x`` is another one, or if it is not floating point.
             NonFiniteError: If a local loss is NaN or infinite, in training.
         """
-        committed = self.router.committed
-        majority = self.history.majority()[0] if committed is None else committed
+        settled = self.router.settled
+        majority = self.history.majority()[0] if settled is None else settled
         given, target = target is not None, _TARGET.get() if target is None else target
         if target is None:
             return self.infer(x, majority)
@@ -379,9 +382,10 @@ class PrimeBlock(nn.Module):
             NonFiniteError: If a local loss is NaN or infinite.
         """
         maps, projected, losses, logits = self._local(x, target, on_loss)
-        if (gate := self._gate_loss(x, logits, target)) is not None:
+        if (gate := self._gate_loss(x, logits, target, average)) is not None:
             if on_loss is not None:
                 on_loss(GATE, gate)
+                gate = gate.detach()
             losses[GATE] = gate
         values = self._on_host(losses, average)
         refuse_non_finite(values)
@@ -389,13 +393,15 @@ class PrimeBlock(nn.Module):
         chosen, index = self.router.select(x.detach(), [feature_map.detach() for feature_map in maps], index, average)
         return BlockOutput(_join(chosen, projected), losses, logits, values, index)
 
-    def _gate_loss(self, x: Tensor, logits: Mapping[str, Tensor], target: Tensor) -> Tensor | None:
+    def _gate_loss(
+        self, x: Tensor, logits: Mapping[str, Tensor], target: Tensor, average: Average | None = None
+    ) -> Tensor | None:
         """What a router that learns learns from: each capsule's cross-entropy on each image."""
-        if GATE not in self.loss_names:
+        if not self.router.learns:
             return None
         scores = torch.stack([logits[name].detach().float() for name in self.capsule_names])
         each = functional.cross_entropy(scores.flatten(0, 1), target.repeat(len(scores)), reduction="none")
-        return self.router.loss(x.detach(), each.view(scores.shape[:2]))
+        return self.router.loss(x.detach(), each.view(scores.shape[:2]), average)
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, target: Tensor, routing: int | Literal["min_entropy", "oracle"]) -> BlockOutput:
@@ -431,7 +437,7 @@ class PrimeBlock(nn.Module):
         Returns:
             The concatenation of equation 5.
         """
-        self._check_input(x)
+        self.check_input(x)
         x = x.detach()
         if routing == "min_entropy":
             outputs = [self.capsule(index)(x) for index in range(len(self.capsules))]
@@ -446,34 +452,40 @@ class PrimeBlock(nn.Module):
 
     # -- pruning -------------------------------------------------------------------------------------------------------
 
-    def prune(self, kept: int | None = None) -> list[str]:
-        """Drop all capsules but one, for good: their parameters are freed, whoever else refers to them.
+    def prune(self) -> list[str]:
+        """Drop, for good, all capsules but the one that the router has committed to; their parameters are freed.
 
-        Args:
-            kept: Index of the one to keep; None takes the one that the router has committed to, if it has.
+        That is so whoever else refers to them. What an optimizer remembers of them, in a foreign model, is the
+        optimizer's: drop these parameters there, and build it after a pruned checkpoint was loaded. Of a block inside a
+        `PrimeNetwork` the network's ``prune`` takes care.
 
         Returns:
-            Names of the capsules dropped, whose optimizers have nothing left to do; empty if there was nothing to
-            drop.
+            Names of the capsules dropped; empty if the router has not committed, or all is done.
 
         Example:
-            >>> block = PrimeBlock.multiscale(1, (8, 8), num_classes=3, channels=4, projection_channels=0)
-            >>> block.prune(kept=2), block.capsule_names
+            >>> router = Commit(warm_up=100)
+            >>> block = PrimeBlock.multiscale(1, (8, 8), 3, channels=4, projection_channels=0, router=router)
+            >>> block.prune()
+            []
+            >>> router.commit(2)
+            >>> block.prune(), block.capsule_names
             (['k3', 'k5'], ['k7'])
         """
-        kept = self.router.committed if kept is None else kept
+        kept = self.router.committed
         if kept is None or len(self.capsules) == 1:
             return []
         names = self.capsule_names
-        for name in (dropped := [name for name in names if name != names[kept]]):
-            capsule = self.capsules.pop(name)
+        gone = {name: self.capsules.pop(name) for name in names if name != names[kept]}
+        shared = {id(tensor) for tensor in (*self.parameters(), *self.buffers())}
+        for name, capsule in gone.items():
             # its form alone, without memory: a checkpoint of before may be loaded again
             self._pruned[name] = copy.deepcopy(capsule).to("meta")
             for tensor in (*capsule.parameters(), *capsule.buffers()):
-                tensor.grad, tensor.data = None, tensor.data.new_empty(0)
+                if id(tensor) not in shared:
+                    tensor.grad, tensor.data = None, tensor.data.new_empty(0)
         self.router.keep(kept)
         self.history.keep(0)
-        return dropped
+        return list(gone)
 
     def match_capsules(self, state_dict: Mapping[str, Any], prefix: str) -> None:
         """Prune, or take back, what a checkpoint prunes, or has; before it is loaded.
@@ -485,16 +497,20 @@ class PrimeBlock(nn.Module):
         start = f"{prefix}capsules."
         there = {key[len(start) :].partition(".")[0] for key in state_dict if key.startswith(start)}
         if isinstance(self.router, Commit) and len(there) == 1 and there < set(self.capsules):
-            self.prune(self.capsule_names.index(there.pop()))
+            self.router.commit(self.capsule_names.index(there.pop()))
+            self.prune()
         elif self._pruned and there == self.capsules.keys() | self._pruned.keys():
-            like = next(self.parameters())
-            everyone = dict(self.capsules.items()) | self._pruned
-            self._pruned = {}
-            self.capsules.clear()
-            for name in self._order:
-                back = everyone[name]
-                meta = any(tensor.is_meta for tensor in back.parameters())
-                self.capsules[name] = back.to_empty(device=like.device) if meta else back
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """Make the pruned capsules again, in their old places, with memory that is not yet filled."""
+        like = next(self.parameters())
+        everyone = dict(self.capsules.items())
+        for name, form in self._pruned.items():
+            everyone[name] = form.to_empty(device=like.device).to(like.dtype).train(self.training)
+        self._pruned = {}
+        self.capsules.clear()
+        self.capsules.update({name: everyone[name] for name in self._order})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """Called by torch before the capsules are loaded."""
@@ -509,7 +525,7 @@ class PrimeBlock(nn.Module):
         self, x: Tensor, target: Tensor, on_loss: OnLoss | None = None
     ) -> tuple[list[Tensor], Tensor | None, dict[str, Tensor], dict[str, Tensor]]:
         """Run everything on the detached input: maps in routing order, the projection, losses and logits by name."""
-        self._check_input(x)
+        self.check_input(x)
         x = x.detach()
         maps: list[Tensor] = []
         losses: dict[str, Tensor] = {}

@@ -1,7 +1,6 @@
 """Capsules: a feature extractor with a local classifier that teaches it."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from primenet_lightning.heads import FollowingLayer, LocalClassifier, glorot_, local_classifier
-from primenet_lightning.layout import channels_last, is_plain
+from primenet_lightning.layout import autocast_off, channels_last, is_plain
 from primenet_lightning.losses import LocalLoss, LocalLossKind, local_loss
 
 
@@ -142,8 +141,7 @@ def fold(reduce: nn.Conv2d, spatial: nn.Conv2d) -> Tensor:
     Returns:
         ``(channels, in_channels, k, k)``, in the weights' precision also under autocast, which then rounds once.
     """
-    device = spatial.weight.device.type
-    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+    with autocast_off(spatial.weight):
         return torch.einsum("orhw,rc->ochw", spatial.weight, reduce.weight.flatten(1))
 
 
@@ -199,8 +197,7 @@ class ConvCapsule(Capsule):
             )
         features = ConvFeatures(in_channels, kernel_size, reduce_channels, channels, stride)
         map_size = (-(-image_size[0] // stride), -(-image_size[1] // stride))
-        taught = (
-            None if loss == "cross_entropy" and not loss_options else local_loss(loss, channels, **loss_options or {})
-        )
+        plain = loss == "cross_entropy" and not loss_options
+        taught = None if plain else local_loss(loss, channels, loss_options)
         judge = local_classifier(classifier, channels, map_size, num_classes, following, classifier_options)
         super().__init__(features, judge, taught)

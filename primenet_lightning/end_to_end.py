@@ -10,7 +10,7 @@ from primenet_lightning.blocks import OnLoss, PrimeBlock
 from primenet_lightning.distributed import Average
 from primenet_lightning.losses import cross_entropy
 from primenet_lightning.network import HEAD, Evaluation, PrimeNetwork, Stage
-from primenet_lightning.routing import Route, refuse_non_finite
+from primenet_lightning.routing import Route
 
 
 class EndToEndNetwork(PrimeNetwork):
@@ -40,7 +40,7 @@ class EndToEndNetwork(PrimeNetwork):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for block in self.prime_blocks:
-            if len(block.capsules) > 1 and block.router.needs_losses:
+            if block.router.needs_losses and (len(block.capsules) > 1 or block.router.learns):
                 raise ValueError(
                     f"router={block.router.name!r} chooses by local losses, of which local=False has none; "
                     "use 'concatenate' or 'mean', or one capsule a block"
@@ -94,14 +94,7 @@ class EndToEndNetwork(PrimeNetwork):
         Raises:
             NonFiniteError: If the loss is NaN or infinite.
         """
-        logits = self(x)
-        loss = cross_entropy(logits, target)
-        values = {HEAD: (loss.detach() if average is None else average(loss.detach()[None])).item()}
-        refuse_non_finite(values)
-        if on_loss is not None:
-            on_loss(HEAD, loss)
-            logits, loss = logits.detach(), loss.detach()
-        yield Stage(HEAD, {HEAD: loss}, {HEAD: logits}, values, None)
+        yield self._head_stage(self.features(x), target, average, on_loss)
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, target: Tensor, route: Route | None = None) -> Evaluation:
@@ -112,6 +105,7 @@ class EndToEndNetwork(PrimeNetwork):
 
 def _through(block: PrimeBlock, x: Tensor) -> Tensor:
     """A block without a cut: maps and projection of its input."""
+    block.check_input(x)
     features = [block.capsule(index).features for index in range(len(block.capsules))]
     chosen = block.router.infer(x, features, 0)
     return chosen if block.projection is None else torch.cat([chosen, block.projection(x)], dim=1)

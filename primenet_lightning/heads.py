@@ -1,6 +1,5 @@
 """Classifier heads: the small ones inside capsules, and the final one."""
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from primenet_lightning.layout import channels_last, is_plain
+from primenet_lightning.options import with_options
 
 LocalClassifier = Literal["flatten", "pooled", "mlp", "conv", "layers"]
 """Names of the local classifiers, see `local_classifier`."""
@@ -93,6 +93,7 @@ class PooledClassifier(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, num_classes: int, grid: int = 4) -> None:
+        _at_least_one(grid=grid)
         super().__init__(nn.AdaptiveAvgPool2d(grid), nn.Flatten(), nn.Linear(in_channels * grid * grid, num_classes))
         glorot_(self)
 
@@ -247,7 +248,8 @@ class FollowingLayers(nn.Sequential):
         depth: int = 2,
         width: int | None = None,
     ) -> None:
-        _at_least_one(width=1 if width is None else width)
+        if width is not None:
+            _at_least_one(width=width)
         layers: list[nn.Module] = []
         for channels, poolings in choose_layers(following, depth):
             channels = channels if width is None else min(channels, width)
@@ -318,13 +320,7 @@ def local_classifier(
     if kind not in makers:
         *names, last = map(repr, makers)
         raise ValueError(f"local_classifier={kind!r} is unknown; use {', '.join(names)} or {last}")
-    known = list(inspect.signature(makers[kind]).parameters)
-    if unknown := [name for name in options or {} if name not in known]:
-        raise ValueError(
-            f"local_classifier_options has {unknown[0]!r}, which local_classifier={kind!r} does not take; it takes "
-            f"{', '.join(known) or 'none'}"
-        )
-    return makers[kind](**(options or {}))
+    return with_options("local_classifier", kind, makers[kind], options)
 
 
 class ClassifierHead(nn.Module):

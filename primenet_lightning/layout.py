@@ -1,6 +1,7 @@
 """Memory layout: channels last, in which poolings and batch norms run several times as fast on a CPU."""
 
-from typing import TypeGuard, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,19 @@ def channels_last(x: Tensor) -> Tensor:
     if x.shape[1] == 1:
         return x.squeeze(1).contiguous().unsqueeze(-1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def autocast_off(x: Tensor) -> AbstractContextManager[Any]:
+    """Compute in the tensors' own precision, also where autocast is on.
+
+    Args:
+        x: On the device whose autocast is meant.
+
+    Returns:
+        A context.
+    """
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def is_plain(layer: nn.Module, kind: type[Layer]) -> TypeGuard[Layer]:

@@ -2,15 +2,17 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Literal, get_args
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from primenet_lightning.heads import glorot_
+from primenet_lightning.layout import autocast_off
+from primenet_lightning.options import with_options
 
 LogitsLoss = Callable[[Tensor, Tensor], Tensor]
 """Maps logits ``(batch, classes)`` and targets ``(batch,)`` to a scalar."""
@@ -70,7 +72,7 @@ def similarity_loss(features: Tensor, target: Tensor, num_classes: int) -> Tenso
         >>> similarity_loss(maps, same, 3)  # 6 of 9 pairs are off by 1 + 1/2
         tensor(1.5000)
     """
-    with _autocast_off(features):
+    with autocast_off(features):
         directions = _directions(_per_image(_at_least_float32(features)))
         cosines = directions @ directions.T
         unlike = -1 / max(num_classes - 1, 1)
@@ -80,11 +82,6 @@ def similarity_loss(features: Tensor, target: Tensor, num_classes: int) -> Tenso
 
 def _at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype.itemsize >= 4 else x.float()
-
-
-def _autocast_off(x: Tensor) -> AbstractContextManager[Any]:
-    device = x.device.type
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _per_image(maps: Tensor) -> Tensor:
@@ -276,22 +273,14 @@ def _projection(channels: int, projected: bool) -> nn.Module:
     return glorot_(nn.Conv2d(channels, channels, 3, padding=1, bias=False)) if projected else nn.Identity()
 
 
-_OPTIONS: dict[str, tuple[str, ...]] = {
-    "cross_entropy": ("label_smoothing",),
-    "label_smoothing": ("label_smoothing",),
-    "similarity": ("projected",),
-    "predsim": ("weight", "projected", "label_smoothing"),
-}
-
-
-def local_loss(kind: LocalLossKind, channels: int, **options: Any) -> LocalLoss:
+def local_loss(kind: LocalLossKind, channels: int, options: Mapping[str, Any] | None = None) -> LocalLoss:
     """Build a local loss by name.
 
     Args:
         kind: ``"cross_entropy"`` (the paper's), ``"label_smoothing"`` (the same, smoothed by 0.1 unless told
             otherwise), ``"similarity"`` (`SimilarityMatching`) or ``"predsim"`` (`PredSim`).
         channels: Channels of the feature map.
-        **options: Of the loss: ``label_smoothing``, ``projected``, ``weight``.
+        options: Of the loss: ``label_smoothing``, ``projected``, ``weight``.
 
     Returns:
         The loss, with parameters of its own where it has any.
@@ -303,15 +292,12 @@ def local_loss(kind: LocalLossKind, channels: int, **options: Any) -> LocalLoss:
         >>> local_loss("label_smoothing", channels=8)
         CrossEntropy(label_smoothing=0.1)
     """
-    if kind not in _OPTIONS:
-        raise ValueError(f"local_loss={kind!r} is unknown; use one of {', '.join(map(repr, get_args(LocalLossKind)))}")
-    for name in options:
-        if name not in _OPTIONS[kind]:
-            raise ValueError(
-                f"local_loss={kind!r} has no option {name!r}; use {' or '.join(map(repr, _OPTIONS[kind]))}"
-            )
-    if kind == "similarity":
-        return SimilarityMatching(channels, **options)
-    if kind == "predsim":
-        return PredSim(channels, **options)
-    return CrossEntropy(**({"label_smoothing": 0.1 if kind == "label_smoothing" else 0.0} | options))
+    makers: dict[str, Callable[..., LocalLoss]] = {
+        "cross_entropy": CrossEntropy,
+        "label_smoothing": partial(CrossEntropy, label_smoothing=0.1),
+        "similarity": partial(SimilarityMatching, channels),
+        "predsim": partial(PredSim, channels),
+    }
+    if kind not in makers:
+        raise ValueError(f"local_loss={kind!r} is unknown; use one of {', '.join(map(repr, makers))}")
+    return with_options("local_loss", kind, makers[kind], options)

@@ -295,6 +295,7 @@ class PrimeNet(LightningModule):
             self.architecture.local_classifier,
             self.pool_every,
             self.configure_router,
+            self.architecture.local_classifier_options,
         )
 
     def configure_head(self, in_shape: Shape) -> nn.Module:
@@ -361,9 +362,10 @@ class PrimeNet(LightningModule):
                 f"schedule={self.schedule!r} needs to know its end, and this fit has none (max_epochs="
                 f"{self.trainer.max_epochs}, max_steps={self.trainer.max_steps}); set either"
             )
-        if self.accumulate_grad_batches > 1 and (trainer := self.trainer).max_epochs:
+        trainer, epochs = self.trainer, self.trainer.max_epochs or 0
+        if self.accumulate_grad_batches > 1 and epochs > 0:
             # counted here, since the Trainer knows nothing of windows
-            windows = -(-int(trainer.num_training_batches) // self.accumulate_grad_batches) * trainer.max_epochs
+            windows = -(-int(trainer.num_training_batches) // self.accumulate_grad_batches) * epochs
             steps = min(windows, trainer.max_steps) if trainer.max_steps > 0 else windows
         return int(steps)
 

@@ -178,7 +178,15 @@ class PrimeNetwork(nn.Module):
             return build_router(a.router, index, a.router_options)
 
         blocks = stack_blocks(
-            (in_channels, *image_size), num_classes, depth, capsules, projection, a.local_classifier, pool_every, router
+            (in_channels, *image_size),
+            num_classes,
+            depth,
+            capsules,
+            projection,
+            a.local_classifier,
+            pool_every,
+            router,
+            a.local_classifier_options,
         )
         channels, *map_size = blocks[-1].out_shape
         head = ClassifierHead(channels, (map_size[0], map_size[1]), num_classes, a.head_channels)
@@ -298,6 +306,11 @@ class PrimeNetwork(nn.Module):
             del output
             yield stage
             del stage
+        stage = self._head_stage(x, target, average, on_loss)
+        self.history.append(tuple(route))
+        yield stage
+
+    def _head_stage(self, x: Tensor, target: Tensor, average: Average | None, on_loss: OnLoss | None) -> Stage:
         logits = self.head(x)
         loss = cross_entropy(logits, target)
         values = {HEAD: (loss.detach() if average is None else average(loss.detach()[None])).item()}
@@ -305,8 +318,7 @@ class PrimeNetwork(nn.Module):
         if on_loss is not None:
             on_loss(HEAD, loss)
             logits, loss = logits.detach(), loss.detach()
-        self.history.append(tuple(route))
-        yield Stage(HEAD, {HEAD: loss}, {HEAD: logits}, values, None)
+        return Stage(HEAD, {HEAD: loss}, {HEAD: logits}, values, None)
 
     # -- inference -----------------------------------------------------------------------------------------------------
 
@@ -357,7 +369,7 @@ class PrimeNetwork(nn.Module):
         mode = self.inference_routing
         if mode == "majority":
             taken = zip(self.history.majority(), self.prime_blocks, strict=True)
-            return tuple(i if block.router.committed is None else block.router.committed for i, block in taken)
+            return tuple(i if block.router.settled is None else block.router.settled for i, block in taken)
         if mode == "best_validation":
             if self.selected_route is None:
                 raise ValueError(
@@ -484,7 +496,14 @@ class PrimeNetwork(nn.Module):
         self.selected_route = tuple(state.tolist()) or None
 
     def _check_fit(self) -> None:
-        if isinstance(self.pool_every, int) and self.pool_every < 1:
+        if not isinstance(self.pool_every, int):
+            for place in self.pool_every:
+                if not 0 <= place < len(self.blocks):
+                    raise ValueError(
+                        f"pool_every={tuple(self.pool_every)} names block{place}, and there are {len(self.blocks)}; "
+                        "count from 0, or give () for no pool"
+                    )
+        elif self.pool_every < 1:
             raise ValueError(f"pool_every={self.pool_every} must be at least 1 block")
         for i, block in self._blocks():
             if i + 1 < len(self.blocks):
@@ -551,6 +570,7 @@ def stack_blocks(
     projection_classifier: LocalClassifier = "flatten",
     pool_every: PoolEvery = 1,
     router: Callable[[int], Router] | None = None,
+    classifier_options: Mapping[str, Any] | None = None,
 ) -> list[PrimeBlock]:
     """Build blocks in a row, each for the output of the one before, pooled where it is.
 
@@ -564,6 +584,7 @@ def stack_blocks(
             that is for capsules (``"conv"``, ``"layers"``) they take ``"pooled"``.
         pool_every: A 2x2 max pool follows every so many blocks, or those of these indices.
         router: From a block's index to its router; None is the paper's.
+        classifier_options: Further arguments of the projections' classifiers.
 
     Returns:
         The blocks; the last one's projection is left to the head's loss.
@@ -588,8 +609,9 @@ def stack_blocks(
         if index + 1 < depth and projected is not None:
             with trial_run(projected):
                 channels = projected(torch.zeros(2, *shape)).shape[1]
-            kind = projection_classifier if projection_classifier in ("flatten", "pooled", "mlp") else "pooled"
-            own = local_classifier(kind, channels, map_size, num_classes)
+            simple = projection_classifier in ("flatten", "pooled", "mlp")
+            kind, given = (projection_classifier, classifier_options) if simple else ("pooled", None)
+            own = local_classifier(kind, channels, map_size, num_classes, options=given)
         block = PrimeBlock(shape, made, projected, own, router=None if router is None else router(index))
         blocks.append(block)
         shape = next_shape(block.out_shape, index, pool_every)
@@ -634,6 +656,7 @@ def capsules_of(
         Capsules by name.
     """
     a = architecture
+    a.check_depth(depth)
     following = [
         FollowingLayer(a.of_block("channels", later), pool_follows(pool_every, later - 1))
         for later in range(index + 1, depth)

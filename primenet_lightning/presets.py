@@ -44,6 +44,26 @@ class Architecture:
     local_loss_options: Mapping[str, Any] | None = None
     local_classifier_options: Mapping[str, Any] | None = None
 
+    def check_depth(self, depth: int) -> None:
+        """Check that widths given block by block are as many as the blocks.
+
+        Args:
+            depth: Number of blocks.
+
+        Raises:
+            ValueError: If there are more, or fewer.
+        """
+        for name in ("reduce_channels", "channels", "projection_channels"):
+            widths: Widths = getattr(self, name)
+            for width in (widths,) if isinstance(widths, int) else widths:
+                if width < (1 if name == "channels" else 0):
+                    raise ValueError(f"{name}={widths} has {width}, which is too few channels")
+            if not isinstance(widths, int) and len(widths) != depth:
+                raise ValueError(
+                    f"{name}={tuple(widths)} has {len(widths)} numbers for depth={depth}; give one a block, or one "
+                    "for all"
+                )
+
     def of_block(self, field: Literal["reduce_channels", "channels", "projection_channels"], index: int) -> int:
         """Tell a width of one block.
 
@@ -54,21 +74,12 @@ class Architecture:
         Returns:
             The number for that block.
 
-        Raises:
-            ValueError: If there is none for it.
-
         Example:
             >>> Architecture(8, (16, 32), 8, 96, "pooled", stride=1).of_block("channels", 1)
             32
         """
         widths: Widths = getattr(self, field)
-        if isinstance(widths, int):
-            return widths
-        if index >= len(widths):
-            raise ValueError(
-                f"{field}={tuple(widths)} has no number for block{index}; give one a block, or one for all"
-            )
-        return widths[index]
+        return widths if isinstance(widths, int) else widths[index]
 
 
 def architecture(size: Size, image_size: tuple[int, int]) -> Architecture:

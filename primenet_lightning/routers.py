@@ -5,7 +5,6 @@ between capsules whose channels mean different things, and all that follows suff
 capsule, keep all maps, or learn the choice; `docs/deep.md` has what each of them costs and gives.
 """
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +14,7 @@ from torch.nn import functional
 
 from primenet_lightning.distributed import Average
 from primenet_lightning.heads import glorot_
+from primenet_lightning.options import with_options
 from primenet_lightning.routing import least_loss
 
 RouterName = Literal["least_loss", "settle", "commit", "concatenate", "mean", "gate"]
@@ -35,13 +35,20 @@ class Router(nn.Module):
         chooses: Whether it hands on the map of the capsule that it is told, so that a route may be fixed from outside
             (``inference_routing``). False where it makes its own of all maps.
         needs_losses: Whether it needs local losses; only without can its block be trained end to end.
+        learns: Whether it has a loss of its own.
         committed: The capsule that the block keeps for good, by index; None while it keeps all.
     """
 
     name: ClassVar[str] = ""
     chooses: ClassVar[bool] = True
     needs_losses: ClassVar[bool] = True
+    learns: ClassVar[bool] = False
     committed: int | None = None
+
+    @property
+    def settled(self) -> int | None:
+        """The capsule that label-free inference takes, by index; None leaves that to the routes of the last batches."""
+        return None
 
     def build(self, in_shape: tuple[int, int, int], capsules: int) -> None:
         """Prepare for a block; called once, when the block is built.
@@ -101,12 +108,13 @@ class Router(nn.Module):
         feature_map: Tensor = features[index](x)
         return feature_map
 
-    def loss(self, x: Tensor, losses: Tensor) -> Tensor | None:
+    def loss(self, x: Tensor, losses: Tensor, average: Average | None = None) -> Tensor | None:
         """Give the loss that the router itself learns from.
 
         Args:
             x: The block's input, detached.
             losses: Cross-entropies, ``(capsules, batch)``, detached.
+            average: Averages numbers over processes that share a batch.
 
         Returns:
             A scalar, or None where nothing is learned.
@@ -172,6 +180,11 @@ class Settle(Router):
             self.leader = best
         return self.leader
 
+    @property
+    def settled(self) -> int | None:
+        """The leader: what follows has lately seen no other's maps."""
+        return self.leader if self.seen else None
+
     def keep(self, kept: int) -> None:
         """Forget the others."""
         self.averages = [self.averages[kept]] if self.averages else []
@@ -223,8 +236,17 @@ class Commit(Settle):
         if self.committed is None:
             super().route(values)
             if self.seen >= self.warm_up:
-                self.committed = self.leader
+                self.commit(self.leader)
         return self.leader
+
+    def commit(self, index: int) -> None:
+        """Keep a capsule for good, whatever the losses say.
+
+        Args:
+            index: The capsule's.
+        """
+        self.committed = self.leader = index
+        self.seen = max(self.seen, 1)
 
     def keep(self, kept: int) -> None:
         """Forget the others."""
@@ -300,6 +322,7 @@ class Gate(Router):
 
     name = "gate"
     chooses = False
+    learns = True
 
     def __init__(self, per: Literal["sample", "batch"] = "sample", hidden: int = 32) -> None:
         super().__init__()
@@ -334,9 +357,13 @@ class Gate(Router):
         scores: Tensor = self.classifier(x)
         return scores
 
-    def loss(self, x: Tensor, losses: Tensor) -> Tensor:
-        """Cross-entropy against the capsule of least loss, of the image or of the batch."""
-        best = losses.argmin(0) if self.per == "sample" else losses.mean(1).argmin().expand(losses.shape[1])
+    def loss(self, x: Tensor, losses: Tensor, average: Average | None = None) -> Tensor:
+        """Cross-entropy against the capsule of least loss, of the image or of the (global) batch."""
+        if self.per == "sample":
+            best = losses.argmin(0)
+        else:
+            means = losses.mean(1)
+            best = (means if average is None else average(means)).argmin().expand(losses.shape[1])
         return functional.cross_entropy(self(x).float(), best)
 
     @torch.no_grad()
@@ -355,6 +382,8 @@ class Gate(Router):
         if self.per == "batch":
             feature_map: Tensor = features[self._of_batch(x)](x)
             return feature_map
+        if not len(x) or torch.compiler.is_compiling():  # an exported graph has no rows to count
+            return self.select(x, [feature(x) for feature in features], index)[0]
         choice = self(x).argmax(1)
         rows = [(choice == index).nonzero()[:, 0] for index in range(len(features))]
         # in order of the images again
@@ -390,13 +419,7 @@ def build_router(name: str = "least_loss", index: int = 0, options: Mapping[str,
     """
     if name not in ROUTERS:
         raise ValueError(f"router={name!r} is unknown; use one of {', '.join(map(repr, ROUTERS))}")
-    try:
-        router = ROUTERS[name](**(options or {}))
-    except TypeError as error:
-        known = list(inspect.signature(ROUTERS[name]).parameters)
-        raise ValueError(
-            f"router_options={dict(options or {})} do not fit router={name!r}, which takes {known}"
-        ) from error
+    router = with_options("router", name, ROUTERS[name], options)
     if isinstance(router, Commit):
         router.warm_up *= index + 1
     return router

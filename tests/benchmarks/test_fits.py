@@ -64,7 +64,8 @@ def test_the_multiply_adds_of_training_fall_when_a_block_commits():
     after = []
     for kept in (0, 1):
         model = PrimeNet(**options)
-        model.network.prime_blocks[0].prune(kept)
+        model.network.prime_blocks[0].router.commit(kept)
+        model.network.prune()
         after.append(round((3 * before + 7 * count_training(model.network)) / 10))
     assert result.multiply_adds_training in after
     assert [(phase.capsules, phase.batches) for phase in result.phases] == [(2, 3), (1, 7)]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 from tiny import TinyData, differences, distance, make_model, make_trainer, same, state
 from torch import nn
 
@@ -199,3 +200,28 @@ def test_prediction_takes_the_average_and_knows_the_routes(tmp_path):
     assert all(torch.equal(loaded[name], mean) for name, mean in kept["average"].items())
     assert distance(kept["average"], kept["trained"]) > 1e-5
     assert len(model.network.history.ring) == saved["global_step"]
+
+
+def test_after_the_fit_the_network_keeps_the_average(tmp_path):
+    """Also when somebody validates it by itself, or a test fails."""
+    trainer, *_ = fit(tmp_path)
+    model = trainer.lightning_module
+    before = state(model)
+    trainer.validate(model, TinyData(batch_size=20), verbose=False)
+    assert same(state(model), before)
+
+    class Fails(Callback):
+        def on_test_batch_start(self, *args):
+            raise ZeroDivisionError
+
+    trainer.callbacks.append(Fails())
+    with pytest.raises(ZeroDivisionError):
+        trainer.test(model, TinyData(batch_size=20), verbose=False)
+    assert same(state(model), before)
+
+
+def test_checkpoints_of_weights_only_are_refused(tmp_path):
+    checkpoint = ModelCheckpoint(tmp_path, save_weights_only=True)
+    trainer = make_trainer(tmp_path, [AveragedWeights(), checkpoint], enable_checkpointing=True)
+    with pytest.raises(ValueError, match="save_weights_only=True leaves callbacks out"):
+        trainer.fit(make_model(), TinyData(batch_size=20))

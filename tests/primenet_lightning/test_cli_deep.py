@@ -16,7 +16,7 @@ model:
   class_path: primenet_lightning.PrimeNet
   init_args:
     depth: 2
-    pool_every: [5]
+    pool_every: []
     channels: [4, 6]
     projection_channels: 3
     head_channels: 8

@@ -10,6 +10,7 @@ from torch.optim import Adam
 
 from primenet_lightning import PrimeNet
 from primenet_lightning.callbacks import FeatureMaps, RoutingMonitor
+from primenet_lightning.callbacks.capsule_views import view_capsules
 from primenet_lightning.callbacks.cost_summary import cost_table
 from primenet_lightning.cost import count_cost, count_inference
 from primenet_lightning.datamodules import DigitsDataModule
@@ -82,6 +83,18 @@ def test_twin_is_drawn_without_capsules(tmp_path):
     assert cost_table(model).row_count > 1
 
 
+@pytest.mark.parametrize("router", ["concatenate", "gate"])
+def test_feature_maps_mark_what_goes_on(router):
+    model, images = make_model(router=router).eval(), torch.randn(30, 2, 8, 8)
+    view = view_capsules(model, images, torch.zeros(30, dtype=torch.int64))
+    if router == "gate":
+        choice = model.network.prime_blocks[0].router(images).argmax(1)
+        assert len(set(choice.tolist())) > 1
+        assert torch.equal(view.route[0], choice)
+    else:
+        assert set(view.route[0].tolist()) == {-1}
+
+
 def test_cost_of_each_router_by_hand():
     """Multiply-adds of the capsules' features: one of them, or all; heads and projections are the same."""
 
@@ -104,7 +117,7 @@ def test_pruning_saves_what_the_losers_cost():
     model = make_model(router="commit", depth=2)
     before = count_cost(model.network)
     for block in model.network.prime_blocks:
-        block.router.leader = block.router.committed = 0
+        block.router.commit(0)
     model.network.prune()
     after = count_cost(model.network)
     assert after.multiply_adds_training < before.multiply_adds_training
@@ -115,8 +128,15 @@ def test_pruning_saves_what_the_losers_cost():
 def test_widths_and_pools_by_block():
     model = make_model(depth=3, channels=(4, 6, 8), projection_channels=(2, 0, 3), pool_every=(1,))
     assert [block.out_shape for block in model.network.prime_blocks] == [(6, 8, 8), (6, 8, 8), (11, 4, 4)]
-    with pytest.raises(ValueError, match=r"channels=\(4,\) has no number for block1; give one a block, or one for all"):
+    with pytest.raises(
+        ValueError, match=r"channels=\(4,\) has 1 numbers for depth=2; give one a block, or one for all"
+    ):
         make_model(depth=2, channels=(4,))
+    with pytest.raises(ValueError, match="channels=-4 has -4, which is too few channels"):
+        make_model(channels=-4)
+    for place in (3, -1):
+        with pytest.raises(ValueError, match=f"names block{place}, and there are 3; count from 0"):
+            make_model(depth=3, pool_every=(place,))
 
 
 def test_without_a_reduction_the_1x1_is_left_out():
@@ -172,6 +192,12 @@ def test_schedule_counts_the_steps_of_the_fit(tmp_path):
     trainer.fit(model, TinyData(batch_size=20))
     assert trainer.lr_scheduler_configs[0].scheduler.T_max == trainer.global_step == 6
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+
+
+def test_schedule_counts_windows_of_a_fit_of_so_many_steps(tmp_path):
+    trainer = make_trainer(tmp_path, max_epochs=-1, max_steps=5)
+    trainer.fit(make_model(schedule="cosine", accumulate_grad_batches=2), TinyData(batch_size=20))
+    assert trainer.lr_scheduler_configs[0].scheduler.T_max == trainer.global_step == 5
 
 
 def test_schedule_without_an_end_is_refused(tmp_path):

@@ -106,6 +106,11 @@ def test_routers_that_need_local_losses_are_refused(router):
         make_model(router=router, local=False)
 
 
+def test_images_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"x has shape \(2, 2, 9, 9\), but this block was built for"):
+        build()(torch.zeros(2, 2, 9, 9))
+
+
 def test_one_capsule_a_block_needs_no_choice():
     model = make_model(kernel_sizes=(3,), local=False)
     assert isinstance(model.network, EndToEndNetwork)

@@ -110,7 +110,7 @@ def test_without_projection_the_features_are_compared_as_they_are():
 @pytest.mark.parametrize("size", [(2, 3), (1, 1)])
 def test_gradients_are_finite_differences(kind, size):
     torch.manual_seed(0)
-    loss = local_loss(kind, 4, **LOSSES[kind]).double()
+    loss = local_loss(kind, 4, LOSSES[kind]).double()
     inputs = [double(3, 4, *size).requires_grad_(), double(3, 4).requires_grad_(), *loss.parameters()]
     assert torch.autograd.gradcheck(lambda features, logits, *_: loss(features, logits, TARGET[:3]), inputs)
 
@@ -231,10 +231,14 @@ def test_similarity_alone_sorts_features_by_class():
             "local_loss='hinge' is unknown; use one of 'cross_entropy', 'label_smoothing', 'similarity', 'predsim'",
         ),
         (
-            lambda: local_loss("predsim", 4, beta=0.9),
-            "local_loss='predsim' has no option 'beta'; use 'weight' or 'projected' or 'label_smoothing'",
+            lambda: local_loss("predsim", 4, {"beta": 0.9}),
+            "local_loss_options has 'beta', which local_loss='predsim' does not take; it takes weight, proj",
         ),
-        (lambda: local_loss("similarity", 4, weight=1), "local_loss='similarity' has no option 'weight'"),
+        (
+            lambda: local_loss("similarity", 4, {"weight": 1}),
+            "which local_loss='similarity' does not take; it takes pr",
+        ),
+        (lambda: local_loss("cross_entropy", 4, {"label_smoothing": "a"}), "do not fit local_loss='cross_entropy'"),
     ],
 )
 def test_bad_options_are_refused(build, message):
@@ -251,8 +255,8 @@ def test_losses_by_name():
     }
     assert local_loss("cross_entropy", 4).label_smoothing == 0
     assert local_loss("label_smoothing", 4).label_smoothing == 0.1
-    assert local_loss("label_smoothing", 4, label_smoothing=0.3).label_smoothing == 0.3
-    predsim = local_loss("predsim", 4, weight=0.5, projected=False, label_smoothing=0.2)
+    assert local_loss("label_smoothing", 4, {"label_smoothing": 0.3}).label_smoothing == 0.3
+    predsim = local_loss("predsim", 4, {"weight": 0.5, "projected": False, "label_smoothing": 0.2})
     assert (predsim.weight, predsim.prediction.label_smoothing) == (0.5, 0.2)
     assert not list(predsim.parameters())
     with pytest.raises(TypeError, match="abstract"):

@@ -8,7 +8,7 @@ import torch
 from tiny import TinyData, make_model, make_trainer, same, state
 from torch import nn
 
-from primenet_lightning import PrimeBlock, PrimeNetwork
+from primenet_lightning import Capsule, PrimeBlock, PrimeNetwork
 from primenet_lightning.cost import count_cost
 from primenet_lightning.presets import Architecture
 from primenet_lightning.routers import Commit
@@ -41,7 +41,8 @@ def test_pruned_capsules_hold_no_memory():
     held = [tensor for capsule in dropped.values() for tensor in (*capsule.parameters(), *capsule.buffers())]
     storages = [weakref.ref(tensor.untyped_storage()) for tensor in held]
     kept = sum(p.numel() for p in block.parameters()) - sum(p.numel() for p in held if isinstance(p, nn.Parameter))
-    assert block.prune(kept=1) == ["k3", "k7"]
+    block.router.commit(1)
+    assert block.prune() == ["k3", "k7"]
     gc.collect()
     assert sum(p.numel() for p in block.parameters()) == kept
     # also through references that somebody else kept, as a DDP or a foreign optimizer does
@@ -143,10 +144,37 @@ def test_plain_torch_loads_a_pruned_network_too():
     assert count_cost(other) == count_cost(one)
 
 
+def test_capsules_taken_back_are_in_the_modes_of_the_block():
+    one, other = make_block().double(), make_block().double()
+    x, target = batch()
+    one(x.double(), target)
+    before = {name: value.clone() for name, value in one.state_dict().items()}
+    one.router.commit(1)
+    one.prune()
+    one.eval().load_state_dict(before)
+    other.eval().load_state_dict(before)
+    assert not any(part.training for part in one.modules())
+    torch.testing.assert_close(one(x.double()), other(x.double()), rtol=0, atol=0)
+
+
+def test_what_is_shared_with_the_winner_stays():
+    stem = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4))
+
+    def capsule():
+        own = nn.Conv2d(4, 4, 1)
+        return Capsule(nn.Sequential(stem, own), nn.Sequential(nn.Flatten(), nn.Linear(4 * 64, 3)))
+
+    block = PrimeBlock((2, 8, 8), {"a": capsule(), "b": capsule()}, None, router=Commit(warm_up=1))
+    block.router.commit(0)
+    assert block.prune() == ["b"]
+    assert block(*batch()).features.shape == (12, 4, 8, 8)
+
+
 def test_another_router_does_not_take_a_pruned_checkpoint():
     widths = dict(reduce_channels=2, channels=4, projection_channels=3)
     committed = make_block()
-    committed.prune(kept=0)
+    committed.router.commit(0)
+    committed.prune()
     paper = PrimeBlock.multiscale(2, (8, 8), 3, **widths)
     with pytest.raises(RuntimeError, match="Missing key"):
         paper.load_state_dict(committed.state_dict())

@@ -46,6 +46,18 @@ def test_settle_is_not_biased_at_its_start():
     assert Settle(decay=0.999, hysteresis=0.5).route((2.0, 3.0, 1.0)) == 2
 
 
+def test_label_free_inference_follows_the_leader_at_once():
+    """Not the majority of the last batches, which what follows may have forgotten."""
+    block, (x, target) = _block(Settle(decay=0.0, hysteresis=0.0)), _batch()
+    for _ in range(20):
+        block(x, target)
+    other = (block.router.leader + 1) % 3
+    block.router.route([0.0 if index == other else 1.0 for index in range(3)])
+    assert block.history.majority() != (other,)
+    block.eval()
+    torch.testing.assert_close(block(x), block.evaluate(x, target, other).features)
+
+
 def test_commit_keeps_for_good_what_led_at_the_end_of_its_warm_up():
     router = Commit(warm_up=3, decay=0.0, hysteresis=0.0)
     taken = [router.route(losses) for losses in [(1, 2), (2, 1)]]
@@ -187,6 +199,29 @@ def test_what_is_handed_on_carries_no_gradient():
         assert not block(x.requires_grad_(), target).features.requires_grad, name
 
 
+@pytest.mark.parametrize("per", ["sample", "batch"])
+def test_gate_learns_the_same_whenever_it_goes_backward(per):
+    """At once, before the next block runs, or with all others."""
+    gradients = []
+    for at_once in (True, False):
+        block, (x, target) = _block(Gate(per)), _batch()
+        output = block.learn(x, target, on_loss=(lambda _, loss: loss.backward()) if at_once else None)
+        assert output.losses["gate"].requires_grad != at_once
+        if not at_once:
+            sum(output.losses.values()).backward()
+        gradients.append({name: p.grad for name, p in block.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], msg=name)
+
+
+def test_gate_takes_no_images_and_is_exported():
+    block, (x, _) = _block(Gate()).eval(), _batch()
+    assert block(x[:0]).shape == (0, *block.out_shape)
+    with torch.no_grad():
+        exported = torch.export.export(block, (x,)).module()
+        torch.testing.assert_close(exported(x), block(x))
+
+
 def test_learned_and_fixed_names_are_taken():
     capsule = Capsule(nn.Conv2d(2, 4, 1), nn.Sequential(nn.Flatten(), nn.Linear(4 * 64, 3)))
     with pytest.raises(ValueError, match="capsules has one named 'gate', the name of the router's loss; rename it"):
@@ -197,11 +232,9 @@ def test_learned_and_fixed_names_are_taken():
     ("name", "options", "message"),
     [
         ("argmin", {}, r"router='argmin' is unknown; use one of 'least_loss', 'settle', 'commit'"),
-        (
-            "commit",
-            {"warmup": 3},
-            r"router_options=\{'warmup': 3\} do not fit router='commit', which takes \['warm_up'",
-        ),
+        ("commit", {"warmup": 3}, "router_options has 'warmup', which router='commit' does not take; it takes warm_up"),
+        ("commit", {"warm_up": "a"}, r"router_options=\{'warm_up': 'a'\} do not fit router='commit'"),
+        ("mean", {"warm_up": 3}, "router_options has 'warm_up', which router='mean' does not take; it takes none"),
         ("commit", {"warm_up": 0}, "warm_up=0 must be at least 1 batch"),
         ("settle", {"decay": 1.0}, "decay=1.0 must be at least 0 and below 1"),
         ("settle", {"hysteresis": -0.1}, "hysteresis=-0.1 must be at least 0 and below 1"),

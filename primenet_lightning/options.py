@@ -1,0 +1,40 @@
+"""Parts that are chosen by name, with options by name: what does not fit is said in a sentence."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+Part = TypeVar("Part")
+
+
+def with_options(choice: str, name: str, maker: Callable[..., Part], options: Mapping[str, Any] | None) -> Part:
+    """Make a part with the options that a user gave.
+
+    Args:
+        choice: The argument that named the part; its options are the argument ``<choice>_options``.
+        name: The part's name.
+        maker: Makes it; its parameters are the options that there are.
+        options: By name; None for none.
+
+    Returns:
+        The part.
+
+    Raises:
+        ValueError: If the part has no such option, or cannot take its value.
+
+    Example:
+        >>> with_options("router", "mean", dict, {})
+        {}
+    """
+    options = dict(options or {})
+    parameters = inspect.signature(maker).parameters.values()
+    known = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    if unknown := [option for option in options if option not in known]:
+        raise ValueError(
+            f"{choice}_options has {unknown[0]!r}, which {choice}={name!r} does not take; it takes "
+            f"{', '.join(known) or 'none'}"
+        )
+    try:
+        return maker(**options)
+    except TypeError as error:
+        raise ValueError(f"{choice}_options={options} do not fit {choice}={name!r}: {error}") from error
