@@ -10,11 +10,14 @@ from primenet_lightning.blocks import (
 )
 from primenet_lightning.capsules import Capsule, ConvCapsule
 from primenet_lightning.cost import Cost, count_cost
+from primenet_lightning.end_to_end import EndToEndNetwork
 from primenet_lightning.heads import ClassifierHead, FlattenClassifier, PooledClassifier
+from primenet_lightning.losses import LocalLoss
 from primenet_lightning.module import PrimeNet
 from primenet_lightning.network import PrimeNetwork
 from primenet_lightning.optimizers import CompositeOptimizer, PaperAdam
 from primenet_lightning.presets import Architecture, architecture
+from primenet_lightning.routers import Router
 from primenet_lightning.routing import NonFiniteError
 
 __version__ = "0.1.0"
@@ -27,7 +30,9 @@ __all__ = [
     "CompositeOptimizer",
     "ConvCapsule",
     "Cost",
+    "EndToEndNetwork",
     "FlattenClassifier",
+    "LocalLoss",
     "NonFiniteError",
     "PaperAdam",
     "PooledClassifier",
@@ -35,6 +40,7 @@ __all__ = [
     "PrimeNet",
     "PrimeNetwork",
     "Projection",
+    "Router",
     "architecture",
     "collect_local_losses",
     "conv_capsules",
