@@ -167,17 +167,17 @@ def publish_series(name: str, axis: str, points: Sequence[tuple[int, dict[str, f
     Args:
         name: Name of the chart.
         axis: What the curves are drawn over.
-        points: Place on that axis, and values by curve; the same curves in each.
+        points: Place on that axis, and values by curve; a curve may end before the others.
         trainer: Its loggers are asked.
     """
     for logger in _wandb_loggers(trainer):
         with without_stopping(f"sending the chart {name} to W&B"):
             import wandb
 
-            keys = list(points[-1][1])
+            keys = list(dict.fromkeys(key for _, values in points for key in values))
             chart = wandb.plot.line_series(
-                xs=[place for place, _ in points],
-                ys=[[values[key] for _, values in points] for key in keys],
+                xs=[[place for place, values in points if key in values] for key in keys],
+                ys=[[values[key] for _, values in points if key in values] for key in keys],
                 keys=keys,
                 title=name,
                 xname=axis,

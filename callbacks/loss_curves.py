@@ -14,6 +14,7 @@ from primenet_lightning.callbacks.figures import (
     publish_series,
     style_of,
 )
+from primenet_lightning.losses import CrossEntropy
 from primenet_lightning.module import PrimeNet
 from primenet_lightning.network import HEAD
 
@@ -74,7 +75,8 @@ class CapsuleLossCurves(DrawnAtTheEnd):
         if not isinstance(outputs, Mapping) or "losses" not in outputs:
             return  # another module, which has no capsules
         if self._sums and self._sums.keys() != outputs["losses"].keys():
-            self._flush(trainer)  # a capsule was pruned; what it had is a mean over its own batches
+            # a capsule was pruned before this batch; what it had is a mean over its own batches
+            self._flush(trainer, trainer.fit_loop.total_batch_idx - 1)
         sums = self._sums
         for name, value in outputs["losses"].items():
             sums[name] = sums.get(name, 0.0) + value
@@ -92,7 +94,7 @@ class CapsuleLossCurves(DrawnAtTheEnd):
         self._epoch_sums, self._epoch_count = {}, 0
         batches = trainer.fit_loop.total_batch_idx + 1
         self.epochs.append((batches, means))
-        self._log(trainer, "train/epoch_loss/", means)
+        self._log(trainer, "train/epoch_loss/", means, trainer.fit_loop.total_batch_idx)
         if isinstance(pl_module, PrimeNet):
             results = {f"{TRAIN}{name}": value for name, value in pl_module.train_results().items()}
             self.train_accuracy.append((batches, _accuracies(results, TRAIN)))
@@ -114,21 +116,22 @@ class CapsuleLossCurves(DrawnAtTheEnd):
         if accuracies := _accuracies(metrics, VALIDATION):
             self.validation_accuracy.append((batches, accuracies))
 
-    def _flush(self, trainer: Trainer) -> None:
+    def _flush(self, trainer: Trainer, last: int | None = None) -> None:
+        """Make a point of the batches since the last one, up to this batch or the one of an index."""
         if not self._count:
             return
+        last = trainer.fit_loop.total_batch_idx if last is None else last
         means = {name: total / self._count for name, total in self._sums.items()}
         for name, total in self._sums.items():
             self._epoch_sums[name] = self._epoch_sums.get(name, 0.0) + total
         self._epoch_count += self._count
         self._sums, self._count = {}, 0
-        self.train.append((trainer.fit_loop.total_batch_idx + 1, means))
-        self._log(trainer, "train/loss/", means)
+        self.train.append((last + 1, means))
+        self._log(trainer, "train/loss/", means, last)
 
-    def _log(self, trainer: Trainer, prefix: str, means: Mapping[str, float]) -> None:
+    def _log(self, trainer: Trainer, prefix: str, means: Mapping[str, float], step: int) -> None:
+        """Log at a step of the loggers' axis, which counts batches from 0; ``global_step`` counts windows."""
         metrics = {f"{prefix}{name}": value for name, value in means.items()}
-        # the loggers' axis counts batches, from 0; global_step would be behind where gradients accumulate
-        step = trainer.fit_loop.total_batch_idx
         for logger in trainer.loggers:
             logger.log_metrics(metrics | {"epoch": trainer.current_epoch}, step=step)
 
@@ -137,7 +140,7 @@ class CapsuleLossCurves(DrawnAtTheEnd):
         if not self.train or folder is None:
             return
         before = "training, mean since the point before"
-        figure = _panels([(before, self.train), ("validation", self.validation)], "cross-entropy (nats)", log=True)
+        figure = _panels([(before, self.train), ("validation", self.validation)], _unit(trainer), log=True)
         publish(figure, "losses", trainer, folder)
         percent = [
             (title, [(batches, {name: 100 * value for name, value in values.items()}) for batches, values in points])
@@ -173,6 +176,17 @@ def _present(pl_module: LightningModule) -> Callable[[str], bool]:
     return lambda name: names is None or "." not in name or name in names
 
 
+def _unit(trainer: Trainer) -> str:
+    """What the losses are."""
+    model = trainer.lightning_module
+    others = isinstance(model, PrimeNet) and any(
+        not isinstance(capsule.loss, CrossEntropy | None)
+        for block in model.network.prime_blocks
+        for capsule in map(block.capsule, range(len(block.capsules)))
+    )
+    return "local loss; the head's cross-entropy (nats)" if others else "cross-entropy (nats)"
+
+
 def _accuracies(metrics: Mapping[str, Any], prefix: str) -> dict[str, float]:
     """By learner, from ``<prefix>accuracy/<name>`` and, of the head, ``<prefix>accuracy``; the head comes last."""
     start = f"{prefix}accuracy"
@@ -198,14 +212,15 @@ def _panels(curves: Sequence[tuple[str, list[Point]]], label: str, log: bool) ->
 
 
 def _plot(axes: "Axes", points: list[Point], title: str) -> None:
-    names = list(points[-1][1])
+    # a capsule that is pruned has a curve until then
+    names = list(dict.fromkeys(name for _, losses in points for name in losses))
     for name in names:
+        mine = [(batches, losses[name]) for batches, losses in points if name in losses]
         axes.plot(
-            [batches for batches, _ in points],
-            [losses[name] for _, losses in points],
+            *zip(*mine, strict=True),
             label=name,
             markersize=4,
-            markevery=max(1, len(points) // 12),
+            markevery=max(1, len(mine) // 12),
             linewidth=1.2,
             **style_of(name, names),
         )

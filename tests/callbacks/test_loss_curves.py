@@ -9,6 +9,7 @@ from PIL import Image
 
 from primenet_lightning import PrimeNet
 from primenet_lightning.callbacks import CapsuleLossCurves
+from primenet_lightning.callbacks.loss_curves import _panels
 
 
 class Record(Callback):
@@ -201,3 +202,23 @@ def test_attached_once(train, own):
     attached = [callback for callback in trainer.callbacks if isinstance(callback, CapsuleLossCurves)]
     assert [type(callback) for callback in attached] == [own or CapsuleLossCurves]
     assert len(attached[0].train) == 1
+
+
+def test_a_pruned_capsule_has_its_curve_until_then(train, tmp_path):
+    """Eight batches; the block commits after three, and the fourth finds one capsule."""
+    torch.manual_seed(0)
+    options = dict(router="commit", router_options={"warm_up": 3}, local_loss="predsim")
+    record, curves = Record(), CapsuleLossCurves(tmp_path)
+    train(PrimeNet(num_classes=3, **options), callbacks=[record, curves], log_every_n_steps=2)
+    assert [batches for batches, _ in curves.train] == [2, 3, 5, 7, 8]  # the window of batches 3 and 4 is cut in two
+    names = [set(values) for _, values in curves.train]
+    assert len(names[0]) == 5
+    assert len(names[-1]) == 3
+    for batches, values in curves.train:
+        before = max([0, *(b for b, _ in curves.train if b < batches)])
+        assert values == pytest.approx({name: mean(record.losses[before:batches], name) for name in values})
+    assert set(curves.validation[-1][1]) == names[-1]
+    figure = _panels([("training", curves.train)], "loss", log=True)
+    drawn = {line.get_label(): len(line.get_xdata()) for line in figure.axes[0].get_lines()}
+    assert drawn.keys() == names[0]
+    assert len(set(drawn.values())) == 2
