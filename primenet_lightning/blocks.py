@@ -14,7 +14,7 @@ from primenet_lightning.capsules import Capsule, ConvCapsule
 from primenet_lightning.distributed import Average
 from primenet_lightning.heads import FollowingLayer, LocalClassifier, glorot_, local_classifier
 from primenet_lightning.layout import channels_last, is_plain
-from primenet_lightning.losses import LocalLoss, LocalLossKind, LogitsLoss, cross_entropy
+from primenet_lightning.losses import LocalLoss, LocalLossKind, LogitsLoss, at_least_float32, cross_entropy
 from primenet_lightning.routers import GATE, Commit, LeastLoss, Router
 from primenet_lightning.routing import RouteHistory, least_entropy, least_loss, refuse_non_finite
 
@@ -399,7 +399,7 @@ class PrimeBlock(nn.Module):
         """What a router that learns learns from: each capsule's cross-entropy on each image."""
         if not self.router.learns:
             return None
-        scores = torch.stack([logits[name].detach().float() for name in self.capsule_names])
+        scores = at_least_float32(torch.stack([logits[name].detach() for name in self.capsule_names]))
         each = functional.cross_entropy(scores.flatten(0, 1), target.repeat(len(scores)), reduction="none")
         return self.router.loss(x.detach(), each.view(scores.shape[:2]), average)
 

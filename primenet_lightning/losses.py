@@ -39,7 +39,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         >>> cross_entropy(torch.zeros(2, 4), torch.tensor([0, 3]))  # ln 4
         tensor(1.3863)
     """
-    return functional.cross_entropy(_at_least_float32(logits), target)
+    return functional.cross_entropy(at_least_float32(logits), target)
 
 
 def similarity_loss(features: Tensor, target: Tensor, num_classes: int) -> Tensor:
@@ -73,14 +73,15 @@ def similarity_loss(features: Tensor, target: Tensor, num_classes: int) -> Tenso
         tensor(1.5000)
     """
     with autocast_off(features):
-        directions = _directions(_per_image(_at_least_float32(features)))
+        directions = _directions(_per_image(at_least_float32(features)))
         cosines = directions @ directions.T
         unlike = -1 / max(num_classes - 1, 1)
         same = (target[:, None] == target).to(cosines.dtype)
         return (cosines - (unlike + (1 - unlike) * same)).square().mean()
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
+    """Numbers that losses may be computed from: float16 and bfloat16 become float32."""
     return x if x.dtype.itemsize >= 4 else x.float()
 
 
@@ -174,7 +175,7 @@ class CrossEntropy(LocalLoss):
 
     def forward(self, feature_map: Tensor, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the mean cross-entropy, in nats; see `LocalLoss.forward`. The feature map is not looked at."""
-        logits = _at_least_float32(logits)
+        logits = at_least_float32(logits)
         return functional.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
 
     def extra_repr(self) -> str:

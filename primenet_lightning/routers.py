@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from primenet_lightning.distributed import Average
 from primenet_lightning.heads import glorot_
+from primenet_lightning.losses import cross_entropy
 from primenet_lightning.options import with_options
 from primenet_lightning.routing import least_loss
 
@@ -364,7 +364,7 @@ class Gate(Router):
         else:
             means = losses.mean(1)
             best = (means if average is None else average(means)).argmin().expand(losses.shape[1])
-        return functional.cross_entropy(self(x).float(), best)
+        return cross_entropy(self(x), best)
 
     @torch.no_grad()
     def select(
