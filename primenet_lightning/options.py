@@ -23,8 +23,10 @@ def with_options(choice: str, name: str, maker: Callable[..., Part], options: Ma
         ValueError: If the part has no such option, or cannot take its value.
 
     Example:
-        >>> with_options("router", "mean", dict, {})
-        {}
+        >>> def halve(of: int = 2) -> float:
+        ...     return of / 2
+        >>> with_options("part", "half", halve, {"of": 3})
+        1.5
     """
     options = dict(options or {})
     parameters = inspect.signature(maker).parameters.values()
