@@ -375,7 +375,7 @@ class PrimeNetCLI(LightningCLI):
             "images_per_second": self._images_seen() / seconds,
             "peak_memory_bytes": peak_memory_bytes(),
             "routing": [network.history.shares(i, len(names)) for i, names in enumerate(network.capsule_names)],
-            "routing_mode": str(network.inference_routing),
+            "routing_mode": network.routing_mode,
             "versions": versions(),
             "git_commit": git_commit(),
             **({"paper": PAPER[dataset] | PAPER_COST} if dataset in PAPER else {}),

@@ -202,6 +202,15 @@ class PrimeNetwork(nn.Module):
         self._inference_routing = self._check_routing(mode)
         self._check_routers(mode)
 
+    @property
+    def routing_mode(self) -> str:
+        """What a label-free forward goes by: ``inference_routing``, or the routers that leave it no choice."""
+        mode = self.inference_routing
+        names = list(dict.fromkeys(block.router.name or type(block.router).__name__ for block in self.prime_blocks))
+        if mode != "majority" or names == ["least_loss"]:
+            return str(mode)
+        return ", ".join(names) + ("" if self.local else ", end to end")
+
     # -- names ---------------------------------------------------------------------------------------------------------
 
     @property

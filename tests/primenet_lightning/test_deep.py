@@ -95,6 +95,21 @@ def test_feature_maps_mark_what_goes_on(router):
         assert set(view.route[0].tolist()) == {-1}
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "majority"),
+        (dict(inference_routing="min_entropy"), "min_entropy"),
+        (dict(inference_routing=1), "1"),
+        (dict(router="commit"), "commit"),
+        (dict(router="settle", inference_routing="best_validation"), "best_validation"),
+        (dict(router="mean", local=False), "mean, end to end"),
+    ],
+)
+def test_a_summary_says_what_inference_goes_by(options, words):
+    assert make_model(**options).network.routing_mode == words
+
+
 def test_cost_of_each_router_by_hand():
     """Multiply-adds of the capsules' features: one of them, or all; heads and projections are the same."""
 
