@@ -48,18 +48,18 @@ def cost_table(model: PrimeNet) -> Table:
     table.add_row("multiply-adds an image, training step", f"{count_training(network):,}")
     routes = {route: count_inference(network, route) for route in _some_routes(network)}
     for route, multiply_adds in routes.items():
-        names = (
-            [
-                names[index] if block.router.chooses else f"all of block{i}"
-                for i, (names, index, block) in enumerate(
-                    zip(network.capsule_names, route, network.prime_blocks, strict=True)
-                )
-            ]
-            if network.local
-            else ["all capsules"]
-        )
-        table.add_row(f"multiply-adds an image, inference by {', '.join(names)}", f"{multiply_adds:,}")
+        table.add_row(f"multiply-adds an image, inference by {_computed(network, route)}", f"{multiply_adds:,}")
     return table
+
+
+def _computed(network: PrimeNetwork, route: Route) -> str:
+    """Whose features a route computes."""
+    if not network.local:
+        return "all capsules"
+    blocks = zip(network.capsule_names, route, network.prime_blocks, strict=True)
+    return ", ".join(
+        names[index] if block.router.chooses else f"all of block{i}" for i, (names, index, block) in enumerate(blocks)
+    )
 
 
 def _some_routes(network: PrimeNetwork) -> list[Route]:
@@ -69,7 +69,7 @@ def _some_routes(network: PrimeNetwork) -> list[Route]:
     alone = [
         [
             count_inference(network, tuple(index if j == i else 0 for j in range(len(network.blocks))))
-            for index in range(len(block.capsules) if block.router.chooses else 1)
+            for index in block.choices
         ]
         for i, block in enumerate(network.prime_blocks)
     ]

@@ -3,7 +3,7 @@
 import csv
 import functools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,6 +161,19 @@ def publish_table(
     return path
 
 
+def curves_in(points: Sequence[tuple[int, Mapping[str, float]]]) -> list[str]:
+    """Name the curves that have a point anywhere, in the order of their first.
+
+    Args:
+        points: Place on the axis, and values by curve.
+
+    Example:
+        >>> curves_in([(1, {"k3": 0.5, "head": 0.4}), (2, {"head": 0.3})])
+        ['k3', 'head']
+    """
+    return list(dict.fromkeys(name for _, values in points for name in values))
+
+
 def publish_series(name: str, axis: str, points: Sequence[tuple[int, dict[str, float]]], trainer: Trainer) -> None:
     """Show curves to W&B as one of its line series, ``charts/<name>``; other loggers have the numbers already.
 
@@ -174,7 +187,7 @@ def publish_series(name: str, axis: str, points: Sequence[tuple[int, dict[str, f
         with without_stopping(f"sending the chart {name} to W&B"):
             import wandb
 
-            keys = list(dict.fromkeys(key for _, values in points for key in values))
+            keys = curves_in(points)
             chart = wandb.plot.line_series(
                 xs=[[place for place, values in points if key in values] for key in keys],
                 ys=[[values[key] for _, values in points if key in values] for key in keys],

@@ -1,6 +1,6 @@
 """Capsule-loss curves: every local loss, the head's, and their total, by batch and by epoch; and the accuracies."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from primenet_lightning.callbacks.figures import (
     DrawnAtTheEnd,
+    curves_in,
     new_figure,
     plain_log_scale,
     publish,
@@ -89,8 +90,8 @@ class CapsuleLossCurves(DrawnAtTheEnd):
         self._flush(trainer)
         if not self._epoch_count:
             return
-        here = _present(pl_module)
-        means = {name: total / self._epoch_count for name, total in self._epoch_sums.items() if here(name)}
+        sums = _without_pruned(pl_module, self._epoch_sums)
+        means = {name: total / self._epoch_count for name, total in sums.items()}
         self._epoch_sums, self._epoch_count = {}, 0
         batches = trainer.fit_loop.total_batch_idx + 1
         self.epochs.append((batches, means))
@@ -103,8 +104,8 @@ class CapsuleLossCurves(DrawnAtTheEnd):
         """Remember the losses and accuracies of a validation in the fit."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        here = _present(pl_module)  # the Trainer still has the last metrics of capsules that were pruned
-        metrics = {name: value for name, value in trainer.callback_metrics.items() if here(name.rpartition("/")[2])}
+        # the Trainer still has the last metrics of capsules that were pruned
+        metrics = _without_pruned(pl_module, trainer.callback_metrics)
         batches = trainer.fit_loop.total_batch_idx + 1
         losses = {
             key.removeprefix(f"{VALIDATION}loss/"): float(value)
@@ -170,10 +171,8 @@ class CapsuleLossCurves(DrawnAtTheEnd):
         self._epoch_sums, self._epoch_count = dict(state_dict["epoch_sums"]), state_dict["epoch_count"]
 
 
-def _present(pl_module: LightningModule) -> Callable[[str], bool]:
-    """Whether a learner is there, or has been pruned; what is no learner's is always there."""
-    names = set(pl_module.network.loss_names) if isinstance(pl_module, PrimeNet) else None
-    return lambda name: names is None or "." not in name or name in names
+def _without_pruned(pl_module: LightningModule, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    return pl_module.without_pruned(values) if isinstance(pl_module, PrimeNet) else values
 
 
 def _unit(trainer: Trainer) -> str:
@@ -182,7 +181,7 @@ def _unit(trainer: Trainer) -> str:
     others = isinstance(model, PrimeNet) and any(
         not isinstance(capsule.loss, CrossEntropy | None)
         for block in model.network.prime_blocks
-        for capsule in map(block.capsule, range(len(block.capsules)))
+        for capsule in block.in_order
     )
     return "local loss; the head's cross-entropy (nats)" if others else "cross-entropy (nats)"
 
@@ -213,7 +212,7 @@ def _panels(curves: Sequence[tuple[str, list[Point]]], label: str, log: bool) ->
 
 def _plot(axes: "Axes", points: list[Point], title: str) -> None:
     # a capsule that is pruned has a curve until then
-    names = list(dict.fromkeys(name for _, losses in points for name in losses))
+    names = curves_in(points)
     for name in names:
         mine = [(batches, losses[name]) for batches, losses in points if name in losses]
         axes.plot(

@@ -12,6 +12,7 @@ from primenet_lightning.callbacks.figures import (
     COLOURS,
     LINE_STYLES,
     DrawnAtTheEnd,
+    curves_in,
     new_figure,
     publish,
     publish_table,
@@ -253,7 +254,7 @@ class RoutingMonitor(DrawnAtTheEnd):
         folder = self.folder_to_draw_in(trainer)
         if not self.history or folder is None:
             return
-        columns = list(dict.fromkeys(name for _, means in self.history for name in means))
+        columns = curves_in(self.history)
         rows = [[number, *(means.get(name, "") for name in columns)] for number, means in self.history]
         publish_table("routing", ["epoch", *columns], rows, trainer, folder)
         publish(draw_routing(self.history), "routing", trainer, folder)

@@ -283,6 +283,21 @@ class PrimeBlock(nn.Module):
         assert isinstance(capsule, Capsule)
         return capsule
 
+    @property
+    def in_order(self) -> list[Capsule]:
+        """The capsules, in routing order."""
+        return [self.capsule(index) for index in range(len(self.capsules))]
+
+    @property
+    def choices(self) -> range:
+        """Indices that a route may have here; one where the router makes its own of all maps."""
+        return range(len(self.capsules) if self.router.chooses else 1)
+
+    @property
+    def decided(self) -> bool:
+        """Whether the router has decided against capsules that are still here, so that `prune` would drop them."""
+        return self.router.committed is not None and len(self.capsules) > 1
+
     def _check_shapes(self) -> tuple[int, int, int]:
         """Run two blank images through every part; return the output's shape or say what does not fit."""
         like = next(self.parameters(), torch.empty(0))
@@ -440,11 +455,10 @@ class PrimeBlock(nn.Module):
         self.check_input(x)
         x = x.detach()
         if routing == "min_entropy":
-            outputs = [self.capsule(index)(x) for index in range(len(self.capsules))]
+            outputs = [capsule(x) for capsule in self.in_order]
             chosen = _surest([feature_map for feature_map, _ in outputs], [logits for _, logits in outputs])
         else:
-            features = [self.capsule(index).features for index in range(len(self.capsules))]
-            chosen = self.router.infer(x, features, routing)
+            chosen = self.router.infer(x, [capsule.features for capsule in self.in_order], routing)
         projected = None if self.projection is None else self.projection(x)
         if projected is not None and self.projection_classifier is not None:
             projected = projected.detach()
@@ -472,7 +486,7 @@ class PrimeBlock(nn.Module):
             (['k3', 'k5'], ['k7'])
         """
         kept = self.router.committed
-        if kept is None or len(self.capsules) == 1:
+        if kept is None or not self.decided:
             return []
         names = self.capsule_names
         gone = {name: self.capsules.pop(name) for name in names if name != names[kept]}
@@ -539,8 +553,7 @@ class PrimeBlock(nn.Module):
             losses[name], logits[name] = loss, scores
             return feature_map
 
-        for index, name in enumerate(self.capsule_names):
-            capsule = self.capsule(index)
+        for name, capsule in zip(self.capsule_names, self.in_order, strict=True):
             feature_map, scores = capsule(x)
             maps.append(learned(name, feature_map, scores, capsule.loss))
         projected = None if self.projection is None else self.projection(x)

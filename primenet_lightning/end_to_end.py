@@ -46,8 +46,7 @@ class EndToEndNetwork(PrimeNetwork):
                     "use 'concatenate' or 'mean', or one capsule a block"
                 )
             block.projection_classifier = None
-            for index in range(len(block.capsules)):
-                capsule = block.capsule(index)
+            for capsule in block.in_order:
                 capsule.classifier, capsule.loss = nn.Identity(), None
 
     @property
@@ -106,6 +105,5 @@ class EndToEndNetwork(PrimeNetwork):
 def _through(block: PrimeBlock, x: Tensor) -> Tensor:
     """A block without a cut: maps and projection of its input."""
     block.check_input(x)
-    features = [block.capsule(index).features for index in range(len(block.capsules))]
-    chosen = block.router.infer(x, features, 0)
+    chosen = block.router.infer(x, [capsule.features for capsule in block.in_order], 0)
     return chosen if block.projection is None else torch.cat([chosen, block.projection(x)], dim=1)

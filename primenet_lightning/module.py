@@ -43,6 +43,7 @@ from primenet_lightning.schedules import schedule as make_schedule
 
 Shape = tuple[int, int, int]
 Loss = TypeVar("Loss", float, Tensor)
+Value = TypeVar("Value")
 
 COUNT_EVERY = 100
 """Batches whose training predictions are kept until torchmetrics counts them, all at once."""
@@ -389,12 +390,10 @@ class PrimeNet(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Prune what routers have decided against, where no gradient waits for the rest of its window."""
-        if batch_idx % self.accumulate_grad_batches:
+        if batch_idx % self.accumulate_grad_batches or not self.network.decided:
             return
-        predictions = self.network.classifier_names
-        if not (dropped := self.network.prune()):
-            return
-        self._count_training(predictions)
+        self._count_training()  # while all that predicted are there
+        dropped = self.network.prune()
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, CompositeOptimizer)
         left = optimizer.drop(dropped)
@@ -602,13 +601,13 @@ class PrimeNet(LightningModule):
             total = total + losses[names[index]]
         return total
 
-    def _count_training(self, names: Sequence[str] | None = None) -> None:
+    def _count_training(self) -> None:
         """Let torchmetrics count the predictions since the last time; once a batch would cost more than the batch."""
-        names = self.network.classifier_names if names is None else names
         if self._train_predictions:
             predictions = torch.cat([predicted for predicted, _ in self._train_predictions], dim=1)
             target = torch.cat([target for _, target in self._train_predictions])
             self._train_predictions.clear()
+            names = self.network.classifier_names
             self.train_metrics.update(dict(zip(names, predictions, strict=True)), target)
 
     def train_results(self) -> dict[str, Tensor]:
@@ -618,9 +617,19 @@ class PrimeNet(LightningModule):
             As `LearnerMetrics.compute`, without capsules that were pruned.
         """
         self._count_training()
-        here = set(self.network.classifier_names)
-        results = self.train_metrics.compute()
-        return {key: value for key, value in results.items() if "." not in key or key.rpartition("/")[2] in here}
+        return self.without_pruned(self.train_metrics.compute())
+
+    def without_pruned(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Leave out what is of capsules that were pruned.
+
+        Args:
+            values: By learner, or by a metric's path that ends in the learner's name.
+
+        Returns:
+            Those of learners that are there, and of no learner's.
+        """
+        here = set(self.network.loss_names)
+        return {key: value for key, value in values.items() if "." not in key or key.rpartition("/")[2] in here}
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training accuracies, and step schedules that count epochs."""

@@ -426,8 +426,7 @@ class PrimeNetwork(nn.Module):
 
     def joint_routes(self) -> list[Route]:
         """All joint routes, in lexicographic order; a block whose router needs all maps has one."""
-        choices = (len(block.capsules) if block.router.chooses else 1 for block in self.prime_blocks)
-        return list(itertools.product(*map(range, choices)))
+        return list(itertools.product(*(block.choices for block in self.prime_blocks)))
 
     @torch.no_grad()
     def judge_routes(self, x: Tensor, target: Tensor) -> Tensor:
@@ -449,8 +448,7 @@ class PrimeNetwork(nn.Module):
                 return [torch.stack([wrong.float(), cross_entropy(logits, target).float() * len(target)])]
             x = self._enter(x, depth)
             block = self._block(depth)
-            choices = range(len(block.capsules) if block.router.chooses else 1)
-            return [verdict for index in choices for verdict in descend(block.infer(x, index), depth + 1)]
+            return [verdict for index in block.choices for verdict in descend(block.infer(x, index), depth + 1)]
 
         return torch.stack(descend(x, 0))
 
@@ -468,6 +466,11 @@ class PrimeNetwork(nn.Module):
         return place
 
     # -- pruning -------------------------------------------------------------------------------------------------------
+
+    @property
+    def decided(self) -> bool:
+        """Whether a router has decided against capsules that are still here."""
+        return any(block.decided for block in self.prime_blocks)
 
     def prune(self) -> list[str]:
         """Drop, for good, the capsules that routers have decided against, see `PrimeBlock.prune`.
