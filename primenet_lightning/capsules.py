@@ -70,6 +70,7 @@ class ConvFeatures(nn.Sequential):
         stride: Of the second convolution.
 
     Attributes:
+        skips: Of so many rows and columns only the first goes in: the stride of a 1x1 kernel, else 1.
         folds: Whether the two run as one. Each runs by itself in any case where one was replaced by a layer that does
             not allow it, is parametrized, or has hooks, which would not be called.
 
@@ -88,7 +89,7 @@ class ConvFeatures(nn.Sequential):
                 reduce_channels or in_channels,
                 channels,
                 kernel_size,
-                stride=stride,
+                stride=1 if kernel_size == 1 else stride,
                 padding=kernel_size // 2,
                 bias=False,
             ),
@@ -97,6 +98,9 @@ class ConvFeatures(nn.Sequential):
         )
         glorot_(self)
         self.folds = in_channels <= reduce_channels
+        # pixels that no kernel sees are left out beforehand: channels last, the backward of torch's own strided 1x1
+        # convolution writes outside its memory where threads share an odd batch (torch 2.15 on CPUs)
+        self.skips = stride if kernel_size == 1 else 1
 
     def __getitem__(self, idx: slice | int) -> Any:
         """A layer, or some of them in a plain `nn.Sequential`."""
@@ -112,7 +116,7 @@ class ConvFeatures(nn.Sequential):
             ``(batch, channels, height', width')``.
         """
         reduce, spatial, *rest = self
-        x = channels_last(x)
+        x = channels_last(x if self.skips == 1 else x[:, :, :: self.skips, :: self.skips])
         if self.folds and is_plain(reduce, nn.Conv2d) and is_plain(spatial, nn.Conv2d) and _fit(reduce, spatial):
             x = functional.conv2d(x, fold(reduce, spatial), None, spatial.stride, spatial.padding)
         else:

@@ -171,3 +171,24 @@ def test_unknown_classifier_is_refused():
         ValueError, match="local_classifier='dense' is unknown; use 'flatten', 'pooled', 'mlp', 'conv' or 'layers'"
     ):
         ConvCapsule(1, (8, 8), 3, 3, classifier="dense")
+
+
+def test_a_strided_1x1_kernel_learns_from_an_odd_batch_on_two_threads():
+    """Where torch 2.15's own backward of it, channels last, writes outside its memory: often an abort."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for _ in range(5):
+            features = ConvFeatures(3, kernel_size=1, reduce_channels=8, channels=16, stride=2)
+            x = torch.randn(31, 3, 28, 28)
+            reduce, convolution, *rest = features
+            y = convolution(reduce(x))[:, :, ::2, ::2]
+            for layer in rest:
+                y = layer(y)
+            weights = [reduce.weight, convolution.weight]
+            expected = torch.autograd.grad(y.square().sum(), weights)
+            found = torch.autograd.grad(features(x).square().sum(), weights)
+            for mine, theirs in zip(found, expected, strict=True):
+                torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-3)
+    finally:
+        torch.set_num_threads(threads)
