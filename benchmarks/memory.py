@@ -35,7 +35,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -43,11 +43,11 @@ from typing import NamedTuple
 import torch
 from references import mean_and_projection
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from primenet_lightning import Architecture, PrimeBlock, PrimeNetwork
+from primenet_lightning.memory import SavedActivations
 
 MIB = 2**20
 IN_SHAPE = (3, 32, 32)
@@ -130,68 +130,6 @@ def make_batch(size: int, in_shape: tuple[int, int, int] = IN_SHAPE) -> tuple[Te
 
 
 # -- what autograd holds -----------------------------------------------------------------------------------------------
-
-
-class SavedActivations:
-    """Counts the bytes that autograd holds for backward passes, while it is entered.
-
-    Several saved tensors may share a storage; it counts once, from the first to be saved until the last is let go.
-
-    Args:
-        uncounted: Tensors whose storages do not count.
-
-    Attributes:
-        alive: Bytes held now.
-        peak: The most that were held at a time.
-    """
-
-    def __init__(self, uncounted: Iterable[Tensor]) -> None:
-        self.alive = 0
-        self.peak = 0
-        self._saved: dict[int, int] = {}  # how many saved tensors are on a storage, by its address
-        self._uncounted = {tensor.untyped_storage().data_ptr() for tensor in uncounted}
-        self._hooks = saved_tensors_hooks(lambda tensor: _Saved(tensor, self), lambda saved: saved.tensor)
-
-    def __enter__(self) -> "SavedActivations":
-        self._hooks.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._hooks.__exit__(*error)
-
-    def add(self, tensor: Tensor) -> None:
-        """Take note that a tensor was saved."""
-        storage = tensor.untyped_storage()
-        address = storage.data_ptr()
-        if address in self._uncounted:
-            return
-        self._saved[address] = self._saved.get(address, 0) + 1
-        if self._saved[address] == 1:
-            self.alive += storage.nbytes()
-            self.peak = max(self.peak, self.alive)
-
-    def remove(self, tensor: Tensor) -> None:
-        """Take note that a saved tensor was let go."""
-        storage = tensor.untyped_storage()
-        address = storage.data_ptr()
-        if address in self._uncounted:
-            return
-        self._saved[address] -= 1
-        if self._saved[address] == 0:
-            del self._saved[address]  # the address may be another storage's next
-            self.alive -= storage.nbytes()
-
-
-class _Saved:
-    """What autograd holds in a saved tensor's place; it is deleted when autograd lets go."""
-
-    def __init__(self, tensor: Tensor, counter: SavedActivations) -> None:
-        self.tensor = tensor.detach()  # an operation's own output would hold the graph that holds it
-        self.counter = counter
-        counter.add(self.tensor)
-
-    def __del__(self) -> None:
-        self.counter.remove(self.tensor)
 
 
 def check_counter(device: str) -> None:

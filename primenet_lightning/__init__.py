@@ -9,7 +9,7 @@ from primenet_lightning.blocks import (
     local_targets,
 )
 from primenet_lightning.capsules import Capsule, ConvCapsule
-from primenet_lightning.cost import Cost, count_cost
+from primenet_lightning.cost import Cost, count_cost, count_module
 from primenet_lightning.end_to_end import EndToEndNetwork
 from primenet_lightning.heads import ClassifierHead, FlattenClassifier, PooledClassifier
 from primenet_lightning.losses import LocalLoss
@@ -45,5 +45,6 @@ __all__ = [
     "collect_local_losses",
     "conv_capsules",
     "count_cost",
+    "count_module",
     "local_targets",
 ]

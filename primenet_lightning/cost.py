@@ -3,27 +3,30 @@
 import copy
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning.capsules import ConvFeatures
 from primenet_lightning.distributed import Average
+from primenet_lightning.losses import cross_entropy
 from primenet_lightning.network import PrimeNetwork
 from primenet_lightning.routers import Gate, Router
 from primenet_lightning.routing import Route
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Cost(NamedTuple):
     """The cost of a network, for one image.
 
     Attributes:
-        parameters: Of everything: all capsules, their classifiers, projections and head.
+        parameters: Of everything: in a `PrimeNetwork` all capsules, their classifiers, projections and head.
         multiply_adds_inference: Of a label-free forward; a multiplication and its addition count as one.
-        multiply_adds_training: Of a training step without the optimizer: forward and backward of all capsules,
-            projections and head.
+        multiply_adds_training: Of a training step without the optimizer: forward and backward of everything that
+            learns, in a `PrimeNetwork` of all capsules, projections and head.
     """
 
     parameters: int
@@ -54,8 +57,56 @@ def count_cost(network: PrimeNetwork, route: Route | None = None, as_run: bool =
         >>> count_cost(compact, route=(2,), as_run=True)
         Cost(parameters=141344, multiply_adds_inference=1520192, multiply_adds_training=4899264)
     """
-    parameters = sum(p.numel() for p in network.parameters())
-    return Cost(parameters, count_inference(network, route, as_run), count_training(network, as_run))
+    return Cost(_parameters(network), count_inference(network, route, as_run), count_training(network, as_run))
+
+
+def count_module(
+    module: nn.Module,
+    in_shape: tuple[int, int, int],
+    loss: Callable[[Any, Tensor], Tensor] = cross_entropy,
+) -> Cost:
+    """Count any other network, by the convention of `count_cost` and on a copy too.
+
+    Inference is one forward in evaluation mode; a training step is forward and backward of ``loss`` in training mode.
+    The images need no gradient, nor do parameters with ``requires_grad=False``, so that neither is computed; where
+    nothing needs one, a training step is the forward alone. What learns otherwise than by ``loss(module(images))`` is
+    not seen: count the ``network`` of a `PrimeNet` with `count_cost`.
+
+    Args:
+        module: From images to what ``loss`` takes.
+        in_shape: Channels, height and width of the images.
+        loss: From the module's output and targets, class indices ``(batch,)``, all 0 here, to a scalar.
+
+    Returns:
+        The cost.
+
+    Raises:
+        ValueError: If the module cannot take such images, or is a `PrimeNetwork`, whose training step is another.
+
+    Example:
+        >>> count_module(nn.Sequential(nn.Flatten(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 10)), (1, 28, 28))
+        Cost(parameters=79510, multiply_adds_inference=79400, multiply_adds_training=159800)
+    """
+    if isinstance(module, PrimeNetwork):
+        raise ValueError(f"module is a {type(module).__name__}, which trains by stages; count it with count_cost")
+    copied = _copy(module)
+
+    @torch.no_grad()
+    def forward(images: Tensor) -> None:
+        copied(images)
+
+    def step(images: Tensor) -> None:
+        value = loss(copied(images), torch.zeros(len(images), dtype=torch.int64))
+        if value.requires_grad:
+            torch.autograd.backward(value)
+
+    copied.eval()
+    try:
+        inference = _per_image(forward, in_shape)
+    except RuntimeError as error:
+        raise ValueError(f"module cannot take images of in_shape={in_shape}: {error}") from error
+    copied.train()
+    return Cost(_parameters(module), inference, _per_image(step, in_shape))
 
 
 def count_training(network: PrimeNetwork, as_run: bool = False) -> int:
@@ -74,7 +125,7 @@ def count_training(network: PrimeNetwork, as_run: bool = False) -> int:
         for stage in copied.stages(images, torch.zeros(len(images), dtype=torch.int64)):
             torch.autograd.backward(list(stage.losses.values()))
 
-    return _per_image(step, network)
+    return _per_image(step, network.in_shape)
 
 
 def count_inference(network: PrimeNetwork, route: Route | None = None, as_run: bool = False) -> int:
@@ -121,22 +172,40 @@ def _count_forward(copied: PrimeNetwork, network: PrimeNetwork, route: Route | N
         else:
             copied(images, route)
 
-    return _per_image(forward, network)
+    return _per_image(forward, network.in_shape)
 
 
-def _copy(network: PrimeNetwork, as_run: bool) -> PrimeNetwork:
-    copied = copy.deepcopy(network).cpu().float()
-    for module in copied.modules():
-        if isinstance(module, ConvFeatures):
-            module.folds &= as_run
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _copy(module: Module, as_run: bool = False) -> Module:
+    copied = copy.deepcopy(module).cpu().float()
+    for part in copied.modules():
+        if isinstance(part, ConvFeatures):
+            part.folds &= as_run
     return copied
 
 
-def _per_image(run: Callable[[Tensor], None], network: PrimeNetwork) -> int:
+def _per_image(run: Callable[[Tensor], None], in_shape: tuple[int, int, int]) -> int:
     """Multiply-adds that one image more costs: products of weights are made once a batch and are not in it."""
     totals = []
-    for batch in (2, 3):  # not one, since batch norm in training needs more than one value
-        with FlopCounterMode(display=False) as counter:
-            run(torch.zeros(batch, *network.in_shape))
-        totals.append(int(counter.get_total_flops()))
+    with torch.random.fork_rng(devices=[]):  # dropout draws from the generator that a training goes on with
+        for batch in (2, 3):  # not one, since batch norm in training needs more than one value
+            with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
+                run(torch.zeros(batch, *in_shape))
+            totals.append(int(counter.get_total_flops()))
     return (totals[1] - totals[0]) // 2  # the counter counts each as two operations
+
+
+def _convolution_backward(
+    gradient: torch.Size, x: torch.Size, weight: torch.Size, *options: Any, out_shape: Any, **_: Any
+) -> int:
+    """Each gradient of a convolution costs what the convolution does; torch's own formula forgets groups."""
+    _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, wanted = options
+    pixels = math.prod((x if transposed else gradient)[2:])
+    once = 2 * x[0] * pixels * math.prod(weight)
+    return once * (int(wanted[0]) + int(wanted[1]))
+
+
+_FORMULAS = {torch.ops.aten.convolution_backward: _convolution_backward}

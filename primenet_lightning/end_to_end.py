@@ -25,7 +25,7 @@ class EndToEndNetwork(PrimeNetwork):
         **kwargs: Of `PrimeNetwork`.
 
     Raises:
-        ValueError: If a router chooses by local losses, which there are none of, or as `PrimeNetwork`.
+        ValueError: If a router needs local losses, which there are none of, or as `PrimeNetwork`.
 
     Example:
         >>> from primenet_lightning.presets import Architecture
@@ -42,7 +42,7 @@ class EndToEndNetwork(PrimeNetwork):
         for block in self.prime_blocks:
             if block.router.needs_losses and (len(block.capsules) > 1 or block.router.learns):
                 raise ValueError(
-                    f"router={block.router.name!r} chooses by local losses, of which local=False has none; "
+                    f"router={block.router.name!r} needs local losses, of which local=False has none; "
                     "use 'concatenate' or 'mean', or one capsule a block"
                 )
             block.projection_classifier = None

@@ -107,8 +107,9 @@ class PrimeNet(LightningModule):
         stride: Stride of the first block's capsules; the projection follows.
         router: What a block hands on: the map of the capsule of ``"least_loss"`` (the paper's), of one that lasts
             (``"settle"``), that is kept for good and the others pruned (``"commit"``); all maps (``"concatenate"``),
-            their ``"mean"``, or a learned choice (``"gate"``). See `primenet_lightning.routers`.
-        router_options: Arguments of the router, as ``{"warm_up": 500}``.
+            their ``"mean"``, or a learned choice (``"gate"``); for comparison, always the same capsule's
+            (``"fixed"``), or one's at random (``"random"``). See `primenet_lightning.routers`.
+        router_options: Arguments of the router, as ``{"warm_up": 500}``, or ``{"capsule": 1}`` of ``"fixed"``.
         local_loss: What capsules learn from: ``"cross_entropy"`` (the paper's), ``"label_smoothing"``,
             ``"similarity"`` or ``"predsim"``, see `primenet_lightning.losses`.
         local_loss_options: Arguments of that loss, as ``{"weight": 0.5}``.

@@ -207,7 +207,7 @@ class PrimeNetwork(nn.Module):
         """What a label-free forward goes by: ``inference_routing``, or the routers that leave it no choice."""
         mode = self.inference_routing
         names = list(dict.fromkeys(block.router.name or type(block.router).__name__ for block in self.prime_blocks))
-        if mode != "majority" or names == ["least_loss"]:
+        if mode != "majority" or names in (["least_loss"], ["random"]):
             return str(mode)
         return ", ".join(names) + ("" if self.local else ", end to end")
 

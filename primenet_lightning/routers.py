@@ -2,12 +2,15 @@
 
 The paper hands on the map of the capsule with the least loss of the batch (equation 4). In a stack that choice flips
 between capsules whose channels mean different things, and all that follows suffers. The other routers here settle on a
-capsule, keep all maps, or learn the choice; `docs/deep.md` has what each of them costs and gives.
+capsule, keep all maps, or learn the choice; `docs/deep.md` has what each of them costs and gives. Two more, `Fixed` and
+`RandomChoice`, are there for comparison: they show what a choice by the losses is worth.
 """
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +20,7 @@ from primenet_lightning.losses import cross_entropy
 from primenet_lightning.options import with_options
 from primenet_lightning.routing import least_loss
 
-RouterName = Literal["least_loss", "settle", "commit", "concatenate", "mean", "gate"]
+RouterName = Literal["least_loss", "settle", "commit", "concatenate", "mean", "gate", "fixed", "random"]
 
 GATE = "gate"
 """Name of a learned router's own loss."""
@@ -395,7 +398,106 @@ class Gate(Router):
         return int((scores if average is None else average(scores)).argmax())
 
 
-ROUTERS: Mapping[str, type[Router]] = {kind.name: kind for kind in (LeastLoss, Settle, Commit, Concatenate, Mean, Gate)}
+class Fixed(Router):
+    """Always the same capsule, in training and at inference, whatever the losses; for comparison with a choice.
+
+    All capsules learn, as under any router. Under another ``inference_routing`` than ``"majority"`` that one has its
+    way at inference.
+
+    Args:
+        capsule: The capsule's index, in routing order.
+
+    Raises:
+        ValueError: When a block is built whose capsules do not reach so far.
+
+    Example:
+        >>> router = Fixed(capsule=2)
+        >>> [router.route(losses) for losses in [(0.1, 0.2, 0.3), (0.9, 0.1, 0.5)]], router.settled
+        ([2, 2], 2)
+    """
+
+    name = "fixed"
+    needs_losses = True  # not to choose: without local losses nothing would train the other capsules
+
+    def __init__(self, capsule: int = 0) -> None:
+        super().__init__()
+        self.capsule = operator.index(capsule)
+
+    def build(self, in_shape: tuple[int, int, int], capsules: int) -> None:
+        """Refuse a block that has no such capsule."""
+        if not 0 <= self.capsule < capsules:
+            raise ValueError(
+                f"capsule={self.capsule} names none of the block's {capsules} capsules; count from 0, to "
+                f"{capsules - 1} at most"
+            )
+
+    def route(self, values: Sequence[float]) -> int:
+        """Take the capsule; the losses do not matter."""
+        return self.capsule
+
+    @property
+    def settled(self) -> int | None:
+        """The capsule, from the start."""
+        return self.capsule
+
+
+class RandomChoice(Router):
+    """A capsule at random each training batch, whatever the losses; for comparison with a choice.
+
+    Each capsule is as likely as any other. The choice follows from ``seed``, the block's index and the number of the
+    batch alone: it is the same on every rank, touches no generator that anything else draws from, and goes on exactly
+    where a checkpoint left off. Blocks of a stack choose each for itself.
+
+    A label-free forward does not choose at random: as under `LeastLoss` it takes the route that training took most
+    often over the last ``routing_window`` batches, or what another ``inference_routing`` says.
+
+    Args:
+        seed: Which of the random sequences; at least 0.
+
+    Attributes:
+        block: The block's index, which `build_router` sets. Blocks of a foreign model need seeds of their own instead.
+        seen: Training batches until now.
+
+    Raises:
+        ValueError: If ``seed`` is negative.
+
+    Example:
+        >>> router, again = RandomChoice(seed=1), RandomChoice(seed=1)
+        >>> taken = [router.route((0.1, 0.2, 0.3)) for _ in range(100)]
+        >>> sorted(set(taken)), taken == [again.route((0.3, 0.2, 0.1)) for _ in range(100)]
+        ([0, 1, 2], True)
+    """
+
+    name = "random"
+    needs_losses = True  # as in Fixed
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        if seed < 0:
+            raise ValueError(f"seed={seed} must be at least 0")
+        self.seed = operator.index(seed)
+        self.block, self.seen = 0, 0
+
+    def route(self, values: Sequence[float]) -> int:
+        """Draw a capsule; of the losses only their number matters."""
+        # a SeedSequence mixes its numbers well and is promised to be the same in every version of numpy
+        (drawn,) = np.random.SeedSequence((self.seed, self.block, self.seen)).generate_state(1, np.uint64).tolist()
+        self.seen += 1
+        index: int = drawn % len(values)
+        return index
+
+    def get_extra_state(self) -> Tensor:
+        """Batches seen, int64, ``(1,)``: no buffer, for the reasons that `RouteHistory` gives."""
+        return torch.tensor([self.seen], dtype=torch.int64)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take it from a checkpoint."""
+        (self.seen,) = state.tolist()
+
+
+_KINDS = (LeastLoss, Settle, Commit, Concatenate, Mean, Gate, Fixed, RandomChoice)
+
+ROUTERS: Mapping[str, type[Router]] = {kind.name: kind for kind in _KINDS}
 """Routers by name."""
 
 
@@ -404,7 +506,8 @@ def build_router(name: str = "least_loss", index: int = 0, options: Mapping[str,
 
     Args:
         name: One of `ROUTERS`.
-        index: The block's index: block by block, `Commit` gives each its own warm-up, one after the other.
+        index: The block's index: block by block, `Commit` gives each its own warm-up, one after the other, and
+            `RandomChoice` its own sequence.
         options: Arguments of the router's class.
 
     Returns:
@@ -422,4 +525,6 @@ def build_router(name: str = "least_loss", index: int = 0, options: Mapping[str,
     router = with_options("router", name, ROUTERS[name], options)
     if isinstance(router, Commit):
         router.warm_up *= index + 1
+    if isinstance(router, RandomChoice):
+        router.block = index
     return router

@@ -2,8 +2,11 @@ import copy
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from primenet_lightning import PrimeNetwork, architecture, count_cost
+from primenet_lightning.cost import count_module
 
 
 @pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 32)])
@@ -72,3 +75,69 @@ def test_min_entropy_and_oracle_pay_for_all_capsules():
         for routing in (0, 1, 2, "min_entropy", "oracle")
     }
     assert costs["min_entropy"] == costs["oracle"] > max(costs[0], costs[1], costs[2])
+
+
+def plain():
+    """A convolution of 6 x 5 pixels, one in two groups with stride 2, and a linear layer."""
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 2, stride=2, groups=2),
+        nn.Dropout(),
+        nn.Flatten(),
+        nn.Linear(6 * 3 * 2, 7),
+    )
+
+
+FIRST, GROUPED, LINEAR = 6 * 5 * 9 * 2 * 4, 3 * 2 * 4 * (4 // 2) * 6, 36 * 7
+PARAMETERS = (9 * 2 * 4 + 4) + 8 + (4 * 2 * 6 + 6) + (36 * 7 + 7)
+
+
+def test_any_module_costs_what_its_layers_do_by_hand():
+    forward = FIRST + GROUPED + LINEAR
+    gradients = FIRST + 2 * (GROUPED + LINEAR)  # of weights; of inputs too, but for the images
+    assert count_module(plain(), (2, 6, 5)) == (PARAMETERS, forward, forward + gradients)
+
+
+def test_frozen_layers_of_a_module_have_no_backward():
+    module = plain()
+    module[:4].requires_grad_(False)
+    forward = FIRST + GROUPED + LINEAR
+    assert count_module(module, (2, 6, 5)) == (PARAMETERS, forward, forward + LINEAR)
+    assert count_module(module.requires_grad_(False), (2, 6, 5)) == (PARAMETERS, forward, forward)
+
+
+def test_the_loss_of_a_module_may_be_any():
+    """Only what the loss reaches goes backward; what it computes by itself counts in training alone."""
+
+    class TwoAnswers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(12, 5), nn.Linear(12, 7)
+
+        def forward(self, x):
+            return self.first(x.flatten(1)), self.second(x.flatten(1))
+
+    def loss(output, target):
+        return functional.cross_entropy(output[1] @ torch.ones(7, 3), target)
+
+    assert count_module(TwoAnswers(), (3, 2, 2), loss)[1:] == (12 * 12, 12 * 5 + 2 * 12 * 7 + 2 * 7 * 3)
+
+
+def test_counting_leaves_a_module_and_the_generator_as_they_were():
+    module = plain().eval()
+    before, drawn = copy.deepcopy(module.state_dict()), torch.get_rng_state()
+    count_module(module, (2, 6, 5))
+    assert not module.training
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert all(p.grad is None for p in module.parameters())
+    assert torch.equal(torch.get_rng_state(), drawn)
+
+
+def test_what_cannot_be_counted_is_refused():
+    with pytest.raises(ValueError, match=r"module cannot take images of in_shape=\(3, 6, 5\): .*to have 2 channels"):
+        count_module(plain(), (3, 6, 5))
+    network = PrimeNetwork.build(1, (8, 8), 10, architecture("compact", (8, 8)))
+    with pytest.raises(ValueError, match="module is a PrimeNetwork, which trains by stages; count it with count_cost"):
+        count_module(network, (1, 8, 8))

@@ -104,6 +104,7 @@ def test_feature_maps_mark_what_goes_on(router):
         (dict(router="commit"), "commit"),
         (dict(router="settle", inference_routing="best_validation"), "best_validation"),
         (dict(router="mean", local=False), "mean, end to end"),
+        (dict(router="random"), "majority"),
     ],
 )
 def test_a_summary_says_what_inference_goes_by(options, words):

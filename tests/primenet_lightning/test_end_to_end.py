@@ -102,7 +102,7 @@ def test_it_comes_back_from_a_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("router", ["least_loss", "settle", "commit", "gate"])
 def test_routers_that_need_local_losses_are_refused(router):
-    with pytest.raises(ValueError, match=f"router='{router}' chooses by local losses, of which local=False has none"):
+    with pytest.raises(ValueError, match=f"router='{router}' needs local losses, of which local=False has none"):
         make_model(router=router, local=False)
 
 
