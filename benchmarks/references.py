@@ -1,6 +1,5 @@
 """What a user would pick instead: written out in plain torch, as a user would write it."""
 
-import itertools
 from collections.abc import Callable
 
 import torch
@@ -9,6 +8,7 @@ from torch.nn import functional
 from torch.optim import Adam
 
 from primenet_lightning import Architecture, Capsule, PrimeBlock, PrimeNetwork
+from primenet_lightning.baselines import ResNet20 as ResNet20  # for the other benchmarks
 
 Step = Callable[[Tensor, Tensor], None]
 
@@ -161,40 +161,3 @@ def mean_and_projection(block: PrimeBlock, x: Tensor) -> Tensor:
     assert block.projection is not None
     maps = [capsule.features(x) for capsule in block.capsules.values() if isinstance(capsule, Capsule)]
     return torch.cat([sum(maps[1:], maps[0]) / len(maps), block.projection(x)], dim=1)
-
-
-class ResNet20(nn.Module):
-    """He et al.'s ResNet of 20 layers for 32x32 images (section 4.2 of their paper), shortcuts without parameters."""
-
-    def __init__(self, in_channels: int = 3, classes: int = 10) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(in_channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
-        widths = [16] * 4 + [32] * 3 + [64] * 3
-        self.blocks = nn.Sequential(*(Residual(a, b) for a, b in itertools.pairwise(widths)))
-        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits, ``(batch, classes)``."""
-        logits: Tensor = self.classifier(self.blocks(self.stem(x)))
-        return logits
-
-
-class Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which subsamples and pads with zeros where the width doubles."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__()
-        self.stride = channels // in_channels
-        self.layers = nn.Sequential(
-            nn.Conv2d(in_channels, channels, 3, stride=self.stride, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map, ``(batch, channels, height / stride, width / stride)``."""
-        y = self.layers(x)
-        shortcut = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))
-        return functional.relu(y + shortcut)

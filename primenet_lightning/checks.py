@@ -90,5 +90,32 @@ def refuse_classes(saved: Mapping[str, Any] | None, present: Mapping[str, Any] |
         )
 
 
+def refuse_data(
+    described: Mapping[str, Any], datamodule: str, in_shape: tuple[int, int, int], num_classes: int, model: str
+) -> None:
+    """Compare the images and classes that a model was built for with those of a data module.
+
+    Args:
+        described: The data module's description of its data.
+        datamodule: The data module's class, for the sentence.
+        in_shape: Channels, height and width of the model's images.
+        num_classes: The model's number of classes.
+        model: The model's class, for the sentence.
+
+    Raises:
+        ValueError: For the first that differs.
+    """
+    for name, mine in (
+        ("in_channels", in_shape[0]),
+        ("image_size", list(in_shape[1:])),
+        ("num_classes", num_classes),
+    ):
+        if described[name] != mine:
+            raise ValueError(
+                f"the model was built with {name}={mine}, but {datamodule} has {described[name]}; "
+                f"build it with {model}({name}=datamodule.{name})"
+            )
+
+
 def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f", ... ({len(names)})" if len(names) > 3 else "")

@@ -1,0 +1,32 @@
+"""What PrimeNet is compared with: networks trained end to end, and the vote of its capsules."""
+
+from primenet_lightning.baselines.classifier import ImageClassifier
+from primenet_lightning.baselines.multi_exit import (
+    ExitRow,
+    MultiExit,
+    MultiExitNetwork,
+    exit_costs,
+    exit_table,
+    exits_taken,
+)
+from primenet_lightning.baselines.one_scale import OneScale, OneScaleNetwork, matching_channels, predicting_parameters
+from primenet_lightning.baselines.resnets import CifarResNet20, ResNet20, ResNet50
+from primenet_lightning.baselines.votes import majority_vote
+
+__all__ = [
+    "CifarResNet20",
+    "ExitRow",
+    "ImageClassifier",
+    "MultiExit",
+    "MultiExitNetwork",
+    "OneScale",
+    "OneScaleNetwork",
+    "ResNet20",
+    "ResNet50",
+    "exit_costs",
+    "exit_table",
+    "exits_taken",
+    "majority_vote",
+    "matching_channels",
+    "predicting_parameters",
+]

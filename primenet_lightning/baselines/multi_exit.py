@@ -1,0 +1,344 @@
+"""A small network with several exits: easy images leave early (after MSDNet, Huang et al., ICLR 2018)."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from primenet_lightning.baselines.classifier import ImageClassifier
+from primenet_lightning.baselines.resnets import he_
+from primenet_lightning.losses import at_least_float32, cross_entropy
+from primenet_lightning.optimizers import PaperAdam
+
+Maps = tuple[Tensor, Tensor]
+"""All fine and all coarse maps so far, ``(batch, channels, height, width)`` and half as high and wide."""
+
+
+def _convolution(in_channels: int, channels: int, stride: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU())
+
+
+class DenseLayer(nn.Module):
+    """One layer over two scales (MSDNet's figure 2): each scale's new maps see all maps before them.
+
+    New coarse maps come from the fine maps by a convolution of stride 2 and from the coarse ones by a plain one. The
+    new fine maps are only computed at the beginning of the layer that reads them: whoever leaves before does not pay
+    for them, which is the paper's lazy evaluation.
+
+    Args:
+        fine: Channels of all fine maps when the layer begins.
+        coarse: Channels of all coarse maps.
+        growth: New channels of the fine scale; the coarse one has twice as many.
+        first: Whether no layer stands before, whose fine maps would have to be computed.
+    """
+
+    def __init__(self, fine: int, coarse: int, growth: int, first: bool) -> None:
+        super().__init__()
+        self.fine = None if first else _convolution(fine, growth)
+        self.down = _convolution(fine if first else fine + growth, growth, stride=2)
+        self.same = _convolution(coarse, growth)
+
+    def forward(self, maps: Maps) -> Maps:
+        """Add this layer's maps to all those before."""
+        fine, coarse = maps
+        if self.fine is not None:
+            fine = torch.cat([fine, self.fine(fine)], dim=1)
+        return fine, torch.cat([coarse, self.down(fine), self.same(coarse)], dim=1)
+
+
+class MultiExitNetwork(nn.Module):
+    """A dense network of two scales with an exit classifier after every few layers, all on the coarse scale.
+
+    After MSDNet (Huang et al. 2018), whose design this is at a smaller size: two scales in place of three, no 1x1
+    bottlenecks before the 3x3 convolutions, and neither transition layers nor scales dropped on the way, which save
+    cost in deep networks. Exits are the paper's: two convolutions of stride 2, average pooling, dense.
+
+    Args:
+        in_channels: Channels of the images, whose size may be any.
+        num_classes: Number of classes.
+        exits: Exits, one a stage.
+        layers: Layers of a stage.
+        channels: Channels of the first fine map; of the first coarse one, twice as many.
+        growth: Channels that a layer adds to the fine scale; to the coarse one, twice as many.
+        exit_channels: Filters of the exits' convolutions.
+
+    Raises:
+        ValueError: If one of these is below 1.
+
+    Example:
+        >>> network = MultiExitNetwork(1, 10).eval()
+        >>> [tuple(logits.shape) for logits in network(torch.zeros(2, 1, 8, 8))]
+        [(2, 10), (2, 10), (2, 10)]
+        >>> logits, exit_index = network.classify(torch.zeros(2, 1, 8, 8), threshold=0.0)
+        >>> exit_index
+        tensor([0, 0])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        exits: int = 3,
+        layers: int = 2,
+        channels: int = 16,
+        growth: int = 8,
+        exit_channels: int = 32,
+    ) -> None:
+        super().__init__()
+        sizes = dict(exits=exits, layers=layers, channels=channels, growth=growth, exit_channels=exit_channels)
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name}={size} must be at least 1")
+        self.to_fine = _convolution(in_channels, channels)
+        self.to_coarse = _convolution(channels, 2 * channels, stride=2)
+        self.stages, self.exits = nn.ModuleList(), nn.ModuleList()
+        fine, coarse = channels, 2 * channels
+        for number in range(exits * layers):
+            layer = DenseLayer(fine, coarse, growth, first=number == 0)
+            fine, coarse = fine + (growth if number else 0), coarse + 2 * growth
+            if number % layers == 0:
+                self.stages.append(nn.Sequential())
+            self.stages[-1].append(layer)  # type: ignore[operator]
+            if number % layers == layers - 1:
+                self.exits.append(_exit(coarse, exit_channels, num_classes))
+        he_(self)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Answer at every exit.
+
+        Args:
+            x: Images, ``(batch, channels, height, width)``.
+
+        Returns:
+            Logits, ``(batch, classes)``, of each exit, the first one first.
+        """
+        return tuple(self.answers(x))
+
+    def answers(self, x: Tensor) -> Iterator[Tensor]:
+        """Answer exit by exit, computing no more than has been asked for; as `forward`."""
+        maps = self._begin(x)
+        for stage, leave in zip(self.stages, self.exits, strict=True):
+            maps = stage(maps)
+            yield leave(maps[1])
+
+    def _begin(self, x: Tensor) -> Maps:
+        fine = self.to_fine(x)
+        return fine, self.to_coarse(fine)
+
+    def classify(self, x: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+        """Let each image leave at the first exit that is sure enough, and compute the rest for those that stay.
+
+        In evaluation mode; in training mode the batch norms would see other images at each exit.
+
+        Args:
+            x: Images, ``(batch, channels, height, width)``.
+            threshold: An image leaves where its largest softmax probability reaches this; at the last exit all do.
+
+        Returns:
+            Logits, ``(batch, classes)``, and the index of the exit that gave them, ``(batch,)``, int64.
+
+        Raises:
+            ValueError: If the threshold is not within 0 and 1.
+        """
+        _check_threshold(threshold)
+        logits, rows = [], torch.arange(len(x), device=x.device)
+        order, taken = [], []
+        maps = self._begin(x)
+        for index, (stage, leave) in enumerate(zip(self.stages, self.exits, strict=True)):
+            maps = stage(maps)
+            answers = leave(maps[1])
+            leaves = _sure(answers, threshold)
+            if index == len(self.exits) - 1:
+                leaves = torch.ones_like(leaves)
+            logits.append(answers[leaves])
+            order.append(rows[leaves])
+            taken.append(torch.full_like(order[-1], index))
+            rows, maps = rows[~leaves], (maps[0][~leaves], maps[1][~leaves])
+            if len(rows) == 0:
+                break
+        places = torch.cat(order).argsort()
+        return torch.cat(logits)[places], torch.cat(taken)[places]
+
+
+def _exit(in_channels: int, channels: int, num_classes: int) -> nn.Sequential:
+    return nn.Sequential(
+        _convolution(in_channels, channels, stride=2),
+        _convolution(channels, channels, stride=2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(channels, num_classes),
+    )
+
+
+def _sure(logits: Tensor, threshold: float) -> Tensor:
+    """Which images, ``(..., batch)``, have a class of at least this probability."""
+    return at_least_float32(logits).softmax(-1).amax(-1) >= threshold
+
+
+def _check_threshold(threshold: float) -> None:
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold={threshold} is no probability; give 0 (all leave at the first exit) to 1")
+
+
+class MultiExit(ImageClassifier):
+    """`MultiExitNetwork` trained end to end on the sum of its exits' cross-entropies, all with the same weight.
+
+    ``train/loss/head`` is that sum, and ``train/accuracy`` the last exit's; validation, test and prediction take
+    each image's answer from the exit where it leaves. MSDNet's *budgeted batch classification* chooses one threshold
+    an exit on validation images, to spend a given budget; here one threshold for all exits is given, and `exit_table`
+    shows what others would give.
+
+    Args:
+        in_channels: Channels of the images.
+        image_size: Height and width of the images, in pixels.
+        num_classes: Number of classes.
+        exits: As in `MultiExitNetwork`, as are the four that follow.
+        layers: Layers of a stage.
+        channels: Channels of the first fine map.
+        growth: Channels that a layer adds to the fine scale.
+        exit_channels: Filters of the exits' convolutions.
+        threshold: An image leaves where its largest softmax probability reaches this.
+        optimizer: As in `ImageClassifier`.
+
+    Raises:
+        ValueError: If the threshold is not within 0 and 1, or a size is below 1.
+
+    Example:
+        >>> MultiExit(threshold=0.8).eval()(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+    """
+
+    network: MultiExitNetwork
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        image_size: tuple[int, int] = (8, 8),
+        num_classes: int = 10,
+        exits: int = 3,
+        layers: int = 2,
+        channels: int = 16,
+        growth: int = 8,
+        exit_channels: int = 32,
+        threshold: float = 0.9,
+        optimizer: OptimizerCallable = PaperAdam,
+    ) -> None:
+        _check_threshold(threshold)
+        super().__init__(in_channels, image_size, num_classes, optimizer)
+        self.threshold = threshold
+
+    def configure_network(self) -> MultiExitNetwork:
+        """Build the network."""
+        sizes = {name: self.hparams[name] for name in ("exits", "layers", "channels", "growth", "exit_channels")}
+        return MultiExitNetwork(self.in_shape[0], self.num_classes, **sizes)
+
+    def learn(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum the exits' losses; as in `ImageClassifier`, with the last exit's logits."""
+        answers = self.network(images)
+        return torch.stack([cross_entropy(logits, target) for logits in answers]).sum(), answers[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify images, each at the exit where it leaves; as in `ImageClassifier`."""
+        return self.network.classify(self._images(x), self.threshold)[0]
+
+
+class ExitRow(NamedTuple):
+    """What one threshold gives.
+
+    Attributes:
+        threshold: The threshold.
+        error: Of the answers at the exits taken, in %.
+        multiply_adds: Mean of those that an image took.
+    """
+
+    threshold: float
+    error: float
+    multiply_adds: float
+
+
+def exits_taken(logits: Sequence[Tensor], threshold: float) -> Tensor:
+    """Tell where images would leave.
+
+    Args:
+        logits: ``(batch, classes)`` of each exit, from `MultiExitNetwork`.
+        threshold: Of the largest softmax probability.
+
+    Returns:
+        Exit indices, ``(batch,)``, int64.
+
+    Raises:
+        ValueError: If the threshold is not within 0 and 1.
+
+    Example:
+        >>> unsure, sure = torch.tensor([[0.1, 0.0]]), torch.tensor([[9.0, 0.0]])
+        >>> exits_taken([unsure, sure, sure], 0.9)
+        tensor([1])
+    """
+    _check_threshold(threshold)
+    sure = _sure(torch.stack(list(logits)), threshold)
+    sure[-1] = True
+    return sure.int().argmax(0)  # the first of them
+
+
+def exit_table(
+    logits: Sequence[Tensor], labels: Tensor, costs: Sequence[int], thresholds: Sequence[float]
+) -> list[ExitRow]:
+    """Tabulate error and mean cost by threshold.
+
+    Args:
+        logits: ``(batch, classes)`` of each exit, for all images.
+        labels: Class indices, ``(batch,)``.
+        costs: Multiply-adds up to and with each exit, from `exit_costs`.
+        thresholds: Within 0 and 1.
+
+    Returns:
+        One row a threshold.
+
+    Raises:
+        ValueError: If there are not as many costs as exits, or a threshold is not within 0 and 1.
+
+    Example:
+        >>> unsure, sure = torch.tensor([[0.1, 0.0]]), torch.tensor([[0.0, 9.0]])
+        >>> exit_table([unsure, sure], torch.tensor([1]), costs=[10, 30], thresholds=[0.5, 0.9])
+        [ExitRow(threshold=0.5, error=100.0, multiply_adds=10.0), ExitRow(threshold=0.9, error=0.0, multiply_adds=30.0)]
+    """
+    if len(costs) != len(logits):
+        raise ValueError(f"costs={list(costs)} are {len(costs)} for {len(logits)} exits; give one an exit")
+    answers, paid = torch.stack([scores.argmax(1) for scores in logits]), torch.tensor(costs, dtype=torch.float64)
+    rows = []
+    for threshold in thresholds:
+        taken = exits_taken(logits, threshold)
+        wrong = answers.gather(0, taken[None])[0] != labels
+        rows.append(ExitRow(threshold, 100 * wrong.double().mean().item(), paid[taken.cpu()].mean().item()))
+    return rows
+
+
+def exit_costs(network: MultiExitNetwork, in_shape: tuple[int, int, int]) -> list[int]:
+    """Count the multiply-adds of one image up to each exit, on a real forward of a copy.
+
+    The convention is that of `primenet_lightning.cost.count_cost`: a multiplication and its addition are one;
+    convolutions and matrix products count, norms, activations and poolings do not. An image that passes an exit has
+    paid for its classifier.
+
+    Args:
+        network: The network, which is left as it was.
+        in_shape: Channels, height and width of the images.
+
+    Returns:
+        Multiply-adds, one an exit, rising.
+
+    Example:
+        >>> exit_costs(MultiExitNetwork(1, 10), (1, 8, 8))
+        [378176, 1005184, 1927104]
+    """
+    copied = copy.deepcopy(network).cpu().float().eval()
+    totals = []
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        for _ in copied.answers(torch.zeros(1, *in_shape)):
+            totals.append(int(counter.get_total_flops()) // 2)  # the counter counts each as two operations
+    return totals

@@ -1,0 +1,162 @@
+"""Residual networks: the ResNet-20 for small images, and torchvision's ResNet-50."""
+
+import itertools
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models import ResNet50_Weights, resnet50
+
+from primenet_lightning.baselines.classifier import ImageClassifier
+from primenet_lightning.optimizers import PaperAdam
+
+
+def he_(module: nn.Module) -> nn.Module:
+    """Initialise every convolution as residual networks are, by He et al.'s normal distribution over the outputs.
+
+    Args:
+        module: Changed in place.
+
+    Returns:
+        The same module.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return module
+
+
+class ResNet20(nn.Module):
+    """He et al.'s ResNet of 20 layers for 32x32 images (section 4.2 of their paper), shortcuts without parameters.
+
+    Args:
+        in_channels: Channels of the images, whose size may be any.
+        classes: Number of classes.
+
+    Example:
+        >>> ResNet20(in_channels=1)(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(self, in_channels: int = 3, classes: int = 10) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        widths = [16] * 4 + [32] * 3 + [64] * 3
+        self.blocks = nn.Sequential(*(Residual(a, b) for a, b in itertools.pairwise(widths)))
+        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
+        he_(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, ``(batch, classes)``."""
+        logits: Tensor = self.classifier(self.blocks(self.stem(x)))
+        return logits
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, which subsamples and pads with zeros where the width doubles.
+
+    Args:
+        in_channels: Channels of the input.
+        channels: Channels of the output, as many or twice as many.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.stride = channels // in_channels
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 3, stride=self.stride, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map, ``(batch, channels, height / stride, width / stride)``."""
+        y = self.layers(x)
+        shortcut = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))
+        return functional.relu(y + shortcut)
+
+
+class CifarResNet20(ImageClassifier):
+    """`ResNet20`, trained end to end; arguments as in `ImageClassifier`."""
+
+    def configure_network(self) -> ResNet20:
+        """Build the network."""
+        return ResNet20(self.in_shape[0], self.num_classes)
+
+
+class GreyToColour(nn.Module):
+    """Repeats the one channel of grey images three times, as the paper does for ResNet-50 (section 4.1).
+
+    Example:
+        >>> GreyToColour()(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 3, 8, 8])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give ``(batch, 3, height, width)``, of one channel or of three."""
+        return x.expand(-1, 3, -1, -1)
+
+
+class ResNet50(ImageClassifier):
+    """torchvision's ResNet-50, trained end to end; grey images are repeated to three channels.
+
+    Images are taken as the data module normalises them, and at their own size: the network halves them five times,
+    so that from 8x8 on its last maps are of one pixel, which takes batches of at least two images in training.
+
+    Args:
+        in_channels: 1 or 3.
+        image_size: Height and width of the images, in pixels.
+        num_classes: Number of classes.
+        pretrained: Begin with torchvision's weights of ImageNet, which are downloaded once; the classifier is new.
+        optimizer: As in `ImageClassifier`.
+
+    Raises:
+        ValueError: If ``in_channels`` is neither 1 nor 3, or the weights cannot be had.
+
+    Example:
+        >>> model = ResNet50(in_channels=1, image_size=(8, 8), num_classes=10).eval()
+        >>> model(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        image_size: tuple[int, int] = (8, 8),
+        num_classes: int = 10,
+        pretrained: bool = False,
+        optimizer: OptimizerCallable = PaperAdam,
+    ) -> None:
+        if in_channels not in (1, 3):
+            raise ValueError(f"in_channels={in_channels} fits no ResNet-50, which takes grey (1) or colour images (3)")
+        super().__init__(in_channels, image_size, num_classes, optimizer)
+
+    def configure_network(self) -> nn.Sequential:
+        """Build the network, with ``network.resnet`` as torchvision's."""
+        if not self.hparams["pretrained"]:
+            resnet = resnet50(num_classes=self.num_classes)
+        else:
+            resnet = _pretrained()
+            resnet.fc = nn.Linear(resnet.fc.in_features, self.num_classes)
+        return nn.Sequential(OrderedDict(colour=GreyToColour(), resnet=resnet))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As in `ImageClassifier`; and loading it needs no weights but its own, so that none are downloaded again."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["hyper_parameters"]["pretrained"] = False
+
+
+def _pretrained() -> Any:
+    weights = ResNet50_Weights.DEFAULT
+    try:
+        return resnet50(weights=weights)
+    except (OSError, RuntimeError) as error:  # no network, or a download that was cut
+        raise ValueError(
+            f"pretrained=True needs torchvision's weights, which cannot be had ({error}); use pretrained=False, or put "
+            f"{weights.url} into {torch.hub.get_dir()}/checkpoints"
+        ) from error
