@@ -4,24 +4,23 @@ import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch import Tensor
 
 from primenet_lightning.callbacks.capsule_views import as_pixels, names_of_classes, view_capsules
 from primenet_lightning.callbacks.figures import new_figure, publish, publish_table, style_of
 from primenet_lightning.callbacks.sample import BalancedSample, SampleCallback
+from primenet_lightning.features import FeatureLayer, last_linear, pooled
 from primenet_lightning.module import PrimeNet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Layer = Literal["head", "routed", "capsules"]
 LAYERS = {
     "head": "Features before the head's last layer",
     "routed": "Routed map and projection, pooled to 4x4",
@@ -103,7 +102,7 @@ class FeatureTSNE(SampleCallback):
         self,
         samples: int = 1000,
         every_n_epochs: int | None = 5,
-        layer: Layer = "head",
+        layer: FeatureLayer = "head",
         perplexity: float = 30.0,
         neighbours: int = 5,
         animation: bool = False,
@@ -132,7 +131,7 @@ class FeatureTSNE(SampleCallback):
                 f"samples={self.samples} is too small for {model.num_classes} classes; give at least one image a class"
             )
         if self.layer == "head":
-            _last_linear(model.network.head)
+            last_linear(model.network.head)
         return self.samples
 
     def look(self, trainer: Trainer, model: PrimeNet, sample: BalancedSample, epoch: int, folder: Path) -> None:
@@ -170,19 +169,9 @@ class FeatureTSNE(SampleCallback):
                 write_animation(frames, labels, classes, self.layer, self._folder / "figures/tsne.gif")
 
     def _embed(self, features: Tensor, before: Tensor | None) -> Tensor:
-        """Lay features out in the plane, from the positions of the time before if there are any."""
-        from sklearn.manifold import TSNE  # takes a second
-
+        """Go on from the positions of the time before, if there are any of these images."""
         goes_on = before is not None and len(before) == len(features)
-        tsne = TSNE(
-            perplexity=min(self.perplexity, (len(features) - 1) / 3),
-            init=before.numpy() if goes_on and before is not None else _first_positions(features),
-            # positions that are good already are only to be followed, neither pressed together nor for as long
-            early_exaggeration=1.0 if goes_on else 12.0,
-            max_iter=500 if goes_on else 1000,
-            random_state=self.random_state,
-        )
-        return torch.from_numpy(tsne.fit_transform(features.numpy())).float()
+        return embed(features, self.perplexity, self.random_state, before if goes_on else None)
 
     def _warn(self, what: str) -> None:
         if not self._warned:
@@ -199,7 +188,9 @@ class FeatureTSNE(SampleCallback):
         self.frames = list(state_dict["frames"])
 
 
-def compute_features(model: PrimeNet, images: Tensor, labels: Tensor, layer: Layer) -> tuple[dict[str, Tensor], Tensor]:
+def compute_features(
+    model: PrimeNet, images: Tensor, labels: Tensor, layer: FeatureLayer
+) -> tuple[dict[str, Tensor], Tensor]:
     """Run images through the network, 250 at a time, in the modes that its parts are in.
 
     Args:
@@ -220,7 +211,7 @@ def compute_features(model: PrimeNet, images: Tensor, labels: Tensor, layer: Lay
     for some, targets in zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True):
         if layer == "capsules":
             view = view_capsules(model, some, targets)
-            features, logits = {name: _pooled(value) for name, value in view.maps.items()}, view.logits["head"]
+            features, logits = {name: pooled(value) for name, value in view.maps.items()}, view.logits["head"]
         else:
             seen, logits = _head_features(model, some, layer)
             features = {layer: seen}
@@ -230,31 +221,18 @@ def compute_features(model: PrimeNet, images: Tensor, labels: Tensor, layer: Lay
     return {name: torch.cat(values) for name, values in parts.items()}, torch.cat(predictions)
 
 
-def _head_features(model: PrimeNet, images: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
+def _head_features(model: PrimeNet, images: Tensor, layer: FeatureLayer) -> tuple[Tensor, Tensor]:
     """What the head sees, or its last linear layer; and the logits."""
     network, seen = model.network, list[Tensor]()
     routed = network.features(model._images(images.to(model.device)))
     if layer == "routed":
-        return _pooled(routed.float().cpu()), network.head(routed)
-    hook = _last_linear(network.head).register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+        return pooled(routed.float().cpu()), network.head(routed)
+    hook = last_linear(network.head).register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     try:
         logits = network.head(routed)
     finally:
         hook.remove()
     return seen[-1].flatten(1).float().cpu(), logits
-
-
-def _last_linear(head: nn.Module) -> nn.Linear:
-    layers = [part for part in head.modules() if isinstance(part, nn.Linear)]
-    if not layers:
-        raise ValueError(
-            f"layer='head' needs a head with a linear layer, but {type(head).__name__} has none; use 'routed'"
-        )
-    return layers[-1]
-
-
-def _pooled(maps: Tensor) -> Tensor:
-    return adaptive_avg_pool2d(maps, 4).flatten(1)
 
 
 def _first_positions(features: Tensor) -> Any:
@@ -270,6 +248,31 @@ def _first_positions(features: Tensor) -> Any:
     if plane[:, 0].std() == 0:
         plane = torch.randn(len(features), 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return (plane / plane[:, 0].std(correction=0) * 1e-4).float().numpy()
+
+
+def embed(features: Tensor, perplexity: float = 30.0, random_state: int = 0, before: Tensor | None = None) -> Tensor:
+    """Lay features out in the plane by t-SNE.
+
+    Args:
+        features: ``(images, features)``, float32.
+        perplexity: Effective neighbours; at most a third of the other images are taken.
+        random_state: Of t-SNE.
+        before: Positions to go on from, ``(images, 2)``; None begins with the two principal components.
+
+    Returns:
+        Positions, ``(images, 2)``, float32.
+    """
+    from sklearn.manifold import TSNE  # takes a second
+
+    tsne = TSNE(
+        perplexity=min(perplexity, (len(features) - 1) / 3),
+        init=_first_positions(features) if before is None else before.numpy(),
+        # positions that are good already are only to be followed, neither pressed together nor for as long
+        early_exaggeration=12.0 if before is None else 1.0,
+        max_iter=1000 if before is None else 500,
+        random_state=random_state,
+    )
+    return torch.from_numpy(tsne.fit_transform(features.numpy())).float()
 
 
 def separation(features: Tensor, labels: Tensor, neighbours: int = 5) -> dict[str, float]:
@@ -331,7 +334,7 @@ Limits = tuple[float, float, float, float]
 """Left, right, bottom, top."""
 
 
-def _square(positions: Tensor) -> Limits:
+def square_around(positions: Tensor) -> Limits:
     """A square around all points, with a margin."""
     low, high = positions.amin(0), positions.amax(0)
     (x, y), half = ((low + high) / 2).tolist(), 0.54 * float((high - low).max()) or 1.0
@@ -339,7 +342,7 @@ def _square(positions: Tensor) -> Limits:
 
 
 def draw_embedding(
-    frame: Frame, labels: Tensor, classes: list[str], layer: Layer, limits: Mapping[str, Limits] | None = None
+    frame: Frame, labels: Tensor, classes: list[str], layer: FeatureLayer, limits: Mapping[str, Limits] | None = None
 ) -> "Figure":
     """Draw one embedding, coloured by class.
 
@@ -363,8 +366,8 @@ def draw_embedding(
     drawn: Any = None
     for axes, name in zip(table, names, strict=False):
         positions = frame["positions"][name]
-        drawn = _scatter(axes, positions, labels, classes, 1.0 if single else 1.0 / columns)
-        left, right, bottom, top = (limits or {}).get(name) or _square(positions)
+        drawn = scatter_classes(axes, positions, labels, classes, 1.0 if single else 1.0 / columns)
+        left, right, bottom, top = (limits or {}).get(name) or square_around(positions)
         axes.set(xlim=(left, right), ylim=(bottom, top), box_aspect=1, xticks=[], yticks=[])
         axes.set_xlabel("t-SNE 1", fontsize=8)
         axes.set_ylabel("t-SNE 2", fontsize=8)
@@ -388,7 +391,7 @@ def _score_text(scores: Mapping[str, float], wide: bool) -> str:
     return f"{silhouette}, nearest neighbours {share} right" if wide else f"{silhouette}\nneighbours {share} right"
 
 
-def _scatter(axes: "Axes", positions: Tensor, labels: Tensor, classes: list[str], scale: float) -> Any:
+def scatter_classes(axes: "Axes", positions: Tensor, labels: Tensor, classes: list[str], scale: float) -> Any:
     """Draw the points, class by class; one scatter for all where there are too many classes for a legend."""
     size = scale * min(max(16000 / len(positions), 12.0), 50.0)
     x, y = positions.numpy().T
@@ -424,7 +427,7 @@ def _explain_colours(figure: "Figure", all_axes: Any, drawn: Any, classes: list[
     )
 
 
-def write_animation(frames: list[Frame], labels: Tensor, classes: list[str], layer: Layer, path: Path) -> None:
+def write_animation(frames: list[Frame], labels: Tensor, classes: list[str], layer: FeatureLayer, path: Path) -> None:
     """Write embeddings as an endless GIF, half a second each and the last one two, with limits that never move.
 
     Args:
@@ -438,7 +441,7 @@ def write_animation(frames: list[Frame], labels: Tensor, classes: list[str], lay
 
     names = list(frames[-1]["positions"])
     frames = [frame for frame in frames if list(frame["positions"]) == names]
-    limits = {name: _square(torch.cat([frame["positions"][name] for frame in frames])) for name in names}
+    limits = {name: square_around(torch.cat([frame["positions"][name] for frame in frames])) for name in names}
     pictures = []
     for frame in frames:
         buffer = io.BytesIO()
