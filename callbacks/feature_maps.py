@@ -173,7 +173,7 @@ def _draw(rows: list[Row], names: list[str], classes: list[str], epoch: int) -> 
 
 
 def _draw_cell(axes: "Axes", cell: Cell, names: list[str], verdict: str, many: bool) -> None:
-    axes.imshow(_tiled(cell.tiles).numpy(), cmap="viridis", interpolation="nearest")
+    axes.imshow(tiled(cell.tiles).numpy(), cmap="viridis", interpolation="nearest")
     name = cell.name.partition(".")[2] if many else cell.name
     axes.set_title(f"{name}\n{cell.loss:.2f} nats\n{verdict}" if many else f"{name}: {cell.loss:.2f} nats\n{verdict}")
     axes.set_frame_on(cell.routed)
@@ -187,7 +187,7 @@ def _verdict(classes: list[str], said: int, label: int, narrow: bool) -> str:
     return f"{classes[said]}{chr(10) if narrow else ', '}{'right' if said == label else 'wrong'}"
 
 
-def _tiled(tiles: Tensor) -> Tensor:
+def tiled(tiles: Tensor) -> Tensor:
     """Put channels beside and below each other, with a gap that stays white; one scale for all of them."""
     columns = int(len(tiles) ** 0.5 + 0.999)
     gap = max(1, tiles.shape[2] // 14)

@@ -550,10 +550,40 @@ def dashboard(args: Sequence[str]) -> int:
     return build(args)
 
 
+def reproduce(args: Sequence[str]) -> int:
+    """Run ``primenet reproduce``: the paper's claims, measured.
+
+    Args:
+        args: Command line after ``reproduce``.
+
+    Returns:
+        0.
+    """
+    from primenet_lightning.reproduction.command import reproduce as run
+
+    return run(args)
+
+
+def probe(args: Sequence[str]) -> int:
+    """Run ``primenet probe``: a linear classifier on the features of a run, the paper's phase 2.
+
+    Args:
+        args: Command line after ``probe``.
+
+    Returns:
+        0.
+    """
+    from primenet_lightning.probe_command import main as run
+
+    return run(args)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "predict": predict,
     "report": report,
     "dashboard": dashboard,
+    "probe": probe,
+    "reproduce": reproduce,
 }
 """Commands that are not LightningCLI's."""
 

@@ -54,32 +54,75 @@ def write_report(run: RunFolder) -> Path:
     path = run.path / "summary.json"
     summary: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     title = f"PrimeNet on {summary['dataset']}, seed {summary['seed']}" if summary else f"PrimeNet run {run.path.name}"
-    parts = [f"<h1>{_text(title)}</h1>", f"<p>Run folder <code>{_text(run.path.name)}</code></p>"]
+    parts = [f"<h1>{escape(title)}</h1>", f"<p>Run folder <code>{escape(run.path.name)}</code></p>"]
     parts += _results(summary) if summary else ["<p>This run has not finished: there is no summary.json yet.</p>"]
     parts += [_figure(figure) for figure in _ordered(run.path / "figures")]
     parts += _epochs(run.path / "metrics.csv")
     options = run.config.read_text()
-    parts.append(f"<details><summary>Options (config.yaml)</summary><pre>{_text(options)}</pre></details>")
+    parts.append(f"<details><summary>Options (config.yaml)</summary><pre>{escape(options)}</pre></details>")
     parts.append(
-        f"<p>Repeat it with <code>primenet fit --config {_text(shlex.quote(run.config.as_posix()))}</code></p>"
+        f"<p>Repeat it with <code>primenet fit --config {escape(shlex.quote(run.config.as_posix()))}</code></p>"
     )
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(title)}</title><style>{STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
-    # ASCII alone: write_text takes the locale's encoding, and the page says UTF-8
-    return write_whole(run.path / "report.html", page.encode("ascii", "xmlcharrefreplace").decode())
+    return write_whole(run.path / "report.html", whole_page(title, parts))
 
 
-def _text(value: Any) -> str:
+def escape(value: Any) -> str:
+    """Turn a value into text that stands for itself in HTML."""
     return html.escape(str(value))
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f"<th>{_text(name)}</th>" for name in heads)
-    body = "".join("<tr>" + "".join(f"<td>{_text(value)}</td>" for value in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], words: bool = False) -> str:
+    """Write a table that scrolls where the page is too narrow for it.
+
+    Args:
+        heads: Of the columns.
+        rows: Values, as many each.
+        words: Whether the cells are sentences: then it has a class of that name, and each cell its column's head.
+
+    Returns:
+        HTML.
+    """
+    told = [f' data-head="{escape(name)}"' if words else "" for name in heads]
+    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    body = "".join(
+        "<tr>" + "".join(f"<td{name}>{escape(value)}</td>" for name, value in zip(told, row, strict=True)) + "</tr>"
+        for row in rows
+    )
+    kind = ' class="words"' if words else ""
+    return f'<div class="wide"><table{kind}><tr>{head}</tr>{body}</table></div>'
+
+
+def image(data: bytes, kind: str, caption: str) -> str:
+    """Write a picture into the page itself.
+
+    Args:
+        data: Of the file.
+        kind: ``"png"`` or ``"gif"``.
+        caption: What is said where it is not seen.
+
+    Returns:
+        HTML.
+    """
+    return f'<img src="data:image/{kind};base64,{base64.b64encode(data).decode()}" alt="{escape(caption)}">'
+
+
+def whole_page(title: str, parts: Sequence[str], style: str = STYLE) -> str:
+    """Write a page: no script, nothing from the network.
+
+    Args:
+        title: Of the window.
+        parts: HTML, one below the other.
+        style: CSS.
+
+    Returns:
+        HTML in ASCII alone, which reads the same in whatever encoding it is written.
+    """
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{style}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
+    )
+    return page.encode("ascii", "xmlcharrefreplace").decode()
 
 
 def _results(summary: Mapping[str, Any]) -> list[str]:
@@ -92,12 +135,12 @@ def _results(summary: Mapping[str, Any]) -> list[str]:
     columns = 3 if "paper" in summary else 2
     heads = ["", "measured", "paper's claim"][:columns]
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
-    commit = f" Commit {_text(summary['git_commit'])}." if summary.get("git_commit") else ""
+    commit = f" Commit {escape(summary['git_commit'])}." if summary.get("git_commit") else ""
     return [
         "<h2>Result</h2>",
-        _table(heads, [row[:columns] for row in rows]),
+        table(heads, [row[:columns] for row in rows]),
         "<p>Test error: measured once, on the checkpoint of least validation error, routed without labels unless "
-        f"said otherwise. Versions: {_text(versions)}.{commit}</p>",
+        f"said otherwise. Versions: {escape(versions)}.{commit}</p>",
     ]
 
 
@@ -109,10 +152,8 @@ def _ordered(folder: Path) -> list[Path]:
 
 
 def _figure(path: Path) -> str:
-    caption = _text(CAPTIONS.get(path.stem, path.stem.replace("_", " ")))
-    data = base64.b64encode(path.read_bytes()).decode()
-    kind = path.suffix.removeprefix(".")
-    return f'<h2>{caption}</h2><img src="data:image/{kind};base64,{data}" alt="{caption}">'
+    caption = CAPTIONS.get(path.stem, path.stem.replace("_", " "))
+    return f"<h2>{escape(caption)}</h2>{image(path.read_bytes(), path.suffix.removeprefix('.'), caption)}"
 
 
 def _epochs(path: Path) -> list[str]:
@@ -134,7 +175,7 @@ def _epochs(path: Path) -> list[str]:
     chosen = sorted({numbers[len(numbers) - 1 - i * len(numbers) // count] for i in range(count)})
     body = [[epoch, *(_number(epochs[epoch].get(name)) for name in columns)] for epoch in chosen]
     units = {name: f"{name} ({'%' if 'error' in name else 'nats'})" for name in columns}
-    return ["<h2>Epochs</h2>", _table(["epoch", *(units[name] for name in columns)], body)]
+    return ["<h2>Epochs</h2>", table(["epoch", *(units[name] for name in columns)], body)]
 
 
 def _number(value: str | None) -> str:

@@ -1,0 +1,190 @@
+"""What a trained PrimeNet of one block says of images, under every way of routing at once."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from primenet_lightning.baselines import majority_vote
+from primenet_lightning.callbacks.capsule_views import as_pixels, view_capsules
+from primenet_lightning.callbacks.sample import BalancedSample
+from primenet_lightning.callbacks.tsne import embed, separation
+from primenet_lightning.datamodules import ImageDataModule, ImageTensors
+from primenet_lightning.features import feature_extractor
+from primenet_lightning.module import PrimeNet
+from primenet_lightning.routing import least_entropy
+
+SAMPLE = 1000
+"""Images of a t-SNE picture, at most; from the validation split, which both networks are judged on."""
+
+ROWS = 3
+"""Images of figure 4."""
+
+CHANNELS = 4
+"""Channels of each capsule in figure 4."""
+
+BATCH = 200
+"""Images among which ``"oracle per batch"`` looks for the capsule of least loss: the batch of training."""
+
+
+class Verdicts(NamedTuple):
+    """Everyone's scores of a split.
+
+    Attributes:
+        capsules: Local classifiers' logits, ``(capsules, images, classes)``.
+        heads: The head's logits with each capsule routed, ``(capsules, images, classes)``.
+        labels: Class indices, ``(images,)``.
+    """
+
+    capsules: Tensor
+    heads: Tensor
+    labels: Tensor
+
+
+@torch.inference_mode()
+def all_verdicts(model: PrimeNet, data: ImageDataModule, images: ImageTensors) -> Verdicts:
+    """Run every capsule, and the head on the map of each.
+
+    Args:
+        model: Of one block.
+        data: Normalises.
+        images: A split.
+
+    Returns:
+        The scores, on the CPU.
+    """
+    network = model.eval().network
+    (names,) = network.capsule_names
+    capsules: list[Tensor] = []
+    heads: list[Tensor] = []
+    labels: list[Tensor] = []
+    for rows in torch.split(torch.arange(len(images)), BATCH):
+        pixels, target = images[rows]
+        x, y = model._images(data.normalize(pixels.to(model.device))), target.to(model.device)
+        seen = [network.evaluate(x, y, route=(k,)) for k in range(len(names))]
+        capsules.append(torch.stack([seen[0].logits[name] for name in names]).float().cpu())
+        heads.append(torch.stack([one.logits["head"] for one in seen]).float().cpu())
+        labels.append(target)
+    return Verdicts(torch.cat(capsules, 1), torch.cat(heads, 1), torch.cat(labels))
+
+
+def routing_errors(verdicts: Verdicts, majority: int, names: list[str], batch: int = BATCH) -> dict[str, float]:
+    """Test error under every way of routing at inference; only those called oracle see the labels.
+
+    Args:
+        verdicts: Of the test split, in its order.
+        majority: Index of the capsule that the majority route takes.
+        names: Of the capsules.
+        batch: Images that share a route under ``"oracle per batch"``.
+
+    Returns:
+        Errors in %: ``"majority"``; ``"fixed k3"``, ...; ``"random"`` (one capsule an image, the mean over all draws);
+        ``"min_entropy"`` (each image takes its surest capsule); ``"vote"`` of the local classifiers, without a head;
+        ``"mean of heads"`` (probabilities averaged over all routes); ``"oracle per batch"`` and ``"oracle per sample"``
+        (equation 4 with the labels under test).
+    """
+    capsules, heads, labels = verdicts
+    count = len(labels)
+    losses = torch.stack([cross_entropy(logits, labels, reduction="none") for logits in capsules])
+    right = heads.argmax(2) == labels
+    by_batch = torch.cat([part.mean(1).argmin().expand(part.shape[1]) for part in torch.split(losses, batch, 1)])
+
+    def error(correct: Tensor) -> float:
+        return round(100 * (1 - float(correct.double().mean())), 6)
+
+    def routed(index: Tensor) -> float:
+        return error(right[index, torch.arange(count)])
+
+    return {
+        "majority": error(right[majority]),
+        **{f"fixed {name}": error(right[k]) for k, name in enumerate(names)},
+        "random": error(right),
+        "min_entropy": routed(least_entropy(capsules)),
+        "vote": error(majority_vote(list(capsules)) == labels),
+        "mean of heads": error(heads.softmax(2).mean(0).argmax(1) == labels),
+        "oracle per batch": routed(by_batch),
+        "oracle per sample": routed(losses.argmin(0)),
+    }
+
+
+def sample_of(data: ImageDataModule, size: int = SAMPLE) -> tuple[Tensor, Tensor]:
+    """Take a class-balanced sample of the validation split, the same for every network of a seed.
+
+    Args:
+        data: Set up.
+        size: Images, at most.
+
+    Returns:
+        Images, normalised, ``(images, channels, height, width)``, and labels.
+    """
+    split = data.validation_dataset
+    sample = BalancedSample(min(size, len(split)), data.num_classes)
+    pixels, labels = split[torch.arange(len(split))]
+    sample.add(data.normalize(pixels), labels)
+    return sample.images, sample.labels
+
+
+@torch.inference_mode()
+def cluster(model: LightningModule, data: ImageDataModule, picture: bool) -> tuple[dict[str, float], dict[str, Any]]:
+    """Tell how clearly the features before the last layer part the classes (figure 6).
+
+    Args:
+        model: Any network that ends in a linear layer.
+        data: Set up.
+        picture: Whether t-SNE is run, too.
+
+    Returns:
+        Silhouette and neighbour accuracy, both in feature space; and the arrays of the picture.
+    """
+    images, labels = sample_of(data)
+    extract = feature_extractor(model, "head").eval()
+    parts = [extract(some.to(model.device)).float().cpu() for some in torch.split(images, BATCH)]
+    features = torch.cat(parts)
+    arrays = {"embedding": embed(features).numpy(), "embedding_labels": labels.numpy()} if picture else {}
+    return separation(features, labels), arrays
+
+
+@torch.inference_mode()
+def figure_maps(model: PrimeNet, data: ImageDataModule, rows: int = ROWS) -> Mapping[str, NDArray[Any]]:
+    """Gather what figure 4 shows: one image of each of the first classes, and what every capsule makes of it.
+
+    Args:
+        model: Of one block.
+        data: Set up.
+        rows: Images.
+
+    Returns:
+        Arrays by name, see `primenet_lightning.reproduction.pictures`.
+    """
+    images, labels = sample_of(data)
+    chosen = torch.stack([(labels == label).nonzero()[0, 0] for label in range(min(rows, data.num_classes))])
+    names = model.network.capsule_names[0]
+    view = view_capsules(model.eval(), images[chosen], labels[chosen])
+    maps, losses, verdicts = [], [], []
+    for name in names:
+        found = view.maps[name]
+        strongest = found.abs().mean((2, 3)).topk(min(CHANNELS, found.shape[1]), dim=1).indices
+        maps.append(found[torch.arange(len(chosen))[:, None], strongest])
+        losses.append(cross_entropy(view.logits[name], labels[chosen], reduction="none"))
+        verdicts.append(view.logits[name].argmax(1))
+    found_losses = torch.stack(losses, 1)
+    arrays = {
+        "pixels": as_pixels(images)[chosen],
+        "labels": labels[chosen],
+        "maps": torch.stack(maps, 1),
+        "losses": found_losses,
+        "verdicts": torch.stack(verdicts, 1),
+        "head_verdicts": view.logits["head"].argmax(1),
+        "routed": view.route[0],
+        "least_loss": found_losses.argmin(1),
+    }
+    short = [name.partition(".")[2] for name in names]
+    return {name: value.numpy() for name, value in arrays.items()} | {
+        "capsule_names": np.array(short),
+        "class_names": np.array(data.class_names),
+    }
