@@ -186,9 +186,10 @@ def test_a_strided_1x1_kernel_learns_from_an_odd_batch_on_two_threads():
             for layer in rest:
                 y = layer(y)
             weights = [reduce.weight, convolution.weight]
-            expected = torch.autograd.grad(y.square().sum(), weights)
-            found = torch.autograd.grad(features(x).square().sum(), weights)
+            judge = torch.randn_like(y)
+            expected = torch.autograd.grad((judge * y).sum(), weights)
+            found = torch.autograd.grad((judge * features(x)).sum(), weights)
             for mine, theirs in zip(found, expected, strict=True):
-                torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-3)
+                torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-2)
     finally:
         torch.set_num_threads(threads)
