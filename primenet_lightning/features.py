@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader
 
+from primenet_lightning.baselines.classifier import ImageClassifier
 from primenet_lightning.blocks import PrimeBlock, trial_run
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.datamodules.in_memory import ImageTensors
@@ -63,7 +64,7 @@ def feature_extractor(model: PrimeNet | nn.Module, layer: FeatureLayer = "head")
     """
     if layer not in (known := get_args(FeatureLayer)):
         raise ValueError(f"layer={layer!r} is unknown; use one of {known}")
-    network = model.network if isinstance(model, PrimeNet) else model
+    network = model.network if isinstance(model, PrimeNet | ImageClassifier) else model
     if isinstance(network, PrimeNetwork):
         if layer == "head":
             last_linear(network.head)

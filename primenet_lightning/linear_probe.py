@@ -1,25 +1,19 @@
 """A linear classifier on frozen features, as a LightningModule."""
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
+from primenet_lightning.classifier import CrossEntropyClassifier
 from primenet_lightning.heads import glorot_
-from primenet_lightning.losses import cross_entropy
-from primenet_lightning.metrics import LearnerMetrics
-from primenet_lightning.module import COUNT_EVERY
-from primenet_lightning.network import HEAD
 from primenet_lightning.optimizers import PaperAdam
-from primenet_lightning.routing import NonFiniteError
 
 
-class LinearProbe(LightningModule):
+class LinearProbe(CrossEntropyClassifier):
     """A linear classifier on frozen features, trained by cross-entropy.
 
-    Logged by epoch for train, val and test: ``accuracy``, ``error`` (%) and ``loss/head`` (nats), under the names that
-    `PrimeNet` uses. Those of training are taken batch by batch, before the batch is learned from.
+    How it learns, and what it logs, is that of `CrossEntropyClassifier`; batches hold features, or images where there
+    is a backbone, and class indices.
 
     Args:
         num_features: Features an image.
@@ -52,22 +46,17 @@ class LinearProbe(LightningModule):
         finetune: bool = False,
         optimizer: OptimizerCallable = PaperAdam,
     ) -> None:
-        super().__init__()
         for name, value, least in (("num_features", num_features, 1), ("num_classes", num_classes, 2)):
             if value < least:
                 raise ValueError(f"{name}={value} is too small; give at least {least}")
         if finetune and backbone is None:
             raise ValueError("finetune=True has nothing to unfreeze: give the backbone, and batches of images")
+        super().__init__(num_classes, optimizer)
         self.save_hyperparameters(ignore=["backbone", "optimizer"], logger=False)
-        self.num_features, self.num_classes = num_features, num_classes
-        self.finetune, self.optimizer = finetune, optimizer
+        self.num_features, self.finetune = num_features, finetune
         self.classifier = glorot_(nn.Linear(num_features, num_classes))
         # DDP would wait for gradients of frozen parameters that still ask for them
         self.backbone = None if backbone is None else backbone.requires_grad_(finetune).train(finetune)
-        self.train_metrics = LearnerMetrics([HEAD], num_classes)
-        self.val_metrics = LearnerMetrics([HEAD], num_classes)
-        self.test_metrics = LearnerMetrics([HEAD], num_classes)
-        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def train(self, mode: bool = True) -> "LinearProbe":
         """Switch between training and evaluation; a frozen backbone stays in evaluation."""
@@ -99,89 +88,3 @@ class LinearProbe(LightningModule):
             )
         logits: Tensor = self.classifier(x)
         return logits
-
-    def configure_optimizers(self) -> Optimizer:
-        """Build the optimizer of what learns: the classifier, and an unfrozen backbone."""
-        return self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
-
-    def on_train_epoch_start(self) -> None:
-        """Forget what an aborted epoch may have left."""
-        self._seen.clear()
-        self.train_metrics.reset()
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Give the loss of a batch.
-
-        Args:
-            batch: Features, or images where there is a backbone; and class indices, ``(batch,)``.
-            batch_idx: Index of the batch in the epoch.
-
-        Returns:
-            The mean cross-entropy, a scalar in nats.
-
-        Raises:
-            NonFiniteError: If a loss of the last 100 batches was NaN or infinite.
-        """
-        logits = self(batch[0])
-        loss = cross_entropy(logits, batch[1])
-        self._seen.append((logits.detach().argmax(1), batch[1], loss.detach()))
-        if len(self._seen) == COUNT_EVERY:
-            self._count_training()
-        return loss
-
-    def _count_training(self) -> None:
-        """Let torchmetrics count all batches since the last time; once a batch would cost more than the batch."""
-        if not self._seen:
-            return
-        answers, targets, losses = zip(*self._seen, strict=True)
-        self._seen.clear()
-        every = torch.stack(losses)
-        if not bool(every.isfinite().all()):  # the metric would leave it out
-            raise NonFiniteError(HEAD, float(every[~every.isfinite()][0]), self.global_step)
-        target = torch.cat(targets)
-        sizes = every.new_tensor([len(some) for some in targets])
-        self.train_metrics.update({HEAD: torch.cat(answers)}, target, {HEAD: (every * sizes).sum() / len(target)})
-
-    def on_train_epoch_end(self) -> None:
-        """Log the epoch's training metrics."""
-        self._count_training()
-        self._log_metrics("train", self.train_metrics)
-
-    def on_validation_epoch_start(self) -> None:
-        """Forget what an aborted validation may have left."""
-        self.val_metrics.reset()
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Count on one batch of the validation split; arguments as in `training_step`."""
-        self._count(self.val_metrics, batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the split's metrics."""
-        self._log_metrics("val", self.val_metrics)
-
-    def on_test_epoch_start(self) -> None:
-        """Forget what an aborted test may have left."""
-        self.test_metrics.reset()
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Count on one batch of the test split; arguments as in `training_step`.
-
-        Returns:
-            ``"logits"``, ``(batch, classes)``, for callbacks.
-        """
-        return {"logits": self._count(self.test_metrics, batch)}
-
-    def on_test_epoch_end(self) -> None:
-        """Log the split's metrics."""
-        self._log_metrics("test", self.test_metrics)
-
-    def _count(self, metrics: LearnerMetrics, batch: tuple[Tensor, Tensor]) -> Tensor:
-        logits: Tensor = self(batch[0])
-        metrics.update({HEAD: logits}, batch[1], {HEAD: cross_entropy(logits, batch[1])})
-        return logits
-
-    def _log_metrics(self, stage: str, metrics: LearnerMetrics) -> None:
-        for name, value in metrics.compute().items():
-            # the ranks agree already, and the maximum of equal numbers is that number, to the last bit
-            distributed = self.trainer.world_size > 1
-            self.log(f"{stage}/{name}", value, sync_dist=distributed, reduce_fx="max", prog_bar=name == "error")

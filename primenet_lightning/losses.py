@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -40,6 +40,24 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         tensor(1.3863)
     """
     return functional.cross_entropy(at_least_float32(logits), target)
+
+
+def summed_cross_entropy(answers: Sequence[Tensor], target: Tensor) -> Tensor:
+    r"""Cross-entropies of several classifiers, such as the exits of a network: :math:`\sum_i CE(y, f_i(x))`.
+
+    Args:
+        answers: Logits, ``(batch, classes)``, one or more.
+        target: Class indices, ``(batch,)``, int64.
+
+    Returns:
+        A scalar, in nats: the sum of the means over the batch.
+
+    Example:
+        >>> import torch
+        >>> summed_cross_entropy([torch.zeros(2, 4), torch.zeros(2, 4)], torch.tensor([0, 3]))  # 2 ln 4
+        tensor(2.7726)
+    """
+    return torch.stack([cross_entropy(logits, target) for logits in answers]).sum()
 
 
 def similarity_loss(features: Tensor, target: Tensor, num_classes: int) -> Tensor:

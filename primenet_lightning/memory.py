@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from primenet_lightning.losses import cross_entropy
+from primenet_lightning.losses import summed_cross_entropy
 from primenet_lightning.network import PrimeNetwork
 
 
@@ -66,7 +66,7 @@ def _step(network: nn.Module, images: Tensor, target: Tensor) -> None:
     else:
         output = network(images)
         answers = output if isinstance(output, tuple | list) else [output]
-        _backward([cross_entropy(logits, target) for logits in answers])
+        _backward([summed_cross_entropy(answers, target)])
 
 
 def _backward(losses: Sequence[Tensor]) -> None:

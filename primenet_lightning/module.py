@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from primenet_lightning.blocks import PrimeBlock, Projection
 from primenet_lightning.capsules import Capsule
 from primenet_lightning.checkpoint_io import AtomicCheckpointIO
-from primenet_lightning.checks import refuse_architecture, refuse_classes, refuse_strategy
+from primenet_lightning.checks import refuse_architecture, refuse_classes, refuse_data, refuse_strategy
 from primenet_lightning.distributed import (
     BatchShare,
     GradientSum,
@@ -780,16 +780,7 @@ class PrimeNet(LightningModule):
         if datamodule is None or not hasattr(datamodule, "description"):
             return
         described = datamodule.description()
-        for name, mine in (
-            ("in_channels", self.in_shape[0]),
-            ("image_size", list(self.in_shape[1:])),
-            ("num_classes", self.num_classes),
-        ):
-            if described[name] != mine:
-                raise ValueError(
-                    f"the model was built with {name}={mine}, but {type(datamodule).__name__} has {described[name]}; "
-                    f"build it with PrimeNet({name}=datamodule.{name})"
-                )
+        refuse_data(described, type(datamodule).__name__, self.in_shape, self.num_classes, "PrimeNet")
         if stage == "fit":
             self.data_description = described
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from primenet_lightning.baselines.classifier import ImageClassifier
 from primenet_lightning.datamodules.files import ImageFileError, ImageFiles
 from primenet_lightning.datamodules.normalization import Normalize
 from primenet_lightning.module import PrimeNet
@@ -29,7 +30,7 @@ class Prediction(NamedTuple):
     error: str | None = None
 
 
-def load_model(checkpoint: str | Path) -> PrimeNet:
+def load_model(checkpoint: str | Path) -> PrimeNet | ImageClassifier:
     """Load a trained model, and with it what it knows of its data.
 
     The checkpoint says of which class the model is, and the module of that class is imported, from the Python
@@ -39,11 +40,12 @@ def load_model(checkpoint: str | Path) -> PrimeNet:
         checkpoint: A checkpoint file, or the folder of a run, whose best one is taken.
 
     Returns:
-        The model, in evaluation mode, on the CPU; of the subclass that was trained.
+        The model, a `PrimeNet` or a baseline, in evaluation mode, on the CPU; of the subclass that was trained.
 
     Raises:
         FileNotFoundError: If there is no such file or run.
-        ValueError: If it is no checkpoint of PrimeNet trained with a data module of this package.
+        ValueError: If it is no checkpoint of PrimeNet or of an `ImageClassifier`, or not of one that was trained with
+            a data module of this package.
     """
     path = Path(checkpoint)
     if path.is_dir():
@@ -55,8 +57,8 @@ def load_model(checkpoint: str | Path) -> PrimeNet:
     except Exception as error:  # each kind of damage has its own
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"ckpt={path} cannot be loaded ({reason}); give a checkpoint of PrimeNet that is whole, with its "
-            "classes importable"
+            f"ckpt={path} cannot be loaded ({reason}); give a checkpoint of PrimeNet or of a baseline "
+            "that is whole, with its classes importable"
         ) from error
     if model.data_description is None:
         raise ValueError(
@@ -65,19 +67,19 @@ def load_model(checkpoint: str | Path) -> PrimeNet:
     return model.eval()
 
 
-def _class_in(path: Path) -> type[PrimeNet]:
+def _class_in(path: Path) -> type[PrimeNet] | type[ImageClassifier]:
     """The class of a checkpoint's model."""
     saved = torch.load(path, map_location="cpu", weights_only=True)
     name = saved["class_path"]
     module, _, attribute = name.rpartition(".")
     found = getattr(importlib.import_module(module), attribute)
-    if not (isinstance(found, type) and issubclass(found, PrimeNet)):
-        raise TypeError(f"{name} is no subclass of PrimeNet")
+    if not (isinstance(found, type) and issubclass(found, PrimeNet | ImageClassifier)):
+        raise TypeError(f"{name} is no subclass of PrimeNet or ImageClassifier")
     return found
 
 
 @torch.inference_mode()
-def predict_files(model: PrimeNet, paths: Sequence[str | Path]) -> Iterator[Prediction]:
+def predict_files(model: PrimeNet | ImageClassifier, paths: Sequence[str | Path]) -> Iterator[Prediction]:
     """Classify image files, in order and one at a time; one that cannot be used does not stop the others.
 
     Args:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from primenet_lightning.baselines import ImageClassifier
 from primenet_lightning.callbacks.figures import COLOURS, new_figure, plain_log_scale
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.module import PrimeNet
@@ -118,7 +119,7 @@ def load_data(run: RunFolder) -> ImageDataModule:
     return data
 
 
-def _fit(model: PrimeNet, data: ImageDataModule, options: Namespace, seed: int) -> ProbeResult:
+def _fit(model: PrimeNet | ImageClassifier, data: ImageDataModule, options: Namespace, seed: int) -> ProbeResult:
     layer: FeatureLayer = options.layer
     schedule = {"epochs": options.epochs, "batch_size": options.batch_size, "seed": seed}
     if options.finetune:

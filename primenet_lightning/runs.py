@@ -128,16 +128,16 @@ class RunFolder:
         return write_whole(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
-def write_whole(path: Path, text: str) -> Path:
+def write_whole(path: Path, content: str | bytes) -> Path:
     """Write a file beside its target and rename it, so that a crash leaves the old file or the new one.
 
     Args:
         path: The file.
-        text: Its content.
+        content: Of the file; a string is written as UTF-8.
 
     Returns:
         The path.
     """
     beside = path.with_name(f".{path.name}.part")
-    beside.write_text(text)
+    beside.write_bytes(content.encode() if isinstance(content, str) else content)
     return beside.replace(path)

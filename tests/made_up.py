@@ -6,11 +6,15 @@ import numpy as np
 
 from primenet_lightning.reproduction.results import Result, Results, Settings
 
-SETTINGS = Settings("mnist", "full", "compact", 3, 30, 15, 200, 32, "32-true", "CPU, 2 threads", {"torch": "9.9"})
+SETTINGS = Settings("mnist", "full", "compact", 3, 30, 15, 200, 32, "32-true")
 COST = dict(parameters=141_344, multiply_adds_inference=2_602_112, multiply_adds_training=10_663_232)
 COST |= dict(activation_bytes=30 * 2**20)
+PAPER_SIZE = dict(parameters=409_000, multiply_adds_inference=2_702_000)
+DATA = dict(validation_images=6_000, in_shape=[1, 28, 28], classes=10)
+CONDITIONS = dict(device="CPU, 2 threads", versions={"torch": "9.9"})
 ROUTINGS = {"majority": 0.80, "fixed k3": 5.0, "fixed k5": 3.0, "fixed k7": 0.8, "random": 3.1, "min_entropy": 2.0}
-ROUTINGS |= {"vote": 1.1, "mean of heads": 1.3, "oracle per batch": 0.7, "oracle per sample": 0.4}
+ROUTINGS |= {"vote": 1.1, "mean of heads": 1.3, "oracle per batch": 0.9, "oracle per sample": 1.4}
+ROUTINGS |= {"oracle per batch, own verdict": 0.7, "oracle per sample, own verdict": 0.4}
 
 
 def curve(start, end, length):
@@ -33,7 +37,10 @@ def result(name, seed, error, epochs=30, accuracy=99.0, **extra):
     curves["validation_accuracy"] = curve(84, accuracy - 0.5, epochs)
     recipe = "Adam 0.0002, betas 0.99, 0.999, batch 200" if not name.startswith("probe") else "Adam 0.001, batch 32"
     numbers = (error + 0.02 * seed, error + 0.1, 10_000)
-    return Result(name, seed, epochs, 54_000, True, recipe, *numbers, curves, dict(COST), 21.5, 21.5 * epochs, extra)
+    took = (21.5, 21.5 * epochs)
+    return Result(
+        name, seed, epochs, 54_000, True, recipe, *numbers, curves, dict(COST), *took, extra, **DATA, **CONDITIONS
+    )
 
 
 def extras(seed):
@@ -41,7 +48,7 @@ def extras(seed):
     separation = dict(silhouette=0.31 + 0.01 * seed, neighbour_accuracy=0.973)
     shares = dict(shares=dict(k3=0.02, k5=0.2, k7=0.78), shares_all=dict(k3=0.1, k5=0.3, k7=0.6))
     routings = {name: error + 0.02 * seed for name, error in ROUTINGS.items()}
-    return dict(routings=routings, losses=losses(), separation=separation, **shares)
+    return dict(routings=routings, losses=losses(), separation=separation, paper_size_cost=dict(PAPER_SIZE), **shares)
 
 
 ERRORS = dict(end_to_end_mean=0.7, end_to_end_concatenate=0.65, local_fixed=1.0, local_random=1.9, local_mean=0.9)
@@ -58,7 +65,7 @@ def parts(seeds=3):
         made = [result("prime", seed, 0.8, **extras(seed)), result("probe", seed, 0.75, 15, 99.7, **phase_2)]
         made += [result(name, seed, error, accuracy=98.9 - error) for name, error in ERRORS.items()]
         made.append(result("probe_routed", seed, 0.9, 15, **phase_2))
-        resnet = result("resnet50", seed, 0.9, separation=dict(silhouette=0.18, neighbour_accuracy=0.955))
+        resnet = result("resnet50", seed, 0.9, 50, separation=dict(silhouette=0.18, neighbour_accuracy=0.955))
         made.append(replace(resnet, cost=COST | dict(parameters=23_520_842, multiply_adds_inference=83_000_000)))
         made.append(result("sfp", seed, 0.7, rate=0.3, multiply_adds_pruned=2_000_000))
         exits = [dict(threshold=t, error=2.0 - t, multiply_adds=1e6 * (1 + t)) for t in (0.5, 0.9, 1.0)]

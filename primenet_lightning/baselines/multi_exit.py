@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning.baselines.classifier import ImageClassifier
 from primenet_lightning.baselines.resnets import he_
-from primenet_lightning.losses import at_least_float32, cross_entropy
+from primenet_lightning.losses import at_least_float32, summed_cross_entropy
 from primenet_lightning.optimizers import PaperAdam
 
 Maps = tuple[Tensor, Tensor]
@@ -239,8 +239,8 @@ class MultiExit(ImageClassifier):
 
     def learn(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Sum the exits' losses; as in `ImageClassifier`, with the last exit's logits."""
-        answers = self.network(images)
-        return torch.stack([cross_entropy(logits, target) for logits in answers]).sum(), answers[-1]
+        answers = self.network(self._images(images))
+        return summed_cross_entropy(answers, target), answers[-1]
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify images, each at the exit where it leaves; as in `ImageClassifier`."""

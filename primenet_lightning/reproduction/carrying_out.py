@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from primenet_lightning.baselines import ImageClassifier, MultiExit, exit_costs, exit_table
 from primenet_lightning.callbacks.filter_pruning import SoftFilterPruning, pruned_multiply_adds
-from primenet_lightning.cost import Cost, count_cost, count_module
+from primenet_lightning.cost import Cost, count_cost, count_inference, count_module
 from primenet_lightning.datamodules import (
     CIFAR10DataModule,
     DigitsDataModule,
@@ -21,16 +21,18 @@ from primenet_lightning.datamodules import (
 )
 from primenet_lightning.datamodules.svhn import SUBSET_FOLDER
 from primenet_lightning.features import extract_features, feature_extractor
-from primenet_lightning.losses import cross_entropy
+from primenet_lightning.linear_probe import LinearProbe
+from primenet_lightning.losses import cross_entropy, summed_cross_entropy
 from primenet_lightning.memory import training_activation_bytes
 from primenet_lightning.module import PrimeNet
 from primenet_lightning.prediction import load_model
 from primenet_lightning.presets import Size
 from primenet_lightning.probe import fit_finetuned, fit_probe
 from primenet_lightning.reproduction.evaluation import all_verdicts, cluster, figure_maps, routing_errors
-from primenet_lightning.reproduction.plan import Dataset, Part, Probing, Training
+from primenet_lightning.reproduction.plan import PAPER_RECIPE, Dataset, Part, Probing, Training
 from primenet_lightning.reproduction.results import Arrays, Folder, Result, Settings
-from primenet_lightning.reproduction.training import Notes, binned, seed_all, train
+from primenet_lightning.reproduction.training import Notes, binned, device_in_words, device_of, seed_all, train
+from primenet_lightning.summary import versions
 
 KINDS: dict[Dataset, type[ImageDataModule]] = {
     "mnist": MNISTDataModule,
@@ -101,6 +103,24 @@ def make_data(dataset: str, root: str | None, seed: int, batch_size: int, images
     return data
 
 
+def conditions_of(part: Part, settings: Settings) -> dict[str, Any]:
+    """Gather all that decides the result of a part, its seed apart.
+
+    Args:
+        part: Of the plan.
+        settings: Of the reproduction.
+
+    Returns:
+        Plain values by name.
+    """
+    epochs, images = extent_of(part, settings)
+    found: dict[str, Any] = {name: getattr(settings, name) for name in ("dataset", "size", "precision")}
+    found |= {"epochs": epochs, "images": images, "batch_size": settings.batch_size}
+    if isinstance(part, Probing):
+        found |= {"phase1_epochs": settings.epochs, "probe_batch_size": settings.probe_batch_size}
+    return found
+
+
 def carry_out(part: Part, seed: int, place: Workplace, on_epoch: OnEpoch | None = None) -> Result:
     """Carry out a part with one seed, and keep what comes out; what is there already is read instead.
 
@@ -112,17 +132,29 @@ def carry_out(part: Part, seed: int, place: Workplace, on_epoch: OnEpoch | None 
 
     Returns:
         What is kept.
+
+    Raises:
+        ValueError: If the part was begun under other conditions.
     """
-    kept = place.folder.result(part.name, seed)
-    if kept is not None:
-        return kept
-    seed_all(seed)
-    result, arrays = (_probe if isinstance(part, Probing) else _train)(part, seed, place, on_epoch)  # type: ignore[arg-type]
-    if place.settings.dataset == SUBSET_FOLDER:
-        result = without_errors(result)
-    place.folder.keep(result, arrays)
-    if part.name != "prime":  # whose network phase 2 takes
-        shutil.rmtree(place.folder.of(part.name, seed) / "checkpoints", ignore_errors=True)
+    conditions = conditions_of(part, place.settings)
+    place.folder.check(part.name, seed, conditions)
+    result = place.folder.result(part.name, seed)
+    if result is None:
+        place.folder.start(part.name, seed, conditions)
+        seed_all(seed)
+        if isinstance(part, Probing):
+            result, arrays = _probe(part, seed, place, on_epoch), None
+        else:
+            result, arrays = _train(part, seed, place, on_epoch)
+        if place.settings.dataset == SUBSET_FOLDER:
+            result = without_errors(result)
+        place.folder.keep(result, arrays)
+    # only now: a part that is stopped before goes on from them
+    checkpoints = place.folder.of(part.name, seed) / "checkpoints"
+    if part.name == "prime":  # whose network phase 2 takes
+        (checkpoints / "last.ckpt").unlink(missing_ok=True)
+    else:
+        shutil.rmtree(checkpoints, ignore_errors=True)
     return result
 
 
@@ -151,7 +183,6 @@ def _train(part: Training, seed: int, place: Workplace, on_epoch: OnEpoch | None
     callbacks = part.callbacks()
     notes = Notes(on_epoch)
     folder = place.folder.of(part.name, seed)
-    folder.mkdir(parents=True, exist_ok=True)
     test_error, validation_error = train(
         model, data, epochs, folder, notes, callbacks, settings.precision, place.accelerator, place.resume_with
     )
@@ -159,28 +190,41 @@ def _train(part: Training, seed: int, place: Workplace, on_epoch: OnEpoch | None
     extra, arrays = _looked_at(part, model, data, notes, seed == 0)
     cost, network, in_shape = cost_of(model), cast(nn.Module, model.network), (data.in_channels, *data.image_size)
     for callback in callbacks:
-        if isinstance(callback, SoftFilterPruning):
-            # by the rate, not by the masks, which are those of the last epoch and not of the checkpoint
-            pruned = pruned_multiply_adds(network, in_shape, callback.rate)
-            extra |= {"rate": callback.rate, "multiply_adds_pruned": pruned}
+        if isinstance(callback, SoftFilterPruning):  # whose masks came with the checkpoint that was tested
+            extra |= {
+                "rate": callback.rate,
+                "multiply_adds_pruned": pruned_multiply_adds(model, in_shape, callback.masks),
+            }
     memory = training_activation_bytes(network, in_shape, settings.batch_size, data.num_classes)
     result = Result(
         name=part.name,
         seed=seed,
         epochs=epochs,
-        images=len(data.train_dataset),
         all_images=images is None,
         recipe=f"{part.recipe}, batch {settings.batch_size}",
         test_error=round(test_error, 6),
         validation_error=round(validation_error, 6),
-        test_images=len(data.test_dataset),
         curves=notes.curves,
         cost={**cost._asdict(), "activation_bytes": memory},
         seconds_per_epoch=notes.seconds / epochs,
         seconds=notes.seconds,
         extra=extra,
+        **_of_data(data),
+        device=device_in_words(place.accelerator),
+        versions=versions(),
     )
     return result, arrays
+
+
+def _of_data(data: ImageDataModule) -> dict[str, Any]:
+    """What a result says of its data."""
+    return {
+        "images": len(data.train_dataset),
+        "validation_images": len(data.validation_dataset),
+        "test_images": len(data.test_dataset),
+        "in_shape": [data.in_channels, *data.image_size],
+        "classes": data.num_classes,
+    }
 
 
 def extent_of(part: Part, settings: Settings) -> tuple[int, int | None]:
@@ -205,12 +249,8 @@ def cost_of(model: LightningModule) -> Cost:
     if isinstance(model, PrimeNet):
         return count_cost(model.network)
     assert isinstance(model, ImageClassifier)
-    loss = _sum_of_losses if isinstance(model, MultiExit) else cross_entropy
+    loss: Any = summed_cross_entropy if isinstance(model, MultiExit) else cross_entropy
     return count_module(model.network, model.in_shape, loss)
-
-
-def _sum_of_losses(exits: Sequence[Tensor], target: Tensor) -> Tensor:
-    return torch.stack([cross_entropy(logits, target) for logits in exits]).sum()
 
 
 def _looked_at(
@@ -223,11 +263,29 @@ def _looked_at(
         extra["separation"], arrays = cluster(model, data, first)
     if isinstance(model, PrimeNet) and part.name == "prime":
         extra |= _routed(model, data, notes)
+        extra["paper_size_cost"] = paper_size_cost(data)
         if first:
             arrays |= figure_maps(model, data)
     if isinstance(model, MultiExit):
         extra["exits"] = _exits(model, data)
     return extra, arrays or None
+
+
+def paper_size_cost(data: ImageDataModule) -> dict[str, int]:
+    """Count what the network of the authors' widths costs on these images.
+
+    Args:
+        data: Tells the shape of the images.
+
+    Returns:
+        ``"parameters"``, and ``"multiply_adds_inference"`` of the cheapest of its routes.
+    """
+    network = PrimeNet(data.in_channels, data.image_size, data.num_classes, size="paper").network
+    routes = range(len(network.capsule_names[0]))
+    return {
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "multiply_adds_inference": min(count_inference(network, route=(k,)) for k in routes),
+    }
 
 
 def _routed(model: PrimeNet, data: ImageDataModule, notes: Notes) -> dict[str, Any]:
@@ -254,7 +312,7 @@ def _exits(model: MultiExit, data: ImageDataModule) -> list[dict[str, float]]:
     parts: list[list[Tensor]] = []
     for rows in torch.split(torch.arange(len(data.test_dataset)), 500):
         images, _ = data.test_dataset[rows]
-        parts.append(list(model.network(data.normalize(images))))
+        parts.append(list(model.network(model._images(data.normalize(images)))))
     logits = [torch.cat(some) for some in zip(*parts, strict=True)]
     costs = exit_costs(model.network, model.in_shape)
     return [row._asdict() for row in exit_table(logits, data.test_dataset.labels, costs, THRESHOLDS)]
@@ -263,60 +321,76 @@ def _exits(model: MultiExit, data: ImageDataModule) -> list[dict[str, float]]:
 # -- phase 2 -----------------------------------------------------------------------------------------------------------
 
 
-def _probe(part: Probing, seed: int, place: Workplace, on_epoch: OnEpoch | None) -> tuple[Result, None]:
+def _probe(part: Probing, seed: int, place: Workplace, on_epoch: OnEpoch | None) -> Result:
     settings = place.settings
     data = place.load(seed, settings.images)
-    folder = place.folder.of("prime", seed)
-    model = load_model(folder / "checkpoints" / "best.ckpt")
+    phase1, model = _phase_1(place, seed)
 
     def after(epoch: int) -> None:
         if on_epoch is not None:
             on_epoch(epoch, 0.0)
 
     epochs, batch_size = settings.probe_epochs, settings.probe_batch_size
+    extractor = feature_extractor(model, part.layer)
     if part.finetune:
         found = fit_finetuned(model, data, epochs, batch_size, seed, accelerator=place.accelerator, on_epoch=after)
     else:
-        device = "cuda" if place.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
-        features = extract_features(feature_extractor(model, part.layer), data, device)
+        features = extract_features(extractor, data, device_of(place.accelerator))
         found = fit_probe(features, data.num_classes, epochs, batch_size, seed, on_epoch=after)
-    phase1 = place.folder.result("prime", seed)
-    assert phase1 is not None
-    extra = {
-        "epochs_until_converged": found.epochs_until_converged,
-        "epochs_until_converged_validation": found.epochs_until_converged_validation,
-        "logistic_test_error": found.logistic_test_error,
-        "phase1_test_error": phase1.test_error,
-        "features": found.num_features,
-    }
-    result = Result(
+    return Result(
         name=part.name,
         seed=seed,
         epochs=epochs,
-        images=len(data.train_dataset),
         all_images=settings.images is None,
-        recipe=f"Adam 0.0002, betas 0.99 and 0.999, batch {batch_size}",
+        recipe=f"{PAPER_RECIPE}, batch {batch_size}",
         test_error=found.test_error,
         validation_error=found.validation_error,
-        test_images=len(data.test_dataset),
         curves={
             "train_accuracy": found.train_accuracy,
             "train_loss": found.train_loss,
             "validation_accuracy": found.validation_accuracy,
         },
-        cost=_cost_of_layer(found.num_features, data.num_classes),
+        cost=_cost_of_probe(extractor.cpu(), found.num_features, data, part.finetune, batch_size),
         seconds_per_epoch=found.seconds / epochs,
         seconds=found.seconds,
-        extra=extra,
+        extra={
+            "epochs_until_converged": found.epochs_until_converged,
+            "epochs_until_converged_validation": found.epochs_until_converged_validation,
+            "logistic_test_error": found.logistic_test_error,
+            "phase1_test_error": phase1.test_error,
+            "features": found.num_features,
+        },
+        **_of_data(data),
+        device=device_in_words(place.accelerator if part.finetune else "cpu"),
+        versions=versions(),
     )
-    return result, None
 
 
-def _cost_of_layer(features: int, classes: int) -> dict[str, float]:
-    """Of the linear layer alone, whose weights' gradient costs what its forward does; the features need none."""
-    forward = features * classes
+def _phase_1(place: Workplace, seed: int) -> tuple[Result, PrimeNet]:
+    """The result and the network of part ``prime``."""
+    folder = place.folder.of("prime", seed)
+    best, result = folder / "checkpoints" / "best.ckpt", place.folder.result("prime", seed)
+    if result is None or not best.is_file():
+        raise FileNotFoundError(f"{best} is missing, which phase 2 takes; delete {folder}, and the part is run again")
+    model = load_model(best)
+    assert isinstance(model, PrimeNet)
+    return result, model
+
+
+def _cost_of_probe(
+    extractor: nn.Module, features: int, data: ImageDataModule, finetune: bool, batch_size: int
+) -> dict[str, float]:
+    """Of features and layer together at inference; in training of what learns, features being extracted once."""
+    probe = LinearProbe(features, data.num_classes, extractor, finetune)
+    in_shape = (data.in_channels, *data.image_size)
+    cost = count_module(probe, in_shape)
+    if finetune:
+        memory = training_activation_bytes(probe, in_shape, batch_size, data.num_classes)
+        return {**cost._asdict(), "activation_bytes": memory}
+    layer, shape = nn.Sequential(nn.Flatten(), nn.Linear(features, data.num_classes)), (features, 1, 1)
+    memory = training_activation_bytes(layer, shape, batch_size, data.num_classes)
     return {
-        "parameters": forward + classes,
-        "multiply_adds_inference": forward,
-        "multiply_adds_training": 2 * forward,
+        **cost._asdict(),
+        "multiply_adds_training": count_module(layer, shape).multiply_adds_training,
+        "activation_bytes": memory,
     }

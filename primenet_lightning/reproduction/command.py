@@ -6,17 +6,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from jsonargparse import ArgumentParser
+from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from primenet_lightning.presets import Size
 from primenet_lightning.probe import quietly
-from primenet_lightning.reproduction.carrying_out import Workplace, carry_out, cost_of, extent_of, make_data
+from primenet_lightning.reproduction.carrying_out import (
+    OnEpoch,
+    Workplace,
+    carry_out,
+    conditions_of,
+    cost_of,
+    extent_of,
+    make_data,
+)
 from primenet_lightning.reproduction.plan import Dataset, Part, Probing, Scale, extent, plan
 from primenet_lightning.reproduction.results import PARTS, Folder, Settings
-from primenet_lightning.summary import versions
+
+BATCH_SIZE, PROBE_BATCH_SIZE = 200, 32
+"""The paper's, of both phases."""
 
 OVERHEAD = 2_000_000
 """Multiply-adds an image that loading it, norms, losses and optimizers take the time of, roughly; for estimates."""
@@ -63,14 +73,15 @@ def settings_of(options: Any) -> Settings:
         The settings, the scale's numbers replaced by those that were given.
 
     Raises:
-        ValueError: If a number is not positive.
+        ValueError: If a number is not positive, or Lightning does not know the precision or the accelerator.
     """
     found = extent(options.dataset, options.scale)
     for name in ("seeds", "epochs", "probe_epochs", "heavy_epochs", "images", "heavy_images"):
         value = options[name]
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} is too small; give at least 1")
-    data = make_data(options.dataset, options.root, 0, 200, None)
+    _refuse_trainer(options.precision, options.accelerator)
+    data = make_data(options.dataset, options.root, 0, BATCH_SIZE, None)
     data.prepare_data()
     data.setup("fit")
     return Settings(
@@ -80,15 +91,22 @@ def settings_of(options: Any) -> Settings:
         seeds=options.seeds,
         epochs=options.epochs or found.epochs,
         probe_epochs=options.probe_epochs or found.probe_epochs,
-        batch_size=200,
-        probe_batch_size=32,
+        batch_size=BATCH_SIZE,
+        probe_batch_size=PROBE_BATCH_SIZE,
         precision=options.precision,
-        device=device_in_words(options.accelerator),
-        versions=versions(),
         images=at_most(options.images or found.images, len(data.train_dataset)),
         heavy_images=at_most(options.heavy_images or found.heavy_images, len(data.train_dataset)),
         heavy_epochs=options.heavy_epochs or found.heavy_epochs,
     )
+
+
+def _refuse_trainer(precision: str, accelerator: str) -> None:
+    """Let Lightning look at what it will be given, before anything is written."""
+    try:
+        Trainer(accelerator=accelerator, devices=1, precision=precision, logger=False, enable_checkpointing=False)  # type: ignore[arg-type]
+    except Exception as error:  # each kind of mistake has its own
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"precision={precision!r} with accelerator={accelerator!r} cannot be had: {reason}") from None
 
 
 def at_most(images: int | None, there: int) -> int | None:
@@ -99,21 +117,6 @@ def at_most(images: int | None, there: int) -> int | None:
         (10000, None, None)
     """
     return images if images is not None and images < there else None
-
-
-def device_in_words(accelerator: str) -> str:
-    """Say what the numbers were measured on."""
-    if accelerator != "cpu" and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' if threads > 1 else ''}{_processor()}"
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f", {names[0]}" if names else ""
 
 
 class Estimate:
@@ -135,32 +138,27 @@ class Estimate:
         self.work = work
         self.done: dict[tuple[str, int], float] = {}
         self.seconds: dict[tuple[str, int], float] = {}
+        self.earlier: dict[tuple[str, int], float] = {}
 
-    def note(self, part: tuple[str, int], share: float, seconds: float) -> None:
+    def note(self, part: tuple[str, int], share: float, seconds: float, before: float = 0.0) -> None:
         """Take note of progress.
 
         Args:
             part: Name and seed.
             share: Of the part, that is done.
-            seconds: That it took so far.
+            seconds: That it took so far, in this process.
+            before: Share that was done by another process, before this one went on.
         """
-        self.done[part], self.seconds[part] = share * self.work[part], seconds
+        self.earlier[part] = before * self.work[part]
+        self.done[part], self.seconds[part] = (share - before) * self.work[part], seconds
 
     def remaining(self) -> float | None:
         """Seconds; None as long as nothing is known."""
         done = sum(self.done.values())
         if not done:
             return None
-        return (sum(self.work.values()) - done) * sum(self.seconds.values()) / done
-
-
-def work_of(part: Part, place: Workplace) -> float:
-    """Estimate what a part costs, in multiply-adds."""
-    epochs, images = extent_of(part, place.settings)
-    data = make_data(place.settings.dataset, place.root, 0, place.settings.batch_size, images)
-    data.setup("fit")
-    per_image = 0 if isinstance(part, Probing) else cost_of(part.build(data, cast(Size, place.settings.size)))[2]
-    return float(epochs * len(data.train_dataset) * (per_image + OVERHEAD))
+        left = sum(self.work.values()) - sum(self.earlier.values()) - done
+        return left * sum(self.seconds.values()) / done
 
 
 def reproduce(args: Sequence[str]) -> int:
@@ -171,20 +169,26 @@ def reproduce(args: Sequence[str]) -> int:
 
     Returns:
         0.
+
+    Raises:
+        ValueError: If an option is impossible, or the folder holds parts that were run under other conditions.
+        FileExistsError: If the folder holds something else.
     """
     from primenet_lightning.reproduction.pages import write_pages
 
     options = parse(args)
-    chosen = options.parts or extent(options.dataset, options.scale).parts
-    parts = plan(chosen)
-    settings = settings_of(options)
+    parts = plan(options.parts or extent(options.dataset, options.scale).parts)
+    with quietly():
+        settings = settings_of(options)
     out = Path(options.out or f"reproduction/{options.dataset}-{options.scale}")
     folder = Folder(out)
+    for part in parts:
+        for seed in range(settings.seeds):
+            folder.check(part.name, seed, conditions_of(part, settings))
     folder.begin(settings)
     again = shlex.join(["primenet", "reproduce", *args])
-    place = Workplace(folder, settings, options.root, options.accelerator, again)
     try:
-        carry_out_all(parts, place)
+        carry_out_all(parts, Workplace(folder, settings, options.root, options.accelerator, again))
     finally:  # an interrupted one reports what there is
         if any((out / "parts").glob("*/seed*/result.json")):
             for path in write_pages(folder.results(), out):
@@ -203,27 +207,15 @@ def carry_out_all(parts: Sequence[Part], place: Workplace) -> None:
     missing = [(part, seed) for part, seed in turns if place.folder.result(part.name, seed) is None]
     console = Console()
     console.print(f"{len(turns) - len(missing)} of {len(turns)} parts are there; {len(missing)} to run")
-    work = {part.name: work_of(part, place) for part, _ in missing}
+    work = work_of(list({part.name: part for part, _ in missing}.values()), place)
     estimate = Estimate({(part.name, seed): work[part.name] for part, seed in missing})
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"),
-        console=console, transient=True,
-    )  # fmt: skip
-    with bar:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"))
+    with Progress(*columns, console=console, transient=True) as bar, quietly():
         for number, (part, seed) in enumerate(missing, 1):
-            task = bar.add_task(f"{PARTS[part.name]}, seed {seed}", total=extent_of(part, place.settings)[0], left="")
             began = time.perf_counter()
-
-            def after(epoch: int, _: float, part: Part = part, seed: int = seed, task: Any = task) -> None:
-                share = epoch / extent_of(part, place.settings)[0]
-                estimate.note((part.name, seed), share, time.perf_counter() - began)  # noqa: B023
-                bar.update(task, completed=epoch, left=left_in_words(estimate.remaining()))
-
-            with quietly():
-                result = carry_out(part, seed, place, after)
+            result = carry_out(part, seed, place, _watch(part, seed, place, estimate, bar))
             took = time.perf_counter() - began
             estimate.note((part.name, seed), 1.0, took)
-            bar.remove_task(task)
             error = "" if result.test_error is None else f"test error {result.test_error:.2f} %, "
             console.print(
                 f"[{number}/{len(missing)}] {PARTS[part.name]}, seed {seed}: {error}{took:.0f} s; "
@@ -232,6 +224,42 @@ def carry_out_all(parts: Sequence[Part], place: Workplace) -> None:
                 highlight=False,
                 soft_wrap=True,
             )
+
+
+def _watch(part: Part, seed: int, place: Workplace, estimate: Estimate, bar: Progress) -> OnEpoch:
+    """Show a part in the bar, and note how fast its epochs go."""
+    epochs, _ = extent_of(part, place.settings)
+    for shown in bar.task_ids:
+        bar.remove_task(shown)
+    task = bar.add_task(f"{PARTS[part.name]}, seed {seed}", total=epochs, left=left_in_words(estimate.remaining()))
+    began, first = time.perf_counter(), list[int]()
+
+    def after(epoch: int, _: float) -> None:
+        first.append(epoch - 1)  # of a part that goes on, not the first of all
+        estimate.note((part.name, seed), epoch / epochs, time.perf_counter() - began, first[0] / epochs)
+        bar.update(task, completed=epoch, left=left_in_words(estimate.remaining()))
+
+    return after
+
+
+def work_of(parts: Sequence[Part], place: Workplace) -> dict[str, float]:
+    """Estimate what parts cost, with one seed each.
+
+    Args:
+        parts: Of the plan.
+        place: Where and how.
+
+    Returns:
+        Multiply-adds, by name of the part.
+    """
+    if not parts:
+        return {}
+    data, work = place.load(0, None), {}
+    for part in parts:
+        epochs, images = extent_of(part, place.settings)
+        per_image = 0 if isinstance(part, Probing) else cost_of(part.build(data, cast(Size, place.settings.size)))[2]
+        work[part.name] = float(epochs * (images or len(data.train_dataset)) * (per_image + OVERHEAD))
+    return work
 
 
 def left_in_words(seconds: float | None) -> str:

@@ -86,19 +86,20 @@ def routing_errors(verdicts: Verdicts, majority: int, names: list[str], batch: i
         Errors in %: ``"majority"``; ``"fixed k3"``, ...; ``"random"`` (one capsule an image, the mean over all draws);
         ``"min_entropy"`` (each image takes its surest capsule); ``"vote"`` of the local classifiers, without a head;
         ``"mean of heads"`` (probabilities averaged over all routes); ``"oracle per batch"`` and ``"oracle per sample"``
-        (equation 4 with the labels under test).
+        (equation 4 with the labels under test), and both with ``", own verdict"``: not the head answers, which knows
+        the map of one capsule best, but the local classifier of the capsule chosen.
     """
     capsules, heads, labels = verdicts
     count = len(labels)
     losses = torch.stack([cross_entropy(logits, labels, reduction="none") for logits in capsules])
-    right = heads.argmax(2) == labels
+    right, own = heads.argmax(2) == labels, capsules.argmax(2) == labels
     by_batch = torch.cat([part.mean(1).argmin().expand(part.shape[1]) for part in torch.split(losses, batch, 1)])
 
     def error(correct: Tensor) -> float:
         return round(100 * (1 - float(correct.double().mean())), 6)
 
-    def routed(index: Tensor) -> float:
-        return error(right[index, torch.arange(count)])
+    def routed(index: Tensor, answers: Tensor = right) -> float:
+        return error(answers[index, torch.arange(count)])
 
     return {
         "majority": error(right[majority]),
@@ -109,6 +110,8 @@ def routing_errors(verdicts: Verdicts, majority: int, names: list[str], batch: i
         "mean of heads": error(heads.softmax(2).mean(0).argmax(1) == labels),
         "oracle per batch": routed(by_batch),
         "oracle per sample": routed(losses.argmin(0)),
+        "oracle per batch, own verdict": routed(by_batch, own),
+        "oracle per sample, own verdict": routed(losses.argmin(0), own),
     }
 
 

@@ -9,10 +9,13 @@ from typing import Any
 
 from primenet_lightning.report import STYLE, escape, image, table, whole_page
 from primenet_lightning.reproduction import claims
+from primenet_lightning.reproduction.measurements import ERRORS, Measured
 from primenet_lightning.reproduction.pictures import draw
+from primenet_lightning.reproduction.remarks import findings, remarks
 from primenet_lightning.reproduction.results import PARTS, Result, Results
-from primenet_lightning.reproduction.tables import Table, findings, remarks, tables
-from primenet_lightning.reproduction.verdicts import ERRORS, Measured, Verdict, judge
+from primenet_lightning.reproduction.tables import Table, tables
+from primenet_lightning.reproduction.verdicts import Verdict, head_start, judge
+from primenet_lightning.runs import write_whole
 
 CAPTIONS = {
     "figure4": "Figure 4: feature maps and the choice among them",
@@ -58,21 +61,15 @@ def write_pages(results: Results, out: Path) -> list[Path]:
         The paths, the page's first.
     """
     pictures = draw(results)
-    files = {
-        "report.html": _html(results, pictures).encode(),
-        "report.md": _markdown(results, pictures).encode(),
-        "results.json": (json.dumps(_numbers(results), indent=1, sort_keys=True, allow_nan=False) + "\n").encode(),
+    files: dict[str, str | bytes] = {
+        "report.html": _html(results, pictures),
+        "report.md": _markdown(results, pictures),
+        "results.json": json.dumps(_numbers(results), indent=1, sort_keys=True, allow_nan=False) + "\n",
         **{f"figures/{name}.png": data for name, data in pictures.items()},
     }
-    return [_write_whole(out / name, data) for name, data in files.items()]
-
-
-def _write_whole(path: Path, data: bytes) -> Path:
-    """As `runs.write_whole`, but bytes: what is written is no matter of the locale."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_bytes(data)
-    return beside.replace(path)
+    for name in ("", "figures") if pictures else ("",):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    return [write_whole(out / name, data) for name, data in files.items()]
 
 
 def _title(results: Results) -> str:
@@ -98,8 +95,15 @@ def _html(results: Results, pictures: Mapping[str, bytes]) -> str:
         if made.key == AFTER:
             for name, data in pictures.items():
                 parts.append(f"<h2>{escape(CAPTIONS[name])}</h2>")
+                parts += [f"<p>{escape(note)}</p>" for note in _below(results, name)]
                 parts.append(f'<div class="wide">{image(data, "png", CAPTIONS[name])}</div>')
     return whole_page(_title(results), parts, STYLE + WORDS)
+
+
+def _below(results: Results, name: str) -> list[str]:
+    """What a figure's heading leaves open."""
+    start = head_start(results)
+    return [f"{start[0].upper()}{start[1:]}."] if name == "figure7" else []
 
 
 def _markdown(results: Results, pictures: Mapping[str, bytes]) -> str:
@@ -110,7 +114,9 @@ def _markdown(results: Results, pictures: Mapping[str, bytes]) -> str:
     for made in tables(results):
         blocks += [f"## {made.title}", _cell(made.note), markdown_table(made)]
         if made.key == AFTER:
-            blocks += [f"## {CAPTIONS[name]}\n\n![{CAPTIONS[name]}](figures/{name}.png)" for name in pictures]
+            for name in pictures:
+                blocks += [f"## {CAPTIONS[name]}", *map(_cell, _below(results, name))]
+                blocks.append(f"![{CAPTIONS[name]}](figures/{name}.png)")
     return "\n\n".join(blocks) + "\n"
 
 

@@ -1,6 +1,7 @@
 """Figures 4 to 7 of the paper from what a reproduction has kept: the same bytes each time."""
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from primenet_lightning.callbacks.feature_maps import tiled
 from primenet_lightning.callbacks.figures import COLOURS, LINE_STYLES, new_figure, plain_log_scale, style_of
 from primenet_lightning.callbacks.tsne import MOST_MARKED, scatter_classes, square_around
+from primenet_lightning.reproduction.measurements import written
 from primenet_lightning.reproduction.results import Result, Results
-from primenet_lightning.reproduction.verdicts import ONE_SCALE
+from primenet_lightning.reproduction.verdicts import ONE_SCALE, head_start
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -195,7 +197,7 @@ def _embedded(found: Sequence[Result], name: str) -> str:
     silhouette, neighbours = scores.get("silhouette"), scores.get("neighbour_accuracy")
     said = [f"{name}, {first.images:,} training images, seed {first.seed}"]
     if silhouette is not None:
-        said.append(f"in feature space: silhouette {silhouette:.2f}")
+        said.append(f"in feature space: silhouette {written(silhouette, '.2f')}")
     if neighbours is not None:
         said.append(f"nearest neighbours right {100 * neighbours:.1f} %")
     return "\n".join(said)
@@ -208,16 +210,16 @@ def phase_2_curves(results: Results) -> bytes | None:
         results: Of ``probe`` and the three one-scale parts.
 
     Returns:
-        A PNG file; None where one of them is missing. Thick lines are means over the seeds, thin ones the seeds.
+        A PNG file; None where one of them is missing. Thick lines are means over the seeds that all four have, thin
+        ones these seeds.
     """
     names = {"probe": "PrimeNet, phase 2", **{part: f"layer {part[-1]}x{part[-1]}" for part in ONE_SCALE}}
     curves = (("train_accuracy", "training accuracy (%)"), ("train_loss", "training loss (nats)"))
-    if not all(
-        results.of(part) and all(result.curves.get(key) for result in results.of(part) for key, _ in curves)
-        for part in names
-    ):
+    found = {part: {result.seed: result.curves for result in results.of(part)} for part in names}
+    seeds = sorted(set.intersection(*(set(some) for some in found.values())))
+    if not seeds or not all(some[seed].get(key) for some in found.values() for seed in seeds for key, _ in curves):
         return None
-    figure = new_figure(8, 3.8)
+    figure = new_figure(8, 4)
     panels = figure.subplots(1, 2)
     for axes, (key, label) in zip(panels, curves, strict=True):
         for index, (part, name) in enumerate(names.items()):
@@ -225,15 +227,15 @@ def phase_2_curves(results: Results) -> bytes | None:
             look: dict[str, Any] = {"color": "black", "linestyle": "-"}
             if index:
                 look = {"color": COLOURS[index - 1], "linestyle": LINE_STYLES[index]}
-            _plot_seeds(axes, [result.curves[key] for result in results.of(part)], name, look)
+            _plot_seeds(axes, [found[part][seed][key] for seed in seeds], name, look)
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3, linewidth=0.5)
     _log_scale(panels[1])
-    seeds = max(len(results.of(part)) for part in names)
-    kind = f"mean of {seeds} seeds, thin: each seed" if seeds > 1 else "one seed"
-    figure.suptitle(f"Phase 2 beside nets of one scale trained end to end ({kind})", fontsize="medium")
+    kind = f"mean of {len(seeds)} seeds, thin: each seed" if len(seeds) > 1 else "one seed"
+    title = f"Phase 2 beside nets of one scale trained end to end ({kind}): {head_start(results)}"
+    figure.suptitle(textwrap.fill(title, 100), fontsize="medium")
     handles, labels = panels[0].get_legend_handles_labels()
     place: Any = "outside lower center"
     figure.legend(handles, labels, loc=place, ncols=4, fontsize="small", handlelength=3.2)

@@ -53,8 +53,6 @@ class Settings:
         batch_size: Of phase 1.
         probe_batch_size: Of phase 2.
         precision: Of the Trainer.
-        device: In words.
-        versions: Of what may change a number.
         images: Training images that all parts but the next line's see; None for all that are not held out.
         heavy_images: Likewise, for the ResNets and the network of several exits.
         heavy_epochs: Epochs of those.
@@ -69,8 +67,6 @@ class Settings:
     batch_size: int
     probe_batch_size: int
     precision: str
-    device: str
-    versions: dict[str, str]
     images: int | None = None
     heavy_images: int | None = None
     heavy_epochs: int | None = None
@@ -97,6 +93,11 @@ class Result:
         seconds_per_epoch: By the clock.
         seconds: Of the whole training, likewise.
         extra: What only this part has.
+        validation_images: Training images held out.
+        in_shape: Channels, height and width of the images.
+        classes: Number of classes.
+        device: What it was run on, in words.
+        versions: Of what may change a number.
     """
 
     name: str
@@ -113,6 +114,11 @@ class Result:
     seconds_per_epoch: float = 0.0
     seconds: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
+    validation_images: int = 0
+    in_shape: list[int] = field(default_factory=list)
+    classes: int = 0
+    device: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
 
     def write(self, path: Path) -> Path:
         """Write it as JSON, whole or not at all.
@@ -200,30 +206,55 @@ class Folder:
         return self.path / "parts" / name / f"seed{seed}"
 
     def begin(self, settings: Settings) -> None:
-        """Write the settings, or make sure that they are those of what is there.
-
-        The number of seeds may change, and what the machine is called and has installed.
+        """Write the settings down.
 
         Args:
             settings: Of what is to be run.
 
         Raises:
-            ValueError: If the folder holds parts of other settings.
-            FileExistsError: If it holds something else.
+            FileExistsError: If the folder holds something else.
         """
         path = self.path / "settings.json"
-        if path.is_file():
-            before = asdict(self.settings())
-            for name, value in asdict(settings).items():
-                if name not in ("seeds", "device", "versions") and before[name] != value:
-                    raise ValueError(
-                        f"out={self.path} holds parts run with {name}={before[name]!r}, not {value!r}; go on with "
-                        "that, or give another folder"
-                    )
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if not path.is_file() and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise FileExistsError(f"out={self.path} exists and is no reproduction; give another folder")
         self.path.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(asdict(settings), indent=1, sort_keys=True) + "\n")
+
+    def check(self, name: str, seed: int, conditions: Mapping[str, Any]) -> None:
+        """Refuse a part that was begun, or finished, under other conditions.
+
+        Args:
+            name: Of the part.
+            seed: Of the part.
+            conditions: All that decides its result.
+
+        Raises:
+            ValueError: If it was; nothing of it is touched.
+        """
+        path = self.of(name, seed) / "part.json"
+        before = json.loads(path.read_text()) if path.is_file() else {}
+        for key, value in before.items():
+            if conditions.get(key) != value:
+                raise ValueError(
+                    f"out={self.path} holds part {name} run with {key}={value!r}, not {conditions.get(key)!r}; go on "
+                    "with that, or give another folder"
+                )
+
+    def start(self, name: str, seed: int, conditions: Mapping[str, Any]) -> Path:
+        """Make a part's folder and write down under which conditions it is run.
+
+        Args:
+            name: Of the part.
+            seed: Of the part.
+            conditions: All that decides its result.
+
+        Returns:
+            The folder.
+        """
+        folder = self.of(name, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "part.json", json.dumps(dict(conditions), indent=1, sort_keys=True) + "\n")
+        return folder
 
     def settings(self) -> Settings:
         """Read the settings.
@@ -245,7 +276,6 @@ class Folder:
     def keep(self, result: Result, arrays: Arrays | None = None) -> None:
         """Write a finished part: its arrays first, since ``result.json`` says that all is there."""
         folder = self.of(result.name, result.seed)
-        folder.mkdir(parents=True, exist_ok=True)
         if arrays:
             beside = folder / ".arrays.part.npz"
             np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]

@@ -1,14 +1,15 @@
 """Trains one network of a reproduction, with what it takes to go on after an interruption."""
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric import Fabric
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint
-from torch import Tensor
 
 from primenet_lightning.callbacks import CapsuleLossCurves, GracefulStop, LastCheckpoint
 from primenet_lightning.callbacks.checkpoints import BestCheckpoint
@@ -40,7 +41,7 @@ class Notes(Checkpoint):
         self.losses: dict[str, list[float]] = {}
         self.routes: list[int] = []
         self.seconds = 0.0
-        self._epoch_losses: list[Tensor] = []
+        self._epoch_losses: list[float] = []
         self._clock = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -54,11 +55,11 @@ class Notes(Checkpoint):
         now = time.perf_counter()
         self.seconds, self._clock = self.seconds + now - self._clock, now
         if "losses" not in outputs:
-            self._epoch_losses.append(outputs["loss"].detach())
+            self._epoch_losses.append(float(outputs["loss"]))
             return
         for name, loss in outputs["losses"].items():
             self.losses.setdefault(name, []).append(loss)
-        self._epoch_losses.append(torch.tensor(outputs["losses"]["head"]))
+        self._epoch_losses.append(outputs["losses"]["head"])
         self.routes += outputs["route"][:1]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -66,22 +67,21 @@ class Notes(Checkpoint):
         metrics = trainer.callback_metrics
         self.curves["train_accuracy"].append(100 * float(metrics["train/accuracy"]))
         self.curves["validation_accuracy"].append(100 * float(metrics["val/accuracy"]))
-        self.curves["train_loss"].append(float(torch.stack(self._epoch_losses).mean()))
+        self.curves["train_loss"].append(statistics.fmean(self._epoch_losses))
         self._epoch_losses = []
         if self.on_epoch is not None:
             self.on_epoch(len(self.curves["train_loss"]), self.seconds)
 
     def state_dict(self) -> dict[str, Any]:
         """What there is."""
-        waiting = [float(loss) for loss in self._epoch_losses]
         kept = {"curves": self.curves, "losses": self.losses, "routes": self.routes, "seconds": self.seconds}
-        return kept | {"epoch_losses": waiting}
+        return kept | {"epoch_losses": self._epoch_losses}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with it."""
         self.curves, self.losses = state_dict["curves"], state_dict["losses"]
         self.routes, self.seconds = state_dict["routes"], state_dict["seconds"]
-        self._epoch_losses = [torch.tensor(loss) for loss in state_dict["epoch_losses"]]
+        self._epoch_losses = state_dict["epoch_losses"]
 
 
 class _UndrawnCurves(CapsuleLossCurves):
@@ -108,7 +108,7 @@ def train(
         model: A `PrimeNet` or a baseline; afterwards it has the weights of the best checkpoint.
         data: To train on.
         epochs: How many.
-        folder: Where ``checkpoints/`` goes; a training that was interrupted goes on from there.
+        folder: Where ``checkpoints/`` goes; a training that was interrupted goes on from ``last.ckpt``, which stays.
         notes: Taken on the way.
         callbacks: Further ones.
         precision: Of the Trainer.
@@ -118,10 +118,8 @@ def train(
     Returns:
         Test and validation error in %, both of the checkpoint of least validation error, routed without labels.
     """
-    best, last = (
-        BestCheckpoint(folder / "checkpoints"),
-        LastCheckpoint(folder / "checkpoints", every_n_train_steps=10**9),
-    )
+    best = BestCheckpoint(folder / "checkpoints")
+    last = LastCheckpoint(folder / "checkpoints", every_n_train_steps=10**9)  # so, at the end of each epoch
     trainer = Trainer(
         max_epochs=epochs,
         accelerator=accelerator,
@@ -142,7 +140,6 @@ def train(
     noted = notes.state_dict()
     trainer.test(model, data, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
     notes.load_state_dict(noted)  # to test a checkpoint loads the callbacks' states of back then, too
-    last.path.unlink(missing_ok=True)
     return float(trainer.callback_metrics["test/error"]), validation_error
 
 
@@ -167,3 +164,37 @@ def binned(values: Sequence[float], bins: int = BINS) -> list[float]:
 def seed_all(seed: int) -> None:
     """Seed everything that is random in a part, in silence."""
     seed_everything(seed, verbose=False)
+
+
+def device_of(accelerator: str) -> torch.device:
+    """Tell the device that a Trainer with this accelerator takes.
+
+    Args:
+        accelerator: As the Trainer's.
+    """
+    return Fabric(accelerator=accelerator, devices=1).device
+
+
+def device_in_words(accelerator: str) -> str:
+    """Say what numbers are measured on.
+
+    Args:
+        accelerator: As the Trainer's.
+
+    Returns:
+        The device, as ``"CPU, 2 threads, ..."``.
+    """
+    device = device_of(accelerator)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type.upper()
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}{_processor()}"
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f", {names[0]}" if names else ""

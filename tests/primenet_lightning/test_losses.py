@@ -14,6 +14,7 @@ from primenet_lightning.losses import (
     cross_entropy,
     local_loss,
     similarity_loss,
+    summed_cross_entropy,
 )
 
 TARGET = torch.tensor([0, 3, 2, 2, 1, 0])
@@ -52,6 +53,17 @@ def test_cross_entropy_is_the_closed_form():
     logits, target = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 3, 2, 2, 1])
     expected = (logits.exp().sum(1).log() - logits[range(5), target]).mean()
     torch.testing.assert_close(cross_entropy(logits, target), expected)
+
+
+def test_summed_cross_entropy_weighs_all_answers_alike():
+    answers = [double(6, 4).requires_grad_() for _ in range(3)]
+    loss = summed_cross_entropy(answers, TARGET)
+    expected = sum((a.exp().sum(1).log() - a[torch.arange(6), TARGET]).sum().item() / 6 for a in answers)
+    assert loss.item() == pytest.approx(expected)
+    loss.backward()
+    for each in answers:  # softmax minus one-hot
+        gradient = (each.softmax(1) - functional.one_hot(TARGET, 4)).detach() / 6
+        torch.testing.assert_close(each.grad, gradient)
 
 
 def test_bfloat16_logits_give_a_float32_loss():

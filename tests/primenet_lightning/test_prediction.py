@@ -4,14 +4,14 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from primenet_lightning import PrimeNet
+from primenet_lightning.baselines import MultiExit
+from primenet_lightning.cli import main
 from primenet_lightning.datamodules import DigitsDataModule
 from primenet_lightning.prediction import Prediction, load_model, predict_files
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """Made by a plain Trainer, without the command line."""
-    path = tmp_path_factory.mktemp("plain") / "some.ckpt"
+def save(model, path):
+    """Train a little by a plain Trainer, without the command line."""
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -23,9 +23,14 @@ def checkpoint(tmp_path_factory):
         enable_model_summary=False,
         default_root_dir=path.parent,
     )
-    trainer.fit(PrimeNet(depth=1, kernel_sizes=(3, 5)), DigitsDataModule(normalization="standardize"))
+    trainer.fit(model, DigitsDataModule(normalization="standardize"))
     trainer.save_checkpoint(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save(PrimeNet(depth=1, kernel_sizes=(3, 5)), tmp_path_factory.mktemp("plain") / "some.ckpt")
 
 
 def test_loads_what_a_plain_trainer_saved(checkpoint):
@@ -56,6 +61,25 @@ def test_predictions_are_the_models_own_on_the_same_pixels(checkpoint, tmp_path)
         assert prediction.error is None
     assert found[4][1:3] == (None, None)
     assert "8 pixels wide and 7 high" in found[4].error
+
+
+def test_a_baseline_predicts_too(tmp_path, capsys):
+    """One that leaves at its first exit, which only its checkpoint says."""
+    path = save(MultiExit(exits=2, threshold=0.0), tmp_path / "exits.ckpt")
+    pixels = torch.randint(256, (8, 8), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
+    Image.fromarray(pixels.numpy()).save(tmp_path / "it.png")
+    model = load_model(path)
+    assert isinstance(model, MultiExit)
+    assert not model.training
+    data = model.data_description
+    with torch.no_grad():
+        logits = model.network((pixels[None, None] / 255 - data["mean"][0]) / data["std"][0])[0]
+    probability, label = logits.softmax(1)[0].max(0)
+    (found,) = predict_files(model, [tmp_path / "it.png"])
+    assert (found.label, found.error) == (str(label.item()), None)
+    assert found.probability == pytest.approx(probability.item(), abs=1e-5)
+    assert main(["predict", f"--ckpt={path}", str(tmp_path / "it.png")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'it.png'}\t{found.label}\t{found.probability:.4f}\n"
 
 
 def test_files_are_read_one_at_a_time(checkpoint, tmp_path):
@@ -89,7 +113,8 @@ def test_unusable_checkpoints_are_told_in_one_line(checkpoint, tmp_path):
     assert "does not describe its data" in error(data_description=None)
     assert "cannot be loaded (Error(s) in loading state_dict" in error(state_dict={})
     assert "No module named 'nowhere'" in error(class_path="nowhere.Net")
-    assert "pathlib.Path is no subclass of PrimeNet" in error(class_path="pathlib.Path")
+    assert "pathlib.Path is no subclass of PrimeNet or ImageClassifier" in error(class_path="pathlib.Path")
+    assert "primenet_lightning.LinearProbe is no subclass" in error(class_path="primenet_lightning.LinearProbe")
     (tmp_path / "cut.ckpt").write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(ValueError, match="cannot be loaded"):
         load_model(tmp_path / "cut.ckpt")

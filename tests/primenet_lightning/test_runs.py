@@ -59,11 +59,12 @@ def test_wandb_id_is_that_of_the_runs_own_files(tmp_path):
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     path = write_whole(tmp_path / "it", "old")
 
-    def crash(self, text):
-        self.write_bytes(text[:2].encode())
+    def crash(self, content):
+        with self.open("wb") as file:
+            file.write(content[:2])
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Path, "write_text", crash)
+    monkeypatch.setattr(Path, "write_bytes", crash)
     with pytest.raises(ZeroDivisionError):
         write_whole(path, "new and longer")
     assert path.read_text() == "old"

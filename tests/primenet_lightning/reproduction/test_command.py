@@ -55,23 +55,76 @@ def test_only_what_is_missing_is_run(reproduced, tmp_path, capsys):
     assert main([*args[:-1], f"--out={copy}"]) == 0
     said = capsys.readouterr().out
     assert "3 of 4 parts are there; 1 to run" in said
-    assert "one scale, 3x3, seed 0" in said
+    assert "one scale, 3x3, end to end, seed 0" in said
     # the same part, run anew, says the same
     again, first = (Folder(path).result("one_scale_3", 0) for path in (copy, out))
     assert (again.test_error, again.curves) == (first.test_error, first.curves)
 
 
-def test_impossible_options_are_named(reproduced, tmp_path, capsys):
+def test_impossible_options_are_named(reproduced, tmp_path, capsys, monkeypatch):
     out, _ = reproduced
+    monkeypatch.chdir(tmp_path)
     for options, sentence in (
         (["--epochs=0"], "epochs=0 is too small; give at least 1"),
         (["--parts=[primes]"], "parts='primes' is unknown"),
-        (["--epochs=7", f"--out={out}"], "holds parts run with epochs=2, not 7"),
-        ([f"--root={tmp_path}", "--out=x"], None),
+        (["--precision=foo"], "precision='foo' with accelerator='auto' cannot be had"),
+        (["--epochs=7", "--images=200", f"--out={out}"], "holds part prime run with epochs=2, not 7"),
     ):
-        if sentence is not None:
-            assert main(["reproduce", "digits", *options]) == 1
-            assert sentence in capsys.readouterr().err
+        assert main(["reproduce", "digits", *options]) == 1
+        assert sentence in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())  # nothing was begun
+
+
+def test_large_networks_and_the_unfrozen_one_leave_what_the_tables_need(reproduced, tmp_path):
+    out, args = reproduced
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    more = ["--heavy_epochs=1", "--heavy_images=100", "--parts=[sfp,multi_exit,probe_finetune]", f"--out={copy}"]
+    # a setting that the parts there did not depend on may change
+    assert main([*args[:4], "--images=200", "--accelerator=cpu", *more]) == 0
+    results = Folder(copy).results()
+    sfp, multi_exit, finetuned, frozen, prime = (
+        results.of(name)[0] for name in ("sfp", "multi_exit", "probe_finetune", "probe", "prime")
+    )
+    assert sfp.images == multi_exit.images == 100
+    assert sfp.extra["multiply_adds_pruned"] < sfp.cost["multiply_adds_inference"]
+    costs = [row["multiply_adds"] for row in multi_exit.extra["exits"]]
+    assert costs == sorted(costs)
+    assert costs[-1] == pytest.approx(multi_exit.cost["multiply_adds_inference"])
+    # the network below the layer counts at inference, and in training where it learns
+    layer = frozen.extra["features"] * 10
+    assert frozen.cost["multiply_adds_training"] == 2 * layer
+    assert frozen.cost["multiply_adds_inference"] == finetuned.cost["multiply_adds_inference"]
+    # to find what its last layer sees, the head is run to its end
+    assert frozen.cost["multiply_adds_inference"] == prime.cost["multiply_adds_inference"] + layer
+    assert finetuned.cost["multiply_adds_training"] > finetuned.cost["multiply_adds_inference"]
+    assert not list(copy.glob("parts/sfp/seed0/checkpoints"))
+
+
+def test_a_part_stopped_after_its_training_is_not_trained_again(tmp_path, monkeypatch):
+    args = ["digits", "--epochs=1", "--images=100", "--accelerator=cpu"]
+    place = Workplace(Folder(tmp_path / "out"), command.settings_of(command.parse(args)), None, "cpu")
+    place.folder.begin(place.settings)
+    (part,) = plan(["end_to_end_mean"])
+    with monkeypatch.context() as stopped:
+        stopped.setattr("primenet_lightning.reproduction.carrying_out.cost_of", None)  # called after the test
+        with pytest.raises(TypeError):
+            carry_out(part, 0, place)
+    epochs = []
+    found = carry_out(part, 0, place, lambda epoch, _: epochs.append(epoch))
+    assert epochs == []
+    assert len(found.curves["train_loss"]) == 1
+    assert not list(place.folder.of(part.name, 0).glob("checkpoints"))
+
+
+def test_phase_2_says_what_it_misses(reproduced, tmp_path, capsys):
+    out, args = reproduced
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    shutil.rmtree(copy / "parts" / "probe")
+    (copy / "parts" / "prime" / "seed0" / "checkpoints" / "best.ckpt").unlink()
+    assert main([*args[:-1], f"--out={copy}"]) == 1
+    assert "best.ckpt is missing, which phase 2 takes; delete" in capsys.readouterr().err
 
 
 def test_no_error_on_the_subset_of_svhn_passes_for_one_of_svhn(tmp_path, write_subset):

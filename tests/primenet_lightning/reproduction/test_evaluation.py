@@ -45,6 +45,9 @@ def test_errors_of_all_routings_are_those_of_a_plain_loop():
         "oracle per batch": by_hand(v, batch_choice),
         "oracle per sample": by_hand(v, lambda i: min(range(3), key=lambda k: loss(v, k, i))),
     }
+    for which, choose in (("batch", batch_choice), ("sample", lambda i: min(range(3), key=lambda k: loss(v, k, i)))):
+        own = v._replace(heads=v.capsules)
+        expected[f"oracle per {which}, own verdict"] = by_hand(own, choose)
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-5)
     assert set(found) - set(expected) == {"vote", "mean of heads"}
 
@@ -75,4 +78,5 @@ def test_verdicts_are_those_of_the_network_image_by_image():
     assert arrays["maps"].shape == (2, 3, 4, 8, 8)
     assert (arrays["least_loss"] == arrays["losses"].argmin(1)).all()
     assert arrays["pixels"].shape == (2, 8, 8)
-    assert sample_of(data)[1].tolist() == sample_of(data)[1].tolist()
+    counts = torch.bincount(sample_of(data, 50)[1])
+    assert counts.tolist() == [5] * 10

@@ -104,6 +104,13 @@ def test_the_markdown_shows_the_figures(folder):
     assert shown == [f"figures/figure{k}.png" for k in (4, 5, 6, 7)]
 
 
+def test_figure_7_says_that_it_is_no_even_start(folder):
+    said = "Phase 2 starts on features that phase 1 trained for 30 epochs, the nets of one scale start from nothing"
+    for name in ("report.html", "report.md"):
+        text = (folder / name).read_text(encoding="utf-8")
+        assert said in text[text.index("Figure 7") :]
+
+
 def test_the_numbers_are_for_programs_too(folder):
     text = (folder / "results.json").read_text()
     numbers = json.loads(text)
@@ -123,6 +130,7 @@ def with_errors_like_nothing_else():
     found = parts(1)
     changed = {name: dict(test_error=11.777, validation_error=12.777) for name in found}
     routings = {"vote": 13.777, "oracle per batch": 14.777, "oracle per sample": 15.777}
+    routings |= {f"oracle per {unit}, own verdict": 15.777 for unit in ("batch", "sample")}
     changed["prime"]["extra"] = found["prime"][0].extra | {"routings": routings}
     probed = dict(logistic_test_error=16.777, phase1_test_error=17.777)
     for name in ("probe", "probe_routed"):
@@ -154,6 +162,6 @@ def test_half_a_run_and_numbers_that_are_none(tmp_path, undrawn):
 
 
 def test_what_means_something_to_html_and_markdown_stands_for_itself(tmp_path, undrawn):
-    paths = write_pages(made_up(without=parts(1), device="<b>a|b</b> *c*"), tmp_path)
+    paths = write_pages(made_up(change={part: dict(device="<b>a|b</b> *c*") for part in parts(1)}), tmp_path)
     assert ["device", "<b>a|b</b> *c*"] in Page(paths[0].read_text()).rows
     assert "\\<b\\>a\\|b\\</b\\> \\*c\\*" in paths[1].read_text(encoding="utf-8")

@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from made_up import SETTINGS, arrays, made_up, parts
+from made_up import SETTINGS, arrays, extras, made_up, parts
 from matplotlib.colors import to_hex
 from PIL import Image
 
@@ -72,6 +72,27 @@ def test_figure_6_says_scores_and_images_of_both(drawn):
     assert all(said in theirs for said in ("ResNet-50", "2,000", "silhouette 0.18", "95.5 %"))
     points = sum(len(collection.get_offsets()) for collection in figure.axes[0].collections)
     assert points == len(arrays()["prime"]["embedding"])
+
+
+def test_figure_6_has_no_negative_zero(drawn):
+    extra = extras(0) | dict(separation=dict(silhouette=-0.001, neighbour_accuracy=0.9))
+    title = drawn(pictures.embeddings, made_up(change={"prime": {"extra": extra}})).axes[0].get_title()
+    assert "silhouette 0.00" in title
+
+
+def test_figure_7_says_where_each_starts(drawn):
+    figure = drawn(pictures.phase_2_curves, made_up())
+    title = " ".join(figure.get_suptitle().split())
+    assert "mean of 3 seeds" in title
+    assert "phase 2 starts on features that phase 1 trained for 30 epochs, the nets of one scale start" in title
+
+
+def test_figure_7_keeps_to_common_seeds(drawn):
+    found = parts()
+    del found["one_scale_5"][1:]
+    figure = drawn(pictures.phase_2_curves, Results(SETTINGS, found, arrays()))
+    assert "(one seed)" in " ".join(figure.get_suptitle().split())
+    assert [len(axes.lines) for axes in figure.axes] == [4, 4]
 
 
 def test_figure_7_has_the_means_of_the_seeds(drawn):

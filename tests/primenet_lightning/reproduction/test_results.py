@@ -8,7 +8,7 @@ from primenet_lightning.reproduction.results import Folder, Result, Settings
 
 @pytest.fixture
 def settings():
-    return Settings("digits", "quick", "compact", 2, 3, 2, 200, 32, "32-true", "CPU", {"torch": "1"})
+    return Settings("digits", "quick", "compact", 2, 3, 2, 200, 32, "32-true")
 
 
 def result(name="prime", seed=0, **fields):
@@ -18,6 +18,8 @@ def result(name="prime", seed=0, **fields):
 def test_what_is_kept_is_read_back(tmp_path, settings):
     folder = Folder(tmp_path / "out")
     folder.begin(settings)
+    for seed in range(3):
+        folder.start("prime", seed, {})
     kept = result(curves={"train_loss": [0.5, 0.25]}, extra={"shares": {"k3": 1.0}})
     folder.keep(kept, {"pixels": np.arange(6, dtype=np.uint8).reshape(2, 3)})
     folder.keep(result(seed=1))
@@ -33,13 +35,16 @@ def test_what_is_kept_is_read_back(tmp_path, settings):
     assert folder.result("probe", 0) is None
 
 
-def test_more_seeds_go_on_but_other_settings_do_not(tmp_path, settings):
+def test_a_part_goes_on_under_its_own_conditions_only(tmp_path, settings):
     folder = Folder(tmp_path)
     folder.begin(settings)
-    folder.begin(dataclasses.replace(settings, seeds=5, device="another"))
+    folder.start("prime", 0, {"epochs": 3, "images": None})
+    folder.check("prime", 0, {"epochs": 3, "images": None})
+    folder.check("prime", 1, {"epochs": 4, "images": None})  # not begun
+    with pytest.raises(ValueError, match=r"holds part prime run with epochs=3, not 4; .* another folder"):
+        folder.check("prime", 0, {"epochs": 4, "images": None})
+    folder.begin(dataclasses.replace(settings, seeds=5, epochs=4))
     assert folder.settings().seeds == 5
-    with pytest.raises(ValueError, match=r"holds parts run with epochs=3, not 4; .* another folder"):
-        folder.begin(dataclasses.replace(settings, epochs=4))
 
 
 def test_nothing_of_others_is_touched(tmp_path, settings):
@@ -52,10 +57,11 @@ def test_nothing_of_others_is_touched(tmp_path, settings):
 def test_damaged_files_are_named(tmp_path, settings):
     folder = Folder(tmp_path)
     folder.begin(settings)
+    folder.start("prime", 0, {})
     folder.keep(result())
     (folder.of("prime", 0) / "result.json").write_text('{"name": "pri')
     with pytest.raises(ValueError, match=r"result.json is damaged .* delete its folder"):
         folder.results()
     (tmp_path / "settings.json").write_text("{}")
     with pytest.raises(ValueError, match=r"settings.json is damaged .* --out"):
-        folder.begin(settings)
+        folder.settings()

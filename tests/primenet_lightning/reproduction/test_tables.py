@@ -6,7 +6,8 @@ import statistics
 import pytest
 from made_up import COST, made_up, parts
 
-from primenet_lightning.reproduction.tables import findings, remarks, tables
+from primenet_lightning.reproduction.remarks import leaked_labels
+from primenet_lightning.reproduction.tables import tables
 
 
 def cells(results, key):
@@ -15,8 +16,8 @@ def cells(results, key):
     return {row[0]: dict(zip(found.heads, row, strict=True)) for row in found.rows}
 
 
-def text(results):
-    return "\n".join([*remarks(results), *findings(results), *(str(table) for table in tables(results))])
+def note_of(results, key):
+    return {table.key: table for table in tables(results)}[key].note
 
 
 def mean_and_spread(values):
@@ -59,11 +60,21 @@ def test_every_quoted_baseline_is_marked():
 
 
 def test_splits_of_the_paper_and_of_the_run():
-    rows = cells(made_up(change={"resnet50": {"images": 2_000, "all_images": False}}), "table1")
-    paper, most, resnet = rows.values()
-    assert [paper["training images"], paper["test images"]] == ["60,000", "10,000"]
-    assert [most["training images"], most["held out for validation"]] == ["54,000", "6,000"]
-    assert [resnet["training images"], resnet["held out for validation"]] == ["2,000", "not recorded"]
+    few = dict(images=2_000, all_images=False, validation_images=300)
+    rows = cells(made_up(change={"resnet50": few}), "table1")
+    paper, most, resnet = ([*row.values()][1:] for row in rows.values())
+    assert paper == ["28x28x1", "10", "60,000", "not told", "10,000"]
+    assert most == ["28x28x1", "10", "54,000", "6,000", "10,000"]
+    assert resnet == ["28x28x1", "10", "2,000", "300", "10,000"]
+
+
+def test_splits_need_no_arrays_and_say_what_was_not_recorded():
+    shape = {part: dict(in_shape=[3, 8, 9], classes=7, test_images=359) for part in parts(1)}
+    (row,) = cells(made_up("digits", change=shape), "table1").values()
+    assert [*row.values()][1:] == ["8x9x3", "7", "54,000", "6,000", "359"]
+    old = {part: dict(in_shape=[], classes=0, validation_images=0) for part in parts(1)}
+    (row,) = cells(made_up("digits", change=old), "table1").values()
+    assert [*row.values()][1:] == [*["not recorded"] * 2, "54,000", "not recorded", "10,000"]
 
 
 def test_parts_that_were_not_run_are_named():
@@ -92,11 +103,45 @@ def test_differences_are_taken_seed_by_seed():
 
 def test_routings_that_need_labels_come_last_and_say_so():
     rows = cells(made_up(), "inference")
-    assert [row["needs test labels"] for row in rows.values()] == ["no"] * 9 + ["yes"] * 2
-    assert rows["oracle per sample: least loss of the image"]["difference (points)"].startswith("-0.40")
-    (sentence,) = findings(made_up(seeds=1))
-    assert all(number in sentence for number in ("0.80 %", "0.70 %", "0.40 %", "no test results"))
-    assert findings(made_up(without=("prime",))) == []
+    assert [row["needs test labels"] for row in rows.values()] == ["no"] * 9 + ["yes"] * 4
+    by = "oracle per sample: least loss of the image"
+    assert rows[f"{by}, handed on to the head"]["difference (points)"].startswith("+0.60")
+    assert rows[f"{by}, its local classifier answers"]["difference (points)"].startswith("-0.40")
+    note = {table.key: table for table in tables(made_up())}["inference"].note
+    assert all(sentence in note for sentence in leaked_labels(made_up()))
+
+
+def test_the_multi_exit_network_stands_for_the_threshold_of_its_error():
+    results = made_up()
+    assert cells(results, "table2")["multi-exit network, threshold 0.9"]["test error (%)"].startswith("0.92")
+    cost = cells(results, "table3")["multi-exit network, threshold 0.9"]
+    assert cost["multiply-adds, inference (M)"] == "1.9"  # 1 + 0.9, and not COST's
+    assert "mean over the test images at threshold 0.9" in note_of(results, "table3")
+    without = made_up(change={"multi_exit": {"extra": {}}})
+    assert cells(without, "table3")["multi-exit network"]["multiply-adds, inference (M)"] == "2.6"
+    assert "of all its exits" in note_of(without, "table3")
+
+
+def test_notes_say_what_the_numbers_are_of():
+    sfp = "constant learning rate and 30 epochs, where its paper has 200"
+    assert sfp in note_of(made_up(), "table2")
+    assert sfp not in note_of(made_up(without=("sfp",)), "table2")
+    assert "of PrimeNet's features and the layer on them together" in note_of(made_up(), "table3")
+    assert "Phase 2's parameters" not in note_of(made_up(without=("probe", "probe_routed")), "table3")
+    assert "learning rate 2e-4" in note_of(made_up(), "probe")
+    assert "at least as sure as the threshold" in note_of(made_up(), "exits")
+
+
+def test_scikit_learns_error_stands_beside_phase_2s():
+    (table,) = (table for table in tables(made_up()) if table.key == "probe")
+    place = table.heads.index("test error (%)")
+    assert table.heads[place : place + 3] == ("test error (%)", "scikit-learn's error (%)", "epochs until converged")
+
+
+def test_the_authors_widths_stand_in_table_3():
+    (table,) = (table for table in tables(made_up()) if table.key == "table3")
+    (row,) = (row for row in table.rows if "authors' widths" in row[0])
+    assert row[1:5] == ("0.409", "0.41", "2.7", "2.7")
 
 
 def test_exits_by_threshold():
@@ -114,25 +159,11 @@ def test_large_numbers_are_written_out():
     assert (row["multiply-adds, inference (M)"], row["activations (MiB)"]) == ("1,300", "2,345")
 
 
-def test_what_a_quick_run_cut_stands_first():
-    cut = {name: dict(images=10_000, all_images=False) for name in parts(1)}
-    cut["resnet50"]["images"] = 2_000
-    first = remarks(made_up(change=cut, scale="quick"))[0]
-    assert "quick scale" in first
-    assert "trained on 10,000 training images, not all there are; 2,000 for ResNet-50." in first
-    few = {"resnet20": dict(images=2_000, all_images=False)}
-    assert remarks(made_up(change=few))[0] == "Trained on all 54,000 training images; 2,000 for ResNet-20."
-    assert "Epochs of phases 1 and 2: 30 + 15; the paper has 100 + 50." in remarks(made_up())
-
-
-def test_the_subset_of_svhn_comes_first_and_has_no_errors():
-    assert "subset of SVHN" in remarks(made_up("svhn-subset"))[0]
-    assert "no results on digits" in remarks(made_up("digits"))[0]
+def test_tables_of_the_subset_of_svhn_have_no_errors():
     found = {table.key: table for table in tables(made_up("svhn-subset"))}
     assert not {"table2", "ablations", "inference", "exits"} & found.keys()
     heads = " ".join(head for table in found.values() for head in table.heads)
     assert "error" not in heads
-    assert findings(made_up("svhn-subset")) == []
 
 
 def test_tables_are_rectangular_whatever_is_missing():
@@ -155,5 +186,28 @@ def test_a_diverged_seed_is_told():
 def test_versions_and_recipes_are_in_the_settings(seeds):
     rows = cells(made_up(seeds=seeds), "settings")
     assert rows["seeds"]["this run"] == str(seeds)
-    assert rows["versions"]["this run"] == "torch 9.9"
+    assert (rows["device"]["this run"], rows["versions"]["this run"]) == ("CPU, 2 threads", "torch 9.9")
     assert rows["trained by Adam 0.001, batch 32"]["this run"].startswith("PrimeNet, phase 2")
+
+
+def conditions(results, name):
+    (table,) = (table for table in tables(results) if table.key == "settings")
+    return [row[1] for row in table.rows if row[0] == name]
+
+
+def test_devices_and_versions_are_told_by_part_where_they_differ():
+    results = made_up(without=[*{*parts(1)} - {"prime", "probe", "sfp"}])
+    object.__setattr__(results.of("prime")[1], "device", "H100")
+    for result in results.of("probe"):
+        object.__setattr__(result, "device", "H100")
+    assert conditions(results, "device") == [
+        "CPU, 2 threads: PrimeNet, phase 1 (seeds 0 and 2); ResNet-20, soft filter pruning (SFP)",
+        "H100: PrimeNet, phase 1 (seed 1); PrimeNet, phase 2: linear probe",
+    ]
+    assert conditions(results, "versions") == ["torch 9.9"]
+
+
+def test_results_that_recorded_no_device_are_shown():
+    old = {part: dict(device="", versions={}) for part in parts(1)}
+    assert conditions(made_up(change=old), "device") == ["not recorded"]
+    assert conditions(made_up(without=parts(1)), "device") == []

@@ -30,4 +30,3 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(tmp_path):
     assert [len(curve) for curve in notes.curves.values()] == [3, 3, 3]
     assert len(notes.routes) == 9
     assert errors[1] == pytest.approx(100 - max(notes.curves["validation_accuracy"]))
-    assert not (tmp_path / "cut" / "checkpoints" / "last.ckpt").exists()
