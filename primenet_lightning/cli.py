@@ -639,8 +639,7 @@ def run_lightning(args: Sequence[str]) -> int:
         save_config_callback=BeginRun,
         save_config_kwargs={"save_to_log_dir": False},
         parser_kwargs={
-            "description": "Train, validate and test PrimeNet. See also `primenet predict|probe|report|reproduce|dashboard "
-            "--help`."
+            "description": f"Train, validate and test PrimeNet. See also `primenet {'|'.join(COMMANDS)} --help`.",
         },
         subclass_mode_model=True,
         subclass_mode_data=True,
