@@ -93,7 +93,7 @@ def _draw_maps(axes: "Axes", arrays: Mapping[str, Array], row: int, capsule: int
     maps = torch.from_numpy(np.array(arrays["maps"][row, capsule], dtype=np.float32))
     axes.imshow(tiled(maps).numpy(), cmap="viridis", interpolation="nearest")
     verdict = _said(arrays, int(arrays["verdicts"][row, capsule]), row, ", ")
-    axes.set_title(f"{names[capsule]}: {float(arrays['losses'][row, capsule]):.2g} nats\n{verdict}", fontsize=8)
+    axes.set_title(f"{names[capsule]}: {float(arrays['losses'][row, capsule]):.3g} nats\n{verdict}", fontsize=8)
     routed, least = (int(arrays[key][row]) == capsule for key in ("routed", "least_loss"))
     axes.set_frame_on(routed)
     for spine in axes.spines.values():
