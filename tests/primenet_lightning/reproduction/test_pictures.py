@@ -44,7 +44,7 @@ def test_figure_4_frames_the_route_and_marks_the_least_loss(drawn):
         assert ["by label" in label for _, label in shown] == [k == kept["least_loss"][row] for k in range(3)]
         for k, name in enumerate(("k3", "k5", "k7")):
             title = axes[1 + k].get_title()
-            assert title.startswith(f"{name}: {kept['losses'][row, k]:.2f} nats")
+            assert title.startswith(f"{name}: {kept['losses'][row, k]:.3g} nats")
             assert title.endswith("right" if kept["verdicts"][row, k] == kept["labels"][row] else "wrong")
 
 
