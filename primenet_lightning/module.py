@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict, TypeVar
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities import rank_zero_warn
@@ -34,6 +34,7 @@ from primenet_lightning.losses import LocalLossKind, cross_entropy
 from primenet_lightning.metrics import LearnerMetrics
 from primenet_lightning.network import HEAD, PrimeNetwork, Stage, capsules_of, stack_blocks
 from primenet_lightning.optimizers import CompositeOptimizer, CompositeScheduler, PaperAdam
+from primenet_lightning.predictor import ImagePredictor
 from primenet_lightning.presets import Architecture, Size, architecture
 from primenet_lightning.random_state import get_random_state, set_random_state
 from primenet_lightning.routers import Router, RouterName, build_router
@@ -70,7 +71,7 @@ class StepOutput(TypedDict):
     requests: list[str]
 
 
-class PrimeNet(LightningModule):
+class PrimeNet(ImagePredictor):
     """PrimeNet, trained locally: each capsule by its own optimizer from its own cross-entropy (section 3.5).
 
     Optimization is manual: every block runs, its capsules' losses go backward, its activations are freed, the map of
@@ -153,6 +154,8 @@ class PrimeNet(LightningModule):
         >>> model.eval()(torch.zeros(2, 1, 28, 28)).shape
         torch.Size([2, 10])
     """
+
+    network: PrimeNetwork
 
     def __init__(
         self,
@@ -730,42 +733,6 @@ class PrimeNet(LightningModule):
     def _prefix(self, stage: str) -> str:
         """Metrics that labels helped to route say so in their name."""
         return f"{stage}/oracle" if self.inference_routing == "oracle" and stage != "train" else stage
-
-    # -- prediction ----------------------------------------------------------------------------------------------------
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Classify images without labels; only what is routed is computed.
-
-        Args:
-            x: Images, normalised, ``(batch, channels, height, width)``.
-
-        Returns:
-            Logits, ``(batch, classes)``.
-        """
-        logits: Tensor = self.network(self._images(x))
-        return logits
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Give class probabilities.
-
-        Args:
-            batch: Images, or a sequence whose first element are the images.
-            batch_idx: Index of the batch.
-
-        Returns:
-            ``(batch, classes)``, float32.
-        """
-        images = batch if isinstance(batch, Tensor) else batch[0]
-        logits: Tensor = self(images)
-        return logits.float().softmax(1)
-
-    def _images(self, images: Tensor) -> Tensor:
-        """Images in the network's precision (bfloat16 under ``bf16-true``)."""
-        if not images.is_floating_point():
-            raise ValueError(
-                f"images have dtype {images.dtype}; normalise them to floating point, as ImageDataModule does"
-            )
-        return images.to(self.dtype)
 
     # -- state and checks ----------------------------------------------------------------------------------------------
 

@@ -5,17 +5,18 @@ from typing import Any
 
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import nn
 
 from primenet_lightning.checkpoint_io import AtomicCheckpointIO
 from primenet_lightning.checks import refuse_classes, refuse_data
 from primenet_lightning.classifier import CrossEntropyClassifier
 from primenet_lightning.network import HEAD
 from primenet_lightning.optimizers import PaperAdam
+from primenet_lightning.predictor import ImagePredictor
 from primenet_lightning.routing import NonFiniteError
 
 
-class ImageClassifier(CrossEntropyClassifier):
+class ImageClassifier(ImagePredictor, CrossEntropyClassifier):
     """A network trained end to end on the same data, by the same optimizer and under the same names as `PrimeNet`.
 
     What it learns from, counts and logs is that of `CrossEntropyClassifier`.
@@ -61,42 +62,6 @@ class ImageClassifier(CrossEntropyClassifier):
     @abstractmethod
     def configure_network(self) -> nn.Module:
         """Build the network, for ``self.in_shape`` and ``self.num_classes``."""
-
-    # -- prediction ----------------------------------------------------------------------------------------------------
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Classify images.
-
-        Args:
-            x: Images, normalised, ``(batch, channels, height, width)``.
-
-        Returns:
-            Logits, ``(batch, classes)``.
-        """
-        logits: Tensor = self.network(self._images(x))
-        return logits
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Give class probabilities.
-
-        Args:
-            batch: Images, or a sequence whose first element are the images.
-            batch_idx: Index of the batch.
-
-        Returns:
-            ``(batch, classes)``, float32.
-        """
-        images = batch if isinstance(batch, Tensor) else batch[0]
-        logits: Tensor = self(images)
-        return logits.float().softmax(1)
-
-    def _images(self, images: Tensor) -> Tensor:
-        """Images in the network's precision (bfloat16 under ``bf16-true``)."""
-        if not images.is_floating_point():
-            raise ValueError(
-                f"images have dtype {images.dtype}; normalise them to floating point, as ImageDataModule does"
-            )
-        return images.to(self.dtype)
 
     # -- state and checks ----------------------------------------------------------------------------------------------
 
