@@ -35,7 +35,21 @@ class BestCheckpoint(ModelCheckpoint):
         return Path(self.dirpath) / "best.ckpt"
 
 
-class LastCheckpoint(Checkpoint):
+class CheckpointOfState(Checkpoint):
+    """A checkpoint callback that knows of no best one, and so comes after those that do.
+
+    Lightning asks the first checkpoint callback where ``ckpt_path="best"`` is.
+    """
+
+    best_model_path = ""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Become the Trainer's last callback."""
+        # a new list: Lightning is going through the old one
+        trainer.callbacks = [*(callback for callback in trainer.callbacks if callback is not self), self]  # type: ignore[attr-defined]
+
+
+class LastCheckpoint(CheckpointOfState):
     """``last.ckpt``: at the start, every so many steps, and at the end of every epoch.
 
     So there is one from the first batch on, and a crash costs at most ``every_n_train_steps`` steps.
@@ -48,6 +62,13 @@ class LastCheckpoint(Checkpoint):
 
     Raises:
         ValueError: If that is not positive.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> last = LastCheckpoint("runs/first/checkpoints", every_n_train_steps=500)
+        >>> trainer = Trainer(callbacks=[last], logger=False)
+        >>> last.path.as_posix()
+        'runs/first/checkpoints/last.ckpt'
     """
 
     def __init__(self, folder: str | Path, every_n_train_steps: int = 100) -> None:

@@ -60,7 +60,11 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def plain_log_scale(axes: "Axes") -> None:
-    """Make the vertical axis logarithmic, with 0.5 written as 0.5 and not as a power of ten."""
+    """Make the vertical axis logarithmic, with 0.5 written as 0.5 and not as a power of ten.
+
+    Args:
+        axes: Changed in place.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_yscale("log")
@@ -70,7 +74,14 @@ def plain_log_scale(axes: "Axes") -> None:
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """The folder of a run: the first logger's, or without loggers the Trainer's; to be asked on all ranks."""
+    """Tell the folder of a run; to be asked on all ranks.
+
+    Args:
+        trainer: Of the run.
+
+    Returns:
+        The first logger's ``log_dir``, or without loggers the Trainer's ``default_root_dir``.
+    """
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
@@ -83,6 +94,16 @@ class DrawnAtTheEnd(Callback):
 
     def __init__(self, folder: str | Path | None) -> None:
         self.folder = folder
+        self._resumes = True
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Note what a checkpoint is opened for."""
+        self._resumes = stage == "fit"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the run that is resumed; where its checkpoint is only tested, what has been seen stays."""
+        if self._resumes:
+            self._take_over(state_dict)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw."""
@@ -94,12 +115,22 @@ class DrawnAtTheEnd(Callback):
             self._draw(trainer)
 
     def folder_to_draw_in(self, trainer: Trainer) -> Path | None:
-        """The folder, asked for on all ranks; None on all but the first, and in a ``fast_dev_run``."""
+        """Tell where to draw; to be asked on all ranks.
+
+        Args:
+            trainer: Of the run.
+
+        Returns:
+            ``folder``, or `run_folder` where that is None; None on all ranks but the first, and in a ``fast_dev_run``.
+        """
         folder = run_folder(trainer) if self.folder is None else Path(self.folder)
         draws = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
         return folder if draws else None
 
     def _draw(self, trainer: Trainer) -> None:
+        raise NotImplementedError
+
+    def _take_over(self, state_dict: Mapping[str, Any]) -> None:
         raise NotImplementedError
 
 
@@ -166,6 +197,9 @@ def curves_in(points: Sequence[tuple[int, Mapping[str, float]]]) -> list[str]:
 
     Args:
         points: Place on the axis, and values by curve.
+
+    Returns:
+        Their names.
 
     Example:
         >>> curves_in([(1, {"k3": 0.5, "head": 0.4}), (2, {"head": 0.3})])

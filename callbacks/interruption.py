@@ -10,10 +10,10 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from primenet_lightning.callbacks.checkpoints import LastCheckpoint, validation_follows
+from primenet_lightning.callbacks.checkpoints import CheckpointOfState, LastCheckpoint, validation_follows
 from primenet_lightning.distributed import gather
 from primenet_lightning.module import PrimeNet
 
@@ -21,7 +21,7 @@ TERMINATED = 128 + signal.SIGTERM
 """Exit status of a run that SIGTERM has stopped, as shells count."""
 
 
-class GracefulStop(Checkpoint):
+class GracefulStop(CheckpointOfState):
     """Save and stop at Ctrl-C or SIGTERM, and requeue at SLURM's signal, after the batch that is under way.
 
     In the middle of a batch some capsules may have been updated and others not, and of several processes each would
@@ -41,6 +41,11 @@ class GracefulStop(Checkpoint):
 
     Attributes:
         requests: What this process was asked for: ``"interrupt"``, ``"terminate"``, ``"requeue"``.
+
+    Example:
+        >>> from primenet_lightning.callbacks import LastCheckpoint
+        >>> stop = GracefulStop(resume_with="python train.py --resume")
+        >>> trainer = Trainer(callbacks=[LastCheckpoint("checkpoints"), stop], logger=False)
     """
 
     def __init__(self, resume_with: str | None = None) -> None:

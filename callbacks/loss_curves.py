@@ -163,8 +163,7 @@ class CapsuleLossCurves(DrawnAtTheEnd):
             "epoch_count": self._epoch_count,
         }
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take the curves of the run that is resumed."""
+    def _take_over(self, state_dict: Mapping[str, Any]) -> None:
         for name in self.SERIES:
             setattr(self, name, list(state_dict[name]))
         self._sums, self._count = dict(state_dict["sums"]), state_dict["count"]

@@ -270,8 +270,7 @@ class RoutingMonitor(DrawnAtTheEnd):
             "warned": list(self._warned),
         }
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on with the run that is resumed."""
+    def _take_over(self, state_dict: Mapping[str, Any]) -> None:
         self.history = list(state_dict["history"])
         self._epoch = _Epoch(**{name: _copied(value) for name, value in state_dict["epoch"].items()})
         self._route = list(state_dict["route"])

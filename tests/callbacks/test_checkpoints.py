@@ -2,6 +2,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from primenet_lightning.callbacks import GracefulStop
 from primenet_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 
 
@@ -113,3 +114,19 @@ def test_a_full_disk_stops_no_training_and_keeps_the_checkpoint_before(silent, l
     assert last.steps == [0, 1, 2]
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 1
     assert any("No space left on device); training goes on" in str(w.message) for w in recwarn)
+
+
+@pytest.mark.parametrize("kind", [lambda folder: LastCheckpoint(folder), lambda folder: GracefulStop()])
+def test_the_best_checkpoint_is_found_behind_others(kind, silent, tmp_path):
+    batch = [torch.zeros(1)]
+    best = BestCheckpoint(tmp_path)
+    options = silent | dict(enable_checkpointing=True, max_epochs=3)
+    trainer = Trainer(**options, callbacks=[kind(tmp_path), best])
+    trainer.fit(Worsening(), batch, batch)
+    assert trainer.checkpoint_callback is best
+    (found,) = trainer.validate(ckpt_path="best", dataloaders=batch, verbose=False)
+    assert found["val/error"] == 1
+    trainer = Trainer(**options, callbacks=[kind(tmp_path)])
+    trainer.fit(Worsening(), batch, batch)
+    with pytest.raises(ValueError, match="not configured to save the best model"):
+        trainer.validate(ckpt_path="best", dataloaders=batch)

@@ -137,6 +137,17 @@ def test_a_validation_is_remembered_once(train):
     assert len(often.validation) == 2
 
 
+def test_looking_at_an_old_checkpoint_leaves_the_curves_alone(train, make_batches, loader, tmp_path):
+    train(callbacks=[], max_epochs=1).save_checkpoint(tmp_path / "first.ckpt")
+    curves = CapsuleLossCurves()
+    trainer = train(callbacks=[curves], max_epochs=3)
+    seen = list(curves.train)
+    trainer.validate(dataloaders=loader(make_batches(2)), ckpt_path=tmp_path / "first.ckpt", verbose=False)
+    assert curves.train == seen
+    train(callbacks=[curves], max_epochs=1, ckpt_path=tmp_path / "first.ckpt")
+    assert [batches for batches, _ in curves.train] == [8]
+
+
 def test_resumed_curves_are_those_of_one_run(train, tmp_path):
     class Save(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
