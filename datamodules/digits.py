@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from primenet_lightning.datamodules.base import Arrays, ImageDataModule
 from primenet_lightning.datamodules.splits import stratified_split
@@ -45,6 +44,8 @@ class DigitsDataModule(ImageDataModule):
 
     def load_arrays(self) -> Arrays:
         """Read the scans and set the test split apart."""
+        from sklearn.datasets import load_digits  # takes a second
+
         digits = load_digits()
         images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
         labels = digits.target

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch import distributed as dist
 from torch.optim import Optimizer
@@ -13,7 +12,7 @@ from primenet_lightning.losses import cross_entropy
 from primenet_lightning.metrics import LearnerMetrics
 from primenet_lightning.module import COUNT_EVERY
 from primenet_lightning.network import HEAD
-from primenet_lightning.optimizers import PaperAdam
+from primenet_lightning.optimizers import OptimizerCallable, PaperAdam
 from primenet_lightning.routing import NonFiniteError
 
 
@@ -57,7 +56,7 @@ class CrossEntropyClassifier(LightningModule, ABC):
         """Classify.
 
         Args:
-            x: What a batch has first: images, or features of them.
+            x: What a batch has first: images, ``(batch, channels, height, width)``, or features, ``(batch, features)``.
 
         Returns:
             Logits, ``(batch, classes)``.
@@ -78,7 +77,8 @@ class CrossEntropyClassifier(LightningModule, ABC):
         """Compute what is minimised; a subclass may minimise something else.
 
         Args:
-            images: What a batch has first, as `forward` takes it.
+            images: What `forward` takes: images, ``(batch, channels, height, width)``, or features, ``(batch,
+                features)``.
             target: Class indices, ``(batch,)``.
 
         Returns:
@@ -135,7 +135,12 @@ class CrossEntropyClassifier(LightningModule, ABC):
         self.val_metrics.reset()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Count on one batch of the validation split; arguments as in `training_step`."""
+        """Count on one batch of the validation split.
+
+        Args:
+            batch: Images ``(batch, channels, height, width)``, normalised, and class indices ``(batch,)``.
+            batch_idx: Index of the batch in the split.
+        """
         self._evaluate(self.val_metrics, batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -147,7 +152,11 @@ class CrossEntropyClassifier(LightningModule, ABC):
         self.test_metrics.reset()
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Count on one batch of the test split; arguments as in `training_step`.
+        """Count on one batch of the test split.
+
+        Args:
+            batch: Images ``(batch, channels, height, width)``, normalised, and class indices ``(batch,)``.
+            batch_idx: Index of the batch in the split.
 
         Returns:
             ``"logits"``, ``(batch, classes)``, for callbacks.

@@ -201,6 +201,12 @@ def extract_features(
 
     Raises:
         ValueError: If ``batch_size`` is below 1.
+
+    Example:
+        >>> from primenet_lightning.datamodules import DigitsDataModule
+        >>> splits = extract_features(torch.nn.Flatten(), DigitsDataModule())  # or feature_extractor(model)
+        >>> splits["test"].features.shape, splits["test"].labels.shape
+        (torch.Size([359, 64]), torch.Size([359]))
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is too small; give at least 1")

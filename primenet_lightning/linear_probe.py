@@ -1,12 +1,11 @@
 """A linear classifier on frozen features, as a LightningModule."""
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from primenet_lightning.classifier import CrossEntropyClassifier
 from primenet_lightning.heads import glorot_
-from primenet_lightning.optimizers import PaperAdam
+from primenet_lightning.optimizers import OptimizerCallable, PaperAdam
 
 
 class LinearProbe(CrossEntropyClassifier):

@@ -8,7 +8,6 @@ from typing import Any, Literal, TypedDict, TypeVar
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -33,7 +32,13 @@ from primenet_lightning.heads import ClassifierHead, LocalClassifier
 from primenet_lightning.losses import LocalLossKind, cross_entropy
 from primenet_lightning.metrics import LearnerMetrics
 from primenet_lightning.network import HEAD, PrimeNetwork, Stage, capsules_of, stack_blocks
-from primenet_lightning.optimizers import CompositeOptimizer, CompositeScheduler, PaperAdam
+from primenet_lightning.optimizers import (
+    CompositeOptimizer,
+    CompositeScheduler,
+    LRSchedulerCallable,
+    OptimizerCallable,
+    PaperAdam,
+)
 from primenet_lightning.predictor import ImagePredictor
 from primenet_lightning.presets import Architecture, Size, architecture
 from primenet_lightning.random_state import get_random_state, set_random_state
@@ -42,7 +47,6 @@ from primenet_lightning.routing import InferenceRouting, NonFiniteError
 from primenet_lightning.schedules import Schedule
 from primenet_lightning.schedules import schedule as make_schedule
 
-Shape = tuple[int, int, int]
 Loss = TypeVar("Loss", float, Tensor)
 Value = TypeVar("Value")
 
@@ -197,7 +201,7 @@ class PrimeNet(ImagePredictor):
         # functions cannot be loaded with weights_only=True; a checkpoint needs none of these to predict
         self.save_hyperparameters(ignore=["capsule_optimizer", "head_optimizer", "capsule_scheduler", "head_scheduler"])
         self.automatic_optimization = False
-        self.in_shape: Shape = (in_channels, image_size[0], image_size[1])
+        self.in_shape: tuple[int, int, int] = (in_channels, image_size[0], image_size[1])
         self.num_classes = num_classes
         self.depth = depth
         self.pool_every = pool_every
@@ -221,7 +225,7 @@ class PrimeNet(ImagePredictor):
         self.local = local
         self.capsule_optimizer, self.head_optimizer = capsule_optimizer, head_optimizer
         self.capsule_scheduler, self.head_scheduler = capsule_scheduler, head_scheduler
-        self.schedule = schedule
+        self.schedule: Schedule | None = schedule
         self.scheduler_interval = "step" if schedule is not None else scheduler_interval
         self.update, self.backward_mode, self.overlap = update, backward, overlap
         self.accumulate_grad_batches = accumulate_grad_batches
@@ -250,7 +254,7 @@ class PrimeNet(ImagePredictor):
 
     # -- extension points ----------------------------------------------------------------------------------------------
 
-    def configure_capsules(self, index: int, in_shape: Shape) -> Mapping[str, Capsule]:
+    def configure_capsules(self, index: int, in_shape: tuple[int, int, int]) -> Mapping[str, Capsule]:
         """Build the capsules of one block. **The** method to override for a new backbone.
 
         Args:
@@ -264,7 +268,9 @@ class PrimeNet(ImagePredictor):
             self.architecture, index, in_shape, self.num_classes, self.kernel_sizes, self.depth, self.pool_every
         )
 
-    def configure_projection(self, index: int, in_shape: Shape, map_size: tuple[int, int]) -> nn.Module | None:
+    def configure_projection(
+        self, index: int, in_shape: tuple[int, int, int], map_size: tuple[int, int]
+    ) -> nn.Module | None:
         """Build the projection of one block; its map must have the capsules' height and width.
 
         Args:
@@ -303,7 +309,7 @@ class PrimeNet(ImagePredictor):
             self.architecture.local_classifier_options,
         )
 
-    def configure_head(self, in_shape: Shape) -> nn.Module:
+    def configure_head(self, in_shape: tuple[int, int, int]) -> nn.Module:
         """Build the classifier head.
 
         Args:
@@ -618,7 +624,7 @@ class PrimeNet(ImagePredictor):
         """Accuracies and errors in this epoch's training so far, over all ranks; every rank has to ask.
 
         Returns:
-            As `LearnerMetrics.compute`, without capsules that were pruned.
+            Scalars, as `LearnerMetrics.compute`, without capsules that were pruned.
         """
         self._count_training()
         return self.without_pruned(self.train_metrics.compute())
@@ -656,7 +662,12 @@ class PrimeNet(ImagePredictor):
         self._verdicts = None
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Count on one batch of the validation split; arguments as in `training_step`."""
+        """Count on one batch of the validation split.
+
+        Args:
+            batch: Images ``(batch, channels, height, width)``, normalised, and class indices ``(batch,)``.
+            batch_idx: Index of the batch in the split.
+        """
         images, target = self._images(batch[0]), batch[1]
         if self.inference_routing != "best_validation":
             self._evaluate(self.val_metrics, images, target)
@@ -692,7 +703,11 @@ class PrimeNet(ImagePredictor):
         self.test_metrics.reset()
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Count on one batch of the test split; arguments as in `training_step`.
+        """Count on one batch of the test split.
+
+        Args:
+            batch: Images ``(batch, channels, height, width)``, normalised, and class indices ``(batch,)``.
+            batch_idx: Index of the batch in the split.
 
         Returns:
             ``"logits"`` of the head, ``(batch, classes)``, for callbacks.
@@ -737,7 +752,16 @@ class PrimeNet(ImagePredictor):
     # -- state and checks ----------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Refuse what could not work before anything runs."""
+        """Refuse what could not work before anything runs.
+
+        Args:
+            stage: Lightning's; in ``"fit"`` the description of the data is kept for checkpoints.
+
+        Raises:
+            ValueError: If the strategy splits up parameters or gradients, if a fit would route by ``"oracle"``, if
+                losses would be scaled under ``update="immediate"``, or if the data module has other images or classes
+                than the model was built for.
+        """
         self._train_predictions.clear()
         self.train_metrics.reset()
         self._check_trainer(stage)
@@ -840,6 +864,9 @@ class PrimeNet(ImagePredictor):
         rank the state of the random numbers and gradients that wait for the rest of their window; the predictions
         counted so far in the epoch, and the steps skipped.
 
+        Args:
+            checkpoint: Lightning's; added to.
+
         Raises:
             NonFiniteError: If a parameter is NaN or infinite: the checkpoint before it remains the last one.
         """
@@ -871,6 +898,9 @@ class PrimeNet(ImagePredictor):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back what `on_save_checkpoint` put in.
 
+        Args:
+            checkpoint: What was saved.
+
         Raises:
             ValueError: If the checkpoint is of another architecture, or of other classes than the data at hand.
         """
@@ -890,7 +920,8 @@ class PrimeNet(ImagePredictor):
             self._schedule_resumed = checkpoint.get("schedule_steps")
             self._random_states = checkpoint.get("random_states", [])
             self._pending_gradients = checkpoint.get("pending_gradients", [])
-            for logger in self.loggers:
+            loggers: list[Any] = self.loggers
+            for logger in loggers:
                 if hasattr(logger, "resume_at") and logger.resume_at is None:
                     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
                     logger.resume_at = progress["total"]["ready"]

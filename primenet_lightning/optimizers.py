@@ -9,6 +9,13 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+# Lightning's types of these names are the same, but live where importing them imports the command line's parser too
+OptimizerCallable = Callable[[Iterable[Any]], Optimizer]
+"""Makes an optimizer of parameters; a class, or a path with options on the command line."""
+
+LRSchedulerCallable = Callable[[Optimizer], LRScheduler]
+"""Makes a learning rate schedule of an optimizer."""
+
 
 class PaperAdam(Adam):
     """Adam with the paper's settings as defaults (sections 3.1 and 4.1).
@@ -22,6 +29,11 @@ class PaperAdam(Adam):
         fused: Update all parameters in one call, as torch can on CPU and CUDA; equal but for rounding. None does so
             where all parameters lie on one of these, whole, and no other way of updating is asked for.
         **kwargs: Of ``torch.optim.Adam``.
+
+    Example:
+        >>> optimizer = PaperAdam(torch.nn.Linear(4, 2).parameters())
+        >>> optimizer.defaults["lr"], optimizer.defaults["betas"]
+        (0.0002, (0.99, 0.999))
     """
 
     def __init__(
@@ -123,6 +135,9 @@ class CompositeOptimizer(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Refuse groups that no child would step.
+
+        Args:
+            param_group: As in every torch optimizer.
 
         Raises:
             RuntimeError: Always, once the composite is built.
@@ -240,7 +255,11 @@ class CompositeScheduler(LRScheduler):
         self.schedulers = dict(schedulers)
 
     def drop(self, names: Iterable[str]) -> None:
-        """Take the schedulers of some children out, as `CompositeOptimizer.drop` does with the children."""
+        """Take the schedulers of some children out, as `CompositeOptimizer.drop` does with the children.
+
+        Args:
+            names: Of the children; those that have no scheduler are passed over.
+        """
         for name in names:
             self.schedulers.pop(name, None)
 

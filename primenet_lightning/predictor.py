@@ -3,7 +3,7 @@
 from typing import Any
 
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class ImagePredictor(LightningModule):
@@ -13,7 +13,7 @@ class ImagePredictor(LightningModule):
         network: From images, ``(batch, channels, height, width)``, to logits, ``(batch, classes)``.
     """
 
-    network: nn.Module
+    network: Any  # a torch module; each subclass says which
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify images; a PrimeNet without labels, computing only what is routed.

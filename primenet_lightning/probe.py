@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 
 from primenet_lightning.blocks import trial_run
@@ -26,7 +25,7 @@ from primenet_lightning.features import (
 )
 from primenet_lightning.linear_probe import LinearProbe
 from primenet_lightning.module import PrimeNet
-from primenet_lightning.optimizers import PaperAdam
+from primenet_lightning.optimizers import OptimizerCallable, PaperAdam
 
 __all__ = [
     "FeatureDataModule",
@@ -132,6 +131,13 @@ def fit_probe(
     Raises:
         ValueError: If a number is too small, or the features cannot be used, see `FeatureDataModule`.
         NonFiniteError: If the loss is NaN or infinite.
+
+    Example:
+        >>> features, labels = torch.eye(2).repeat(8, 1), torch.arange(16) % 2
+        >>> splits = {name: SplitFeatures(features, labels) for name in ("train", "validation", "test")}
+        >>> result = fit_probe(splits, num_classes=2, epochs=1, batch_size=8)
+        >>> result.logistic_test_error, len(result.train_loss)
+        (0.0, 1)
     """
     refuse_schedule(epochs, batch_size, seed)
     data = FeatureDataModule(splits, batch_size, seed)

@@ -4,14 +4,13 @@ from abc import abstractmethod
 from typing import Any
 
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 
 from primenet_lightning.checkpoint_io import AtomicCheckpointIO
 from primenet_lightning.checks import refuse_classes, refuse_data
 from primenet_lightning.classifier import CrossEntropyClassifier
 from primenet_lightning.network import HEAD
-from primenet_lightning.optimizers import PaperAdam
+from primenet_lightning.optimizers import OptimizerCallable, PaperAdam
 from primenet_lightning.predictor import ImagePredictor
 from primenet_lightning.routing import NonFiniteError
 
@@ -68,6 +67,9 @@ class ImageClassifier(ImagePredictor, CrossEntropyClassifier):
     def setup(self, stage: str) -> None:
         """Refuse data that the network was not built for.
 
+        Args:
+            stage: Lightning's; in ``"fit"`` the description of the data is kept for checkpoints.
+
         Raises:
             ValueError: If the data module's images or classes are others.
         """
@@ -89,6 +91,9 @@ class ImageClassifier(ImagePredictor, CrossEntropyClassifier):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put in what prediction needs beside the weights: this class's path, and the description of the data.
 
+        Args:
+            checkpoint: Lightning's; added to.
+
         Raises:
             NonFiniteError: If a parameter is NaN or infinite: the checkpoint before it remains the last one.
         """
@@ -99,6 +104,9 @@ class ImageClassifier(ImagePredictor, CrossEntropyClassifier):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back what `on_save_checkpoint` put in.
+
+        Args:
+            checkpoint: What was saved.
 
         Raises:
             ValueError: If the checkpoint is of other classes than the data at hand.

@@ -5,14 +5,13 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning.baselines.classifier import ImageClassifier
 from primenet_lightning.baselines.resnets import he_
 from primenet_lightning.losses import at_least_float32, summed_cross_entropy
-from primenet_lightning.optimizers import PaperAdam
+from primenet_lightning.optimizers import OptimizerCallable, PaperAdam
 
 Maps = tuple[Tensor, Tensor]
 """All fine and all coarse maps so far, ``(batch, channels, height, width)`` and half as high and wide."""
@@ -44,7 +43,16 @@ class DenseLayer(nn.Module):
         self.same = _convolution(coarse, growth)
 
     def forward(self, maps: Maps) -> Maps:
-        """Add this layer's maps to all those before."""
+        """Add this layer's maps to all those before.
+
+        Args:
+            maps: All fine maps until now, ``(batch, channels, height, width)``, and all coarse ones, half as high and
+                wide.
+
+        Returns:
+            The same two, with the new fine maps of the layer before, if there is one, and this layer's new coarse maps:
+            ``(batch, channels', height, width)``, and half as high and wide.
+        """
         fine, coarse = maps
         if self.fine is not None:
             fine = torch.cat([fine, self.fine(fine)], dim=1)
@@ -120,7 +128,14 @@ class MultiExitNetwork(nn.Module):
         return tuple(self.answers(x))
 
     def answers(self, x: Tensor) -> Iterator[Tensor]:
-        """Answer exit by exit, computing no more than has been asked for; as `forward`."""
+        """Answer exit by exit, computing no more than has been asked for.
+
+        Args:
+            x: Images, ``(batch, channels, height, width)``.
+
+        Yields:
+            Logits, ``(batch, classes)``, of each exit, the first one first.
+        """
         maps = self._begin(x)
         for stage, leave in zip(self.stages, self.exits, strict=True):
             maps = stage(maps)

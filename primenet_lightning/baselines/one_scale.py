@@ -4,17 +4,14 @@ import dataclasses
 from bisect import bisect_left
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from primenet_lightning.baselines.classifier import ImageClassifier
 from primenet_lightning.blocks import Projection
 from primenet_lightning.capsules import ConvFeatures
 from primenet_lightning.heads import ClassifierHead
-from primenet_lightning.optimizers import PaperAdam
+from primenet_lightning.optimizers import OptimizerCallable, PaperAdam
 from primenet_lightning.presets import Architecture, Size, architecture
-
-Shape = tuple[int, int, int]
 
 
 class OneScaleNetwork(nn.Module):
@@ -34,7 +31,9 @@ class OneScaleNetwork(nn.Module):
         torch.Size([2, 10])
     """
 
-    def __init__(self, in_shape: Shape, num_classes: int, kernel_size: int, widths: Architecture) -> None:
+    def __init__(
+        self, in_shape: tuple[int, int, int], num_classes: int, kernel_size: int, widths: Architecture
+    ) -> None:
         super().__init__()
         channels = widths.of_block("channels", 0)
         self.features = _features(in_shape, kernel_size, widths)
@@ -107,7 +106,9 @@ class OneScale(ImageClassifier):
         return OneScaleNetwork(self.in_shape, self.num_classes, kernel_size, widths)
 
 
-def predicting_parameters(in_shape: Shape, num_classes: int, kernel_size: int, widths: Architecture) -> int:
+def predicting_parameters(
+    in_shape: tuple[int, int, int], num_classes: int, kernel_size: int, widths: Architecture
+) -> int:
     """Count the parameters of the PrimeNet of one block that predicts: the routed capsule's features, projection, head.
 
     Args:
@@ -127,7 +128,7 @@ def predicting_parameters(in_shape: Shape, num_classes: int, kernel_size: int, w
     return sum(parameter.numel() for part in parts for parameter in part.parameters())
 
 
-def matching_channels(in_shape: Shape, num_classes: int, kernel_size: int, widths: Architecture) -> int:
+def matching_channels(in_shape: tuple[int, int, int], num_classes: int, kernel_size: int, widths: Architecture) -> int:
     """Find the width at which a `OneScaleNetwork` has the parameters of the PrimeNet that predicts.
 
     Args:
@@ -157,10 +158,10 @@ def matching_channels(in_shape: Shape, num_classes: int, kernel_size: int, width
     return min((max(above - 1, 1), above), key=lambda channels: abs(count(channels) - target))
 
 
-def _features(in_shape: Shape, kernel_size: int, widths: Architecture) -> ConvFeatures:
+def _features(in_shape: tuple[int, int, int], kernel_size: int, widths: Architecture) -> ConvFeatures:
     reduced, channels = widths.of_block("reduce_channels", 0), widths.of_block("channels", 0)
     return ConvFeatures(in_shape[0], kernel_size, reduced, channels, widths.stride)
 
 
-def _map_size(in_shape: Shape, widths: Architecture) -> tuple[int, int]:
+def _map_size(in_shape: tuple[int, int, int], widths: Architecture) -> tuple[int, int]:
     return -(-in_shape[1] // widths.stride), -(-in_shape[2] // widths.stride)

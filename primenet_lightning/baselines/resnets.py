@@ -5,13 +5,12 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import ResNet50_Weights, resnet50
 
 from primenet_lightning.baselines.classifier import ImageClassifier
-from primenet_lightning.optimizers import PaperAdam
+from primenet_lightning.optimizers import OptimizerCallable, PaperAdam
 
 
 def he_(module: nn.Module) -> nn.Module:
@@ -50,7 +49,14 @@ class ResNet20(nn.Module):
         he_(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, ``(batch, classes)``."""
+        """Classify images.
+
+        Args:
+            x: Images, ``(batch, channels, height, width)``.
+
+        Returns:
+            Logits, ``(batch, classes)``.
+        """
         logits: Tensor = self.classifier(self.blocks(self.stem(x)))
         return logits
 
@@ -75,7 +81,14 @@ class Residual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map, ``(batch, channels, height / stride, width / stride)``."""
+        """Add the shortcut to what the layers make of the map.
+
+        Args:
+            x: ``(batch, in_channels, height, width)``.
+
+        Returns:
+            ``(batch, channels, height / stride, width / stride)``, rounded up.
+        """
         y = self.layers(x)
         shortcut = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))
         return functional.relu(y + shortcut)
@@ -98,7 +111,14 @@ class GreyToColour(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give ``(batch, 3, height, width)``, of one channel or of three."""
+        """Repeat the one channel; three stay as they are.
+
+        Args:
+            x: ``(batch, channels, height, width)``, of one channel or of three.
+
+        Returns:
+            ``(batch, 3, height, width)``, without a copy.
+        """
         return x.expand(-1, 3, -1, -1)
 
 
