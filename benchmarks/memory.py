@@ -296,7 +296,7 @@ def measure_all(
     """
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    context.set_forkserver_preload(["primenet_lightning"])  # import it once, and not 25 times for ten seconds
+    context.set_forkserver_preload(["primenet_lightning.network"])  # import it once, and not 25 times for ten seconds
     found = {}
     for depth in depths:
         for way in ways:

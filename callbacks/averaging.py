@@ -47,6 +47,11 @@ class AveragedWeights(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin anew with each fit; what is resumed is loaded later.
 
+        Args:
+            trainer: Whose checkpoint callbacks are looked at.
+            pl_module: Not looked at.
+            stage: Lightning's; nothing is done but in ``"fit"``.
+
         Raises:
             ValueError: If a ``ModelCheckpoint`` saves weights only, which no callback can make averages.
         """
@@ -139,6 +144,11 @@ class AveragedWeights(Callback):
         """Go on with a fit: the average, and in the network the trained weights.
 
         To look at a checkpoint takes nothing, and of one that was saved without this callback the average begins now.
+
+        Args:
+            trainer: Which is fitting, or not.
+            pl_module: Whose network gets the weights.
+            checkpoint: What was saved.
         """
         if trainer.state.fn != "fit":
             return

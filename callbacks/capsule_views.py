@@ -99,6 +99,14 @@ def as_pixels(images: Tensor) -> Tensor:
 
 
 def names_of_classes(trainer: Trainer, num_classes: int) -> list[str]:
-    """What the classes are called: by the datamodule, where there is one that says so, else by their numbers."""
+    """Say what the classes are called.
+
+    Args:
+        trainer: Whose data module may know.
+        num_classes: Number of classes.
+
+    Returns:
+        The data module's ``class_names``, if there are as many as classes; else the classes' numbers.
+    """
     names = getattr(getattr(trainer, "datamodule", None), "class_names", None) or ()
     return [str(name) for name in names] if len(names) == num_classes else [str(i) for i in range(num_classes)]

@@ -53,6 +53,9 @@ class WrongAnswers:
             labels: Class indices, ``(batch,)``.
             count: How many at most.
             above: Only losses above this one.
+
+        Returns:
+            Those of largest cross-entropy, worst first.
         """
         logits = logits.detach().float()
         predicted = logits.argmax(1)
@@ -73,6 +76,9 @@ class WrongAnswers:
         Args:
             several: At least one.
             count: How many at most.
+
+        Returns:
+            Those of largest cross-entropy among all, worst first.
         """
         joined = cls(*(torch.cat([getattr(one, part.name) for one in several]) for part in fields(cls)))
         places = joined.loss.topk(min(count, len(joined))).indices
@@ -212,7 +218,15 @@ def class_names(trainer: Trainer, pl_module: LightningModule, count: int) -> lis
 
 
 def normalization(trainer: Trainer, pl_module: LightningModule) -> tuple[Any, Any]:
-    """Mean and standard deviation per channel, with pixels measured from 0 to 1; None where nobody knows."""
+    """Tell how the images were normalised.
+
+    Args:
+        trainer: Whose data module may know.
+        pl_module: Whose checkpoint may know.
+
+    Returns:
+        Mean and standard deviation per channel, with pixels measured from 0 to 1; None where nobody knows.
+    """
     return _described(trainer, pl_module, "mean"), _described(trainer, pl_module, "std")
 
 

@@ -24,6 +24,12 @@ class ResumableCSVLogger(CSVLogger):
         folder: The run's folder.
         resume_at: First step, as in the file's column ``step``, that is done (again) now; rows before it are
             kept. None keeps nothing, unless the Trainer resumes a `PrimeNet` from a checkpoint, which then sets it.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(logger=ResumableCSVLogger("runs/first"), enable_checkpointing=False)
+        >>> trainer.log_dir
+        'runs/first'
     """
 
     def __init__(self, folder: str | Path, resume_at: int | None = None) -> None:

@@ -107,7 +107,17 @@ class FeatureMaps(SampleCallback):
         super().on_fit_start(trainer, pl_module)
 
     def check(self, model: PrimeNet) -> int:
-        """Refuse a block that is not there; one image a class is wanted, or more."""
+        """Refuse a block that is not there.
+
+        Args:
+            model: The model.
+
+        Returns:
+            ``images``, or the number of classes if that is more.
+
+        Raises:
+            ValueError: If the model has no such block.
+        """
         blocks = len(model.network.prime_blocks)
         if self.block >= blocks:
             raise ValueError(f"block={self.block} is not there: the model has {blocks}; count from 0")
@@ -188,7 +198,14 @@ def _verdict(classes: list[str], said: int, label: int, narrow: bool) -> str:
 
 
 def tiled(tiles: Tensor) -> Tensor:
-    """Put channels beside and below each other, with a gap that stays white; one scale for all of them."""
+    """Put channels beside and below each other, with a gap that stays white.
+
+    Args:
+        tiles: ``(channels, height, width)``.
+
+    Returns:
+        One picture, ``(height', width')``, as nearly square in tiles as that goes; NaN in the gaps.
+    """
     columns = int(len(tiles) ** 0.5 + 0.999)
     gap = max(1, tiles.shape[2] // 14)
     rows = -(-len(tiles) // columns)

@@ -56,7 +56,16 @@ class SoftFilterPruning(Callback):
         self.masks: dict[str, Tensor] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what would prune nothing, or would be undone."""
+        """Refuse what would prune nothing, or would be undone.
+
+        Args:
+            trainer: Whose other callbacks are looked at.
+            pl_module: Whose convolutions are.
+            stage: Lightning's; nothing is refused but in ``"fit"``.
+
+        Raises:
+            ValueError: If a pattern names no convolution, or `AveragedWeights` is there, too.
+        """
         if stage != "fit":
             return
         convolutions(pl_module, self.skip)
@@ -187,7 +196,8 @@ def pruned_multiply_adds(
         model: Any module of convolutions, dense layers, batch norms, and layers that keep zeros zero, such as ReLU;
             it is called with one image, and left as it was. Others, such as a sigmoid, make the count too large.
         in_shape: Channels, height and width of the images.
-        pruned: `SoftFilterPruning.masks` of this very module, or a rate, for the filters that would now be pruned.
+        pruned: `SoftFilterPruning.masks` of this very module, ``(filters,)`` each, or a rate, for the filters that
+            would now be pruned.
         skip: Where a rate is given, patterns of names to leave out.
 
     Returns:

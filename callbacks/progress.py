@@ -17,6 +17,10 @@ class LossProgressBar(RichProgressBar):
     Args:
         updates_per_second: How often the bar moves.
         **kwargs: Of ``RichProgressBar``.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[LossProgressBar()], logger=False, enable_checkpointing=False)
     """
 
     def __init__(self, updates_per_second: int = 4, **kwargs: Any) -> None:
@@ -36,12 +40,10 @@ class LossProgressBar(RichProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The losses by name, beside what was logged with ``prog_bar=True``.
-
-        The only block is not named, or the bar would not fit into a line.
-        """
+        """The losses by name, the only block left unnamed, beside what was logged with ``prog_bar=True``."""
         items = super().get_metrics(trainer, pl_module)
         items.pop("v_num", None)
+        # with the name of the only block the bar would not fit into a line
         several = any(name.startswith("block1.") for name in self._losses)
         losses = {name if several else name.removeprefix("block0."): value for name, value in self._losses.items()}
         return {**losses, **items}

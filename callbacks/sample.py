@@ -55,12 +55,12 @@ class BalancedSample:
 
     @property
     def images(self) -> Tensor:
-        """The images so far."""
+        """The images so far, ``(images, channels, height, width)``; empty before the first batch."""
         return torch.cat(self._images) if self._images else torch.empty(0)
 
     @property
     def labels(self) -> Tensor:
-        """Their labels."""
+        """Their labels, ``(images,)``, int64."""
         return torch.cat(self._labels) if self._labels else torch.empty(0, dtype=torch.int64)
 
     def __len__(self) -> int:
@@ -88,7 +88,14 @@ class BalancedSample:
 
 
 def images_and_labels(batch: Any) -> tuple[Tensor, Tensor] | None:
-    """A batch's two parts, if it is a pair of images and class indices."""
+    """Take a batch apart, if it is a pair of images and class indices.
+
+    Args:
+        batch: Of any data module.
+
+    Returns:
+        Images ``(batch, channels, height, width)`` and class indices ``(batch,)``; None for a batch of another kind.
+    """
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         images, labels = batch
         if isinstance(images, Tensor) and isinstance(labels, Tensor) and images.dim() == 4 and labels.dim() == 1:
@@ -121,7 +128,17 @@ class SampleCallback(Callback, ABC):
 
     @abstractmethod
     def check(self, model: PrimeNet) -> int:
-        """Refuse a model that could not be looked at; tell how many images are wanted."""
+        """Refuse a model that could not be looked at.
+
+        Args:
+            model: The model that is to be fitted.
+
+        Returns:
+            How many images are wanted.
+
+        Raises:
+            ValueError: If it could not.
+        """
 
     @abstractmethod
     def look(self, trainer: Trainer, model: PrimeNet, sample: BalancedSample, epoch: int, folder: Path) -> None:

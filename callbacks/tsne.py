@@ -125,7 +125,18 @@ class FeatureTSNE(SampleCallback):
         self._warned = False
 
     def check(self, model: PrimeNet) -> int:
-        """Refuse a head without a linear layer where it is needed, and too few images for the classes."""
+        """Refuse a head without a linear layer where it is needed, and too few images for the classes.
+
+        Args:
+            model: The model.
+
+        Returns:
+            ``samples``.
+
+        Raises:
+            ValueError: If ``samples`` is below the number of classes, or ``layer`` is ``"head"`` and the head has no
+                linear layer.
+        """
         if self.samples < model.num_classes:
             raise ValueError(
                 f"samples={self.samples} is too small for {model.num_classes} classes; give at least one image a class"
@@ -335,7 +346,14 @@ Limits = tuple[float, float, float, float]
 
 
 def square_around(positions: Tensor) -> Limits:
-    """A square around all points, with a margin."""
+    """Put a square around all points, with a margin.
+
+    Args:
+        positions: ``(points, 2)``.
+
+    Returns:
+        Its limits.
+    """
     low, high = positions.amin(0), positions.amax(0)
     (x, y), half = ((low + high) / 2).tolist(), 0.54 * float((high - low).max()) or 1.0
     return x - half, x + half, y - half, y + half
@@ -392,7 +410,18 @@ def _score_text(scores: Mapping[str, float], wide: bool) -> str:
 
 
 def scatter_classes(axes: "Axes", positions: Tensor, labels: Tensor, classes: list[str], scale: float) -> Any:
-    """Draw the points, class by class; one scatter for all where there are too many classes for a legend."""
+    """Draw the points, class by class.
+
+    Args:
+        axes: Drawn into.
+        positions: ``(points, 2)``.
+        labels: Class indices, ``(points,)``.
+        classes: Names of the classes.
+        scale: Factor of the markers' area.
+
+    Returns:
+        None; where there are too many classes for a legend the one scatter of all, for a colour bar.
+    """
     size = scale * min(max(16000 / len(positions), 12.0), 50.0)
     x, y = positions.numpy().T
     if len(classes) > MOST_MARKED:

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 
 class Draws(NamedTuple):
-    """The random numbers of a batch, each ``(batch,)``; neutral where an option is off.
+    """The random numbers of a batch; neutral where an option is off.
 
     Attributes:
-        top: Row of the padded image where its crop begins, int64.
-        left: Column where it begins, int64.
-        flipped: Whether the crop is mirrored, bool.
-        angle: Rotation in degrees, clockwise, float32.
-        zoom: Factor of the size, float32.
-        slant: Shear along the rows in degrees, float32.
-        row: Row of the cut-out square's centre, int64.
-        column: Its column, int64.
+        top: Row of the padded image where its crop begins, int64 ``(batch,)``.
+        left: Column where it begins, int64 ``(batch,)``.
+        flipped: Whether the crop is mirrored, bool ``(batch,)``.
+        angle: Rotation in degrees, clockwise, float32 ``(batch,)``.
+        zoom: Factor of the size, float32 ``(batch,)``.
+        slant: Shear along the rows in degrees, float32 ``(batch,)``.
+        row: Row of the cut-out square's centre, int64 ``(batch,)``.
+        column: Its column, int64 ``(batch,)``.
     """
 
     top: Tensor
@@ -133,7 +133,7 @@ class Augment(nn.Module):
         """Draw the random numbers for a batch.
 
         Args:
-            images: Of which only the shape and the device matter.
+            images: ``(batch, channels, height, width)``, of which only the shape and the device matter.
 
         Returns:
             One number of each kind for each image, on the images' device.
@@ -186,7 +186,7 @@ def crop_and_flip(
     Args:
         images: uint8 ``(batch, channels, height, width)``.
         top: Row of the padded image where its crop begins, int64 ``(batch,)``.
-        left: Column, likewise.
+        left: Column, likewise, int64 ``(batch,)``.
         flipped: Whether to mirror it left to right after that, bool ``(batch,)``.
         padding: Pixels on each side, fewer than the image has.
         padding_mode: ``"constant"`` or ``"reflect"``.
@@ -249,7 +249,7 @@ def cut_out(images: Tensor, row: Tensor, column: Tensor, side: int, fill: int) -
     Args:
         images: uint8 ``(batch, channels, height, width)``.
         row: Row of the square's centre, int64 ``(batch,)``; of an even side, the first row below the centre.
-        column: Its column, likewise.
+        column: Its column, likewise, int64 ``(batch,)``.
         side: Of the square, in pixels.
         fill: Pixel value.
 

@@ -50,8 +50,8 @@ class ImageDataModule(LightningDataModule, ABC):
         seed: Which images are held out, and the order of each epoch.
         normalization: ``"symmetric"`` maps pixels to [-1, 1], as the paper's authors do; ``"standardize"``
             gives the training split mean 0 and standard deviation 1 per channel.
-        augmentation: Takes and returns the uint8 images of a training batch, on their device, before
-            normalization; in YAML a module by its class path.
+        augmentation: Takes and returns the images of a training batch, uint8 (batch, channels, height, width), on
+            their device, before normalization; in YAML a module by its class path.
         download: Whether ``prepare_data`` may download what is missing.
         verify: Whether files are compared with their official md5.
         limit_train: Train on a stratified subset of so many images; the validation split stays as it is.
@@ -318,9 +318,10 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._eval_loader(self.test_dataset)
 
     def predict_dataloader(self) -> DataLoader[tuple[Tensor, str]]:
-        """Batches of uint8 images from ``predict_files``, each with the list of their paths.
+        """Load the images of ``predict_files``; a file that cannot be used is left out with a warning.
 
-        A file that cannot be used is left out with a warning.
+        Returns:
+            Batches of uint8 images (batch, channels, height, width), each with their paths.
 
         Raises:
             ValueError: If ``predict_files`` is None.

@@ -14,6 +14,11 @@ class CIFAR10DataModule(DownloadedDataModule):
     """50,000 training and 10,000 test colour images of ten objects, 32x32, in ``root/cifar-10-batches-py``.
 
     The arguments are those of `ImageDataModule`.
+
+    Example:
+        >>> data = CIFAR10DataModule(batch_size=100)
+        >>> data.in_channels, data.image_size, data.num_classes
+        (3, (32, 32), 10)
     """
 
     name = "cifar10"

@@ -26,7 +26,12 @@ class DownloadedDataModule(ImageDataModule):
 
     @abstractmethod
     def parse(self) -> Arrays:
-        """Read the files, which are there and as they should be."""
+        """Read the files, which are there and as they should be.
+
+        Returns:
+            Training images, training labels, test images, test labels: uint8 images in one of the layouts that
+            `ImageDataModule.load_arrays` takes, and labels (images,).
+        """
 
     def prepare_data(self) -> None:
         """Download what is missing, on one process, if ``download`` allows it.
@@ -46,6 +51,9 @@ class DownloadedDataModule(ImageDataModule):
 
     def load_arrays(self) -> Arrays:
         """Check that the files are there and undamaged, then parse them.
+
+        Returns:
+            Training images, training labels, test images, test labels, as `parse` gives them; labels are (images,).
 
         Raises:
             FileNotFoundError: If a file is missing.
@@ -90,7 +98,14 @@ def check_files(name: str, root: Path, files: Mapping[Path, str | None], *, veri
 
 
 def file_md5(path: Path) -> str:
-    """The md5 of a file's content, in hexadecimal."""
+    """Compute the md5 of a file's content.
+
+    Args:
+        path: The file.
+
+    Returns:
+        32 hexadecimal digits.
+    """
     digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(1 << 20):

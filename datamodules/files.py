@@ -21,7 +21,7 @@ class LoadedImages(NamedTuple):
     """What `ImageFiles.load` could read and what it could not.
 
     Attributes:
-        images: uint8 (readable files, channels, height, width).
+        images: Of the readable files, uint8 (files, channels, height, width).
         paths: The readable files, in the order of ``images``.
         errors: Path and message of each file that could not be used.
     """

@@ -20,7 +20,7 @@ class ImageTensors(Dataset[tuple[Tensor, Tensor]]):
     Args:
         images: uint8 (images, channels, height, width).
         labels: Class indices, int64 (images,).
-        indices: Which of them belong to this dataset, int64; all if None.
+        indices: Which of them belong to this dataset, int64 (chosen,); all if None.
 
     Example:
         >>> images = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1)
@@ -105,7 +105,7 @@ def to_label_tensor(labels: Array, count: int, num_classes: int, name: str) -> T
     """Bring labels into int64 and check them.
 
     Args:
-        labels: Whole numbers from 0 to ``num_classes - 1``.
+        labels: Whole numbers from 0 to ``num_classes - 1``, (count,).
         count: How many images they belong to.
         num_classes: How many classes there are.
         name: What to call them in an error.

@@ -50,6 +50,9 @@ class BatchLoader(DataLoader[tuple[Tensor, Tensor]]):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Let the next pass start there.
 
+        Args:
+            state_dict: From `state_dict`.
+
         Raises:
             ValueError: If the images, their order, or, in the middle of an epoch, the batches are others now.
         """

@@ -24,6 +24,11 @@ class MNISTDataModule(DownloadedDataModule):
             checksums = {}  # the md5 by file name, where known
 
     The arguments are those of `ImageDataModule`.
+
+    Example:
+        >>> data = MNISTDataModule(batch_size=100)
+        >>> data.in_channels, data.image_size, data.num_classes
+        (1, (28, 28), 10)
     """
 
     name = "mnist"

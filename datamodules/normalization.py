@@ -64,7 +64,7 @@ def channel_statistics(
 
     Args:
         images: uint8 (images, channels, height, width).
-        indices: Which images, int64.
+        indices: Which images, int64 (chosen,).
         chunk: How many images to count at a time.
 
     Returns:

@@ -17,7 +17,7 @@ def stratified_split(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Ten
         seed: Which images of a class are held out.
 
     Returns:
-        The indices that stay and the indices held out, both ascending, int64.
+        The indices that stay, int64 (images - count,), and the indices held out, int64 (count,), both ascending.
 
     Raises:
         ValueError: If there are fewer than ``count`` images.

@@ -23,6 +23,11 @@ class SVHNDataModule(DownloadedDataModule):
     Args:
         extra: Add the 531,131 easier images of ``extra_32x32.mat`` to the training images.
         **kwargs: The arguments of `ImageDataModule`.
+
+    Example:
+        >>> data = SVHNDataModule(extra=True, batch_size=100)
+        >>> data.in_channels, data.image_size, data.num_classes
+        (3, (32, 32), 10)
     """
 
     name = "svhn"

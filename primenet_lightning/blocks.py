@@ -152,7 +152,8 @@ class PrimeBlock(nn.Module):
             loss that follows, as under the head.
         routing_window: Over how many of the latest batches the routing of training is remembered. A block inside a
             `PrimeNetwork` remembers nothing: there the network remembers joint routes.
-        loss: The local loss, from logits and targets, of the projection, and of capsules that have none of their own.
+        loss: The local loss, from logits ``(batch, classes)`` and targets ``(batch,)``, of the projection, and of
+            capsules that have none of their own.
         router: What goes on of the capsules' maps, see `primenet_lightning.routers`; None is the paper's.
 
     Attributes:
@@ -278,7 +279,14 @@ class PrimeBlock(nn.Module):
         return self.capsule_names + ([PROJECTION] if self.projection_classifier is not None else [])
 
     def capsule(self, index: int) -> Capsule:
-        """The capsule of an index, in routing order."""
+        """Look up the capsule of an index, in routing order.
+
+        Args:
+            index: As routes have it.
+
+        Returns:
+            The capsule.
+        """
         capsule = self.capsules[self.capsule_names[index]]
         assert isinstance(capsule, Capsule)
         return capsule
@@ -333,7 +341,14 @@ class PrimeBlock(nn.Module):
         return channels, height, width
 
     def check_input(self, x: Tensor) -> None:
-        """Refuse images of another shape or of integers, with a ValueError."""
+        """Refuse images of another shape or of integers.
+
+        Args:
+            x: What is to be ``(batch, channels, height, width)``, of the shape the block was built for.
+
+        Raises:
+            ValueError: If it has another shape, or is not floating point.
+        """
         if x.dim() != 4 or tuple(x.shape[1:]) != self.in_shape:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}, but this block was built for "
@@ -356,8 +371,8 @@ class PrimeBlock(nn.Module):
             target: Class indices, ``(batch,)``.
 
         Returns:
-            The concatenation of equation 5; with ``target``, a `BlockOutput`. In evaluation mode the targets serve
-            the losses only: routing does not see them.
+            The concatenation of equation 5, ``(batch, *out_shape)``; with ``target``, a `BlockOutput`. In evaluation
+            mode the targets serve the losses only: routing does not see them.
 
         Raises:
             ValueError: If the shape of ``x`` is another one, or if it is not floating point.
@@ -385,10 +400,11 @@ class PrimeBlock(nn.Module):
         Args:
             x: ``(batch, channels, height, width)``.
             target: Class indices, ``(batch,)``.
-            average: Averages the losses over several processes before routing compares them, so that all of them
-                choose the same capsule; see `primenet_lightning.distributed.BatchShare`.
-            on_loss: Takes each loss as soon as it is known, before the next capsule runs, to send it backward: the
-                activations of one capsule are alive at a time. The losses that are returned then have no graph.
+            average: Averages the losses, ``(losses,)``, over several processes before routing compares them, so that
+                all of them choose the same capsule; see `primenet_lightning.distributed.BatchShare`.
+            on_loss: Takes each loss, a scalar, as soon as it is known, before the next capsule runs, to send it
+                backward: the activations of one capsule are alive at a time. The losses that are returned then have
+                no graph.
 
         Returns:
             Losses whose graphs are disjoint, and what goes on.
@@ -450,7 +466,7 @@ class PrimeBlock(nn.Module):
                 ``"min_entropy"``: each sample takes its surest capsule.
 
         Returns:
-            The concatenation of equation 5.
+            The concatenation of equation 5, ``(batch, *out_shape)``.
         """
         self.check_input(x)
         x = x.detach()
@@ -635,6 +651,11 @@ def conv_capsules(
 
     Raises:
         ValueError: If a scale is named twice or is even.
+
+    Example:
+        >>> capsules = conv_capsules(1, (28, 28), num_classes=10, kernel_sizes=(3, 5), channels=16)
+        >>> {name: capsule(torch.zeros(2, 1, 28, 28))[0].shape for name, capsule in capsules.items()}
+        {'k3': torch.Size([2, 16, 28, 28]), 'k5': torch.Size([2, 16, 28, 28])}
     """
     if len(set(kernel_sizes)) != len(kernel_sizes):
         raise ValueError(f"kernel_sizes={tuple(kernel_sizes)} names a scale twice; give each once")
@@ -663,7 +684,7 @@ def local_targets(target: Tensor, average: Average | None = None) -> Iterator[No
 
     Args:
         target: Class indices, ``(batch,)``.
-        average: Averages losses over several processes, so that all choose the same capsule:
+        average: Averages losses, ``(losses,)``, over several processes, so that all choose the same capsule:
             ``BatchShare(len(target), target.device)`` of `primenet_lightning.distributed`.
 
     Yields:
@@ -701,6 +722,13 @@ def collect_local_losses(model: nn.Module) -> dict[str, Tensor]:
 
     Returns:
         Scalars by name, the block's path in the model and the capsule's name joined by a dot.
+
+    Example:
+        >>> block = PrimeBlock.multiscale(1, (8, 8), num_classes=3, channels=4, projection_channels=4)
+        >>> with local_targets(torch.tensor([0, 1])):
+        ...     features = block(torch.randn(2, 1, 8, 8))
+        >>> list(collect_local_losses(block)), list(collect_local_losses(block))
+        (['k3', 'k5', 'k7', 'projection'], [])
     """
     collected = {}
     for path, module in model.named_modules():

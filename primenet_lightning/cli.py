@@ -83,7 +83,15 @@ class BeginRun(SaveConfigCallback):
 
 
 def saved_options(parser: LightningArgumentParser, config: Any) -> dict[str, Any]:
-    """The options that ``config.yaml`` keeps, as plain values."""
+    """Give the options that ``config.yaml`` keeps, as plain values.
+
+    Args:
+        parser: Of the subcommand.
+        config: What it has parsed.
+
+    Returns:
+        The options by name, without those that are not saved.
+    """
     options = yaml.safe_load(parser.dump(config, skip_none=False))
     return {name: value for name, value in options.items() if name not in NOT_SAVED}
 
@@ -106,6 +114,7 @@ class PrimeNetCLI(LightningCLI):
     model: PrimeNet
     datamodule: ImageDataModule
     run: RunFolder
+    subcommand: str
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the seed; not ``true`` for a random one, since the data's seed is linked to it."""
@@ -153,7 +162,12 @@ class PrimeNetCLI(LightningCLI):
         self.config = parser.parse_args(with_run_config(sys.argv[1:] if args is None else args))
 
     def before_instantiate_classes(self) -> None:
-        """Decide on the run folder; nothing is written yet."""
+        """Decide on the run folder; nothing is written yet.
+
+        Raises:
+            ValueError: If no network is named to validate or test, if ``fit`` is given a strategy whose processes leave
+                the first one without results, or if ``--resume`` is given together with another run or checkpoint.
+        """
         options = self.config[self.subcommand]
         self.saved: dict[str, Any] | None = None
         self.batches_done: int | None = None
@@ -299,7 +313,12 @@ class PrimeNetCLI(LightningCLI):
                 loader.load_state_dict(state)  # it refuses other images, or another order
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
-        """Train; from the newest checkpoint of a run that is resumed."""
+        """Train; from the newest checkpoint of a run that is resumed.
+
+        Args:
+            model: The model.
+            **kwargs: Further arguments of ``Trainer.fit``.
+        """
         if self.saved is not None:
             self.saved = None  # as large as the model
             kwargs |= {"ckpt_path": str(self.run.last), "weights_only": True}
@@ -391,11 +410,21 @@ class PrimeNetCLI(LightningCLI):
     # -- validate and test ---------------------------------------------------------------------------------
 
     def validate(self, model: LightningModule, **kwargs: Any) -> None:
-        """Validate the best checkpoint of a run, or the one given."""
+        """Validate the best checkpoint of a run, or the one given.
+
+        Args:
+            model: The model.
+            **kwargs: Further arguments of ``Trainer.validate``.
+        """
         self.trainer.validate(model, **self._with_checkpoint(kwargs))
 
     def test(self, model: LightningModule, **kwargs: Any) -> None:
-        """Test the best checkpoint of a run, or the one given."""
+        """Test the best checkpoint of a run, or the one given.
+
+        Args:
+            model: The model.
+            **kwargs: Further arguments of ``Trainer.test``.
+        """
         self.trainer.test(model, **self._with_checkpoint(kwargs))
 
     def _with_checkpoint(self, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -433,7 +462,11 @@ def wandb_mode() -> str | None:
 
 
 def finish_wandb(exit_code: int = 0) -> None:
-    """Let W&B write what it has, if it was used."""
+    """Let W&B write what it has, if it was used.
+
+    Args:
+        exit_code: What W&B is to show as the run's status; 0 is success.
+    """
     if (wandb := sys.modules.get("wandb")) is not None:
         with without_stopping("finishing with W&B"):
             wandb.finish(exit_code=exit_code)

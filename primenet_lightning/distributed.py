@@ -110,7 +110,8 @@ class GradientSum:
 
         Args:
             parameters: Whose gradients; those that require none are left out. The same on every rank.
-            statistics: Floating-point buffers to be averaged on the same way, see `batch_norm_statistics`.
+            statistics: Floating-point buffers of any shape to be averaged on the same way, see
+                `batch_norm_statistics`.
             weight: Of this rank's statistics in that average.
         """
         groups: dict[tuple[torch.dtype, torch.device], tuple[list[nn.Parameter], list[Tensor]]] = {}
@@ -155,7 +156,7 @@ def batch_norm_statistics(module: nn.Module) -> list[Tensor]:
         module: Any module.
 
     Returns:
-        The buffers, in the order of the modules.
+        The buffers, ``(channels,)`` each, in the order of the modules.
 
     Example:
         >>> [buffer.shape for buffer in batch_norm_statistics(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))]

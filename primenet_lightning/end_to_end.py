@@ -85,7 +85,13 @@ class EndToEndNetwork(PrimeNetwork):
     def stages(
         self, x: Tensor, target: Tensor, average: Average | None = None, on_loss: OnLoss | None = None
     ) -> Iterator[Stage]:
-        """Give one stage, the head's, whose graph reaches back to the images; arguments as in `PrimeNetwork`.
+        """Give one stage, the head's, whose graph reaches back to the images.
+
+        Args:
+            x: Images, ``(batch, channels, height, width)``.
+            target: Class indices, ``(batch,)``.
+            average: Averages the loss, ``(1,)``, over several processes, so that all see the same number.
+            on_loss: Takes the loss, a scalar, as soon as it is known; that of the stage then has no graph.
 
         Yields:
             The stage.

@@ -37,7 +37,7 @@ def autocast_off(x: Tensor) -> AbstractContextManager[Any]:
     """Compute in the tensors' own precision, also where autocast is on.
 
     Args:
-        x: On the device whose autocast is meant.
+        x: Of any shape, on the device whose autocast is meant.
 
     Returns:
         A context.

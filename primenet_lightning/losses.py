@@ -99,7 +99,14 @@ def similarity_loss(features: Tensor, target: Tensor, num_classes: int) -> Tenso
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Numbers that losses may be computed from: float16 and bfloat16 become float32."""
+    """Give numbers that losses may be computed from: float16 and bfloat16 become float32.
+
+    Args:
+        x: Of any shape and floating dtype.
+
+    Returns:
+        Of the same shape; the tensor itself if it is float32 or float64.
+    """
     return x if x.dtype.itemsize >= 4 else x.float()
 
 

@@ -82,7 +82,7 @@ class SavedActivations:
     Inside non-reentrant checkpointing, which puts hooks of its own around what it runs, nothing is seen.
 
     Args:
-        uncounted: Tensors whose storages do not count.
+        uncounted: Tensors of any shape whose storages do not count.
 
     Attributes:
         alive: Bytes held now.
@@ -112,7 +112,11 @@ class SavedActivations:
         self._hooks.__exit__(*error)
 
     def add(self, tensor: Tensor) -> None:
-        """Take note that a tensor was saved."""
+        """Take note that a tensor was saved.
+
+        Args:
+            tensor: Of any shape.
+        """
         storage = tensor.untyped_storage()
         address = storage.data_ptr()
         if address in self._uncounted:
@@ -123,7 +127,11 @@ class SavedActivations:
             self.peak = max(self.peak, self.alive)
 
     def remove(self, tensor: Tensor) -> None:
-        """Take note that a saved tensor was let go."""
+        """Take note that a saved tensor was let go.
+
+        Args:
+            tensor: Of any shape.
+        """
         storage = tensor.untyped_storage()
         address = storage.data_ptr()
         if address in self._uncounted:

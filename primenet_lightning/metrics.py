@@ -50,8 +50,8 @@ class LearnerMetrics(nn.Module):
         """What was counted since the last reset.
 
         Returns:
-            ``accuracy`` in [0, 1] and ``error`` in % of the head, ``accuracy/<name>`` and ``error/<name>`` of the
-            others, ``loss/<name>`` in nats of all; only what was counted.
+            Scalars: ``accuracy`` in [0, 1] and ``error`` in % of the head, ``accuracy/<name>`` and ``error/<name>`` of
+            the others, ``loss/<name>`` in nats of all; only what was counted.
         """
         results: dict[str, Tensor] = {}
         for name in self.names:
@@ -69,7 +69,7 @@ class LearnerMetrics(nn.Module):
         """What this rank has counted of each learner's answers, on the CPU; for a checkpoint in the middle of an epoch.
 
         Returns:
-            By learner, torchmetrics' own states, which are sums.
+            By learner, torchmetrics' own states, which are sums, int64 ``(1,)``.
         """
         return {
             name: {key: torch.as_tensor(value).detach().cpu().clone() for key, value in metric.metric_state.items()}
@@ -81,7 +81,7 @@ class LearnerMetrics(nn.Module):
         """Go on from what was counted.
 
         Args:
-            counts: From `counts`; of several ranks, their sum.
+            counts: From `counts`, ``(1,)`` each; of several ranks, their sum.
         """
         for name, states in counts.items():
             metric = _metric(self.accuracies, name)

@@ -199,7 +199,7 @@ class PrimeNetwork(nn.Module):
 
     @inference_routing.setter
     def inference_routing(self, mode: InferenceRouting) -> None:
-        self._inference_routing = self._check_routing(mode)
+        self._inference_routing: InferenceRouting = self._check_routing(mode)
         self._check_routers(mode)
 
     @property
@@ -286,9 +286,10 @@ class PrimeNetwork(nn.Module):
         Args:
             x: Images, ``(batch, channels, height, width)``.
             target: Class indices, ``(batch,)``.
-            average: Averages losses over several processes, see `PrimeBlock.learn`; the head's too, so that all
-                processes see the same numbers and none is left alone with a NaN.
-            on_loss: Takes each loss, by full name, as soon as it is known; those of the stages then have no graph.
+            average: Averages losses, ``(losses,)``, over several processes, see `PrimeBlock.learn`; the head's too, so
+                that all processes see the same numbers and none is left alone with a NaN.
+            on_loss: Takes each loss, a scalar, by full name, as soon as it is known; those of the stages then have no
+                graph.
 
         Yields:
             The stages, in order.
@@ -456,7 +457,8 @@ class PrimeNetwork(nn.Module):
         """Fix the route of ``"best_validation"``; it is kept in the checkpoint. Ties go to the first.
 
         Args:
-            errors: Wrong answers of each joint route on the validation split, in the order of `joint_routes`.
+            errors: Wrong answers of each joint route on the validation split, ``(joint routes,)``, in the order of
+                `joint_routes`.
 
         Returns:
             The place of the route of fewest in that order.
@@ -636,6 +638,9 @@ def pool_follows(pool_every: PoolEvery, index: int) -> bool:
     Args:
         pool_every: Every so many blocks, or the indices of the blocks.
         index: The block's index.
+
+    Returns:
+        Whether it does.
 
     Example:
         >>> [index for index in range(6) if pool_follows(2, index)], pool_follows((0, 3), 3)

@@ -30,6 +30,13 @@ class Architecture:
         local_loss: What the capsules learn from, see `primenet_lightning.losses.local_loss`.
         local_loss_options: Arguments of that loss.
         local_classifier_options: Further arguments of the local classifier, see `local_classifier`.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> wide = replace(architecture("paper", (28, 28)), channels=(64, 128), router="concatenate")
+        >>> wide.check_depth(2)
+        >>> wide.of_block("channels", 1), wide.of_block("projection_channels", 1)
+        (128, 64)
     """
 
     reduce_channels: Widths
@@ -95,6 +102,10 @@ def architecture(size: Size, image_size: tuple[int, int]) -> Architecture:
 
     Raises:
         ValueError: If the size is unknown.
+
+    Example:
+        >>> [architecture(size, (28, 28)).channels for size in ("paper", "compact")]
+        [64, 16]
     """
     if size == "paper":
         return Architecture(32, 64, 64, 128, "flatten", stride=1)

@@ -113,7 +113,7 @@ def load_data(run: RunFolder) -> ImageDataModule:
     described = config["data"]
     # the command line hands the seed on to the data when it builds them, so that the file has it once
     described["init_args"] = (described.get("init_args") or {}) | {"seed": config["seed_everything"]}
-    data: ImageDataModule = parser.instantiate_classes(parser.parse_object({"data": described})).data
+    data: ImageDataModule = parser.instantiate_classes(parser.parse_object({"data": described}))["data"]
     data.prepare_data()
     data.setup()
     return data

@@ -67,7 +67,14 @@ def write_report(run: RunFolder) -> Path:
 
 
 def escape(value: Any) -> str:
-    """Turn a value into text that stands for itself in HTML."""
+    """Turn a value into text that stands for itself in HTML.
+
+    Args:
+        value: Of any kind; its ``str`` is taken.
+
+    Returns:
+        The text, with ``&``, ``<``, ``>`` and quotes escaped.
+    """
     return html.escape(str(value))
 
 

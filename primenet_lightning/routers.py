@@ -40,6 +40,13 @@ class Router(nn.Module):
         needs_losses: Whether it needs local losses; only without can its block be trained end to end.
         learns: Whether it has a loss of its own.
         committed: The capsule that the block keeps for good, by index; None while it keeps all.
+
+    Example:
+        >>> class Worst(Router):  # one's own: the capsule of most loss
+        ...     def route(self, values):
+        ...         return max(range(len(values)), key=values.__getitem__)
+        >>> Worst().route([0.2, 0.9, 0.5])
+        1
     """
 
     name: ClassVar[str] = ""
@@ -67,6 +74,9 @@ class Router(nn.Module):
         Args:
             channels: Of one capsule's map.
             capsules: How many there are.
+
+        Returns:
+            Channels of what `select` and `infer` give.
         """
         return channels
 
@@ -90,7 +100,7 @@ class Router(nn.Module):
             x: The block's input, ``(batch, in_channels, height', width')``, detached.
             maps: One a capsule, ``(batch, channels, height, width)``.
             index: The leader, in training from `route`, else from the inference route.
-            average: Averages numbers over processes that share a batch.
+            average: Averages numbers, ``(capsules,)``, over processes that share a batch.
 
         Returns:
             ``(batch, out_channels, height, width)``, and the index of the capsule that the batch is counted for.
@@ -101,7 +111,7 @@ class Router(nn.Module):
         """Compute what goes on, and no more than that needs.
 
         Args:
-            x: The block's input, detached.
+            x: The block's input, ``(batch, in_channels, height', width')``, detached.
             features: From ``x`` to a map, one a capsule.
             index: From the inference route.
 
@@ -115,9 +125,9 @@ class Router(nn.Module):
         """Give the loss that the router itself learns from.
 
         Args:
-            x: The block's input, detached.
+            x: The block's input, ``(batch, in_channels, height', width')``, detached.
             losses: Cross-entropies, ``(capsules, batch)``, detached.
-            average: Averages numbers over processes that share a batch.
+            average: Averages numbers, ``(capsules,)``, over processes that share a batch.
 
         Returns:
             A scalar, or None where nothing is learned.
@@ -424,7 +434,15 @@ class Fixed(Router):
         self.capsule = operator.index(capsule)
 
     def build(self, in_shape: tuple[int, int, int], capsules: int) -> None:
-        """Refuse a block that has no such capsule."""
+        """Refuse a block that has no such capsule.
+
+        Args:
+            in_shape: Not looked at.
+            capsules: How many capsules the block has.
+
+        Raises:
+            ValueError: If they do not reach so far.
+        """
         if not 0 <= self.capsule < capsules:
             raise ValueError(
                 f"capsule={self.capsule} names none of the block's {capsules} capsules; count from 0, to "

@@ -128,7 +128,11 @@ class RouteHistory(nn.Module):
         self.ring: deque[Route] = deque(maxlen=window)
 
     def append(self, route: Route) -> None:
-        """Remember that this route was taken."""
+        """Remember that this route was taken.
+
+        Args:
+            route: One capsule index a block.
+        """
         self.ring.append(route)
 
     def keep(self, block: int) -> None:

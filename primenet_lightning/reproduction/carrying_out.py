@@ -75,6 +75,9 @@ class Workplace:
         Args:
             seed: Of split, subset and order.
             images: Training images; None for all.
+
+        Returns:
+            The data module, set up.
         """
         data = make_data(self.settings.dataset, self.root, seed, self.settings.batch_size, images)
         data.prepare_data()
@@ -245,7 +248,14 @@ def extent_of(part: Part, settings: Settings) -> tuple[int, int | None]:
 
 
 def cost_of(model: LightningModule) -> Cost:
-    """Count parameters and multiply-adds of a model of a plan."""
+    """Count parameters and multiply-adds of a model of a plan.
+
+    Args:
+        model: A `PrimeNet` or an `ImageClassifier`.
+
+    Returns:
+        The cost for one image.
+    """
     if isinstance(model, PrimeNet):
         return count_cost(model.network)
     assert isinstance(model, ImageClassifier)

@@ -110,7 +110,14 @@ def _refuse_trainer(precision: str, accelerator: str) -> None:
 
 
 def at_most(images: int | None, there: int) -> int | None:
-    """Tell how many images a part sees; None for all, also where more are asked for than there are.
+    """Tell how many images a part sees.
+
+    Args:
+        images: How many are asked for; None for all.
+        there: How many there are.
+
+    Returns:
+        None for all, also where more are asked for than there are.
 
     Example:
         >>> at_most(10_000, 54_000), at_most(10_000, 974), at_most(None, 974)
@@ -264,6 +271,12 @@ def work_of(parts: Sequence[Part], place: Workplace) -> dict[str, float]:
 
 def left_in_words(seconds: float | None) -> str:
     """Say how long the rest takes.
+
+    Args:
+        seconds: Estimated; None where nothing is known yet.
+
+    Returns:
+        A few words.
 
     Example:
         >>> left_in_words(None), left_in_words(40), left_in_words(400), left_in_words(8000)

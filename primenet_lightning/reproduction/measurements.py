@@ -48,6 +48,9 @@ class Measured:
             scale: What both are divided by.
             unit: Put behind them.
 
+        Returns:
+            The text.
+
         Example:
             >>> Measured((1.0, 2.0, 3.0)).show(unit=" %"), Measured((7e6,)).show(".1f", 1e6)
             ('2.00 ± 1.00 % (3)', '7.0 (1)')
@@ -60,6 +63,13 @@ class Measured:
 
 def written(value: float, form: str) -> str:
     """Format a number, without the powers of ten that ``".3g"`` has for large ones, and without a negative zero.
+
+    Args:
+        value: The number.
+        form: As in an f-string.
+
+    Returns:
+        The text.
 
     Example:
         >>> written(1234.5, ".3g"), written(2.602, ".3g"), written(-0.001, "+.2f")
@@ -105,6 +115,12 @@ def by_seed(results: Results, part: str, field: str, *keys: str) -> dict[int, fl
 
 def measured(results: Results, part: str, field: str, *keys: str) -> Measured | None:
     """Look a number up as `by_seed` does.
+
+    Args:
+        results: All results.
+        part: Name of the part.
+        field: Of `Result`.
+        *keys: Where the field is a mapping: the way to the number.
 
     Returns:
         All of them; None if there is none.
@@ -160,7 +176,16 @@ def noise(ours: Measured, theirs: Measured, images: int | None, times: float = 1
 
 
 def difference(ours: Measured, theirs: Measured, times: float = 1.0) -> Measured:
-    """Subtract ``times * theirs`` seed by seed; both are of the same seeds."""
+    """Subtract ``times * theirs`` seed by seed.
+
+    Args:
+        ours: What is subtracted from.
+        theirs: What is subtracted; of the same seeds, in the same order.
+        times: How often it is subtracted.
+
+    Returns:
+        The differences, one a seed.
+    """
     return Measured(tuple(a - times * b for a, b in zip(ours.values, theirs.values, strict=True)))
 
 
@@ -188,6 +213,12 @@ def wilson(percent: float, count: int) -> tuple[float, float]:
 def listed(words: Sequence[str]) -> str:
     """Write a list as in a sentence.
 
+    Args:
+        words: Its members.
+
+    Returns:
+        These with commas and an "and".
+
     Example:
         >>> listed(["a", "b", "c"]), listed(["a"])
         ('a, b and c', 'a')
@@ -196,7 +227,13 @@ def listed(words: Sequence[str]) -> str:
 
 
 def between(numbers: Sequence[int]) -> str:
-    """Write whole numbers that should all be the same; both ends if they are not.
+    """Write whole numbers that should all be the same.
+
+    Args:
+        numbers: In any order; may be empty.
+
+    Returns:
+        The number; both ends if they differ; nothing if there are none.
 
     Example:
         >>> between([1294, 1294]), between([20, 50]), between([])

@@ -149,7 +149,10 @@ def _heavy() -> list[Part]:
 
 
 def all_parts() -> list[Part]:
-    """Give every part, in the order in which they are carried out.
+    """Give every part.
+
+    Returns:
+        The parts, in the order in which they are carried out.
 
     Example:
         >>> [part.name for part in all_parts()][:3]

@@ -125,6 +125,9 @@ class Result:
 
         Args:
             path: The file; its folder is there.
+
+        Returns:
+            The same path.
         """
         return write_whole(path, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
 
@@ -134,6 +137,9 @@ class Result:
 
         Args:
             path: The file.
+
+        Returns:
+            The result.
 
         Raises:
             ValueError: If the file is damaged, or of another version of this package.
@@ -202,7 +208,15 @@ class Folder:
         self.path = path
 
     def of(self, name: str, seed: int) -> Path:
-        """Where a part lies."""
+        """Tell where a part lies.
+
+        Args:
+            name: Of the part.
+            seed: Which of its runs.
+
+        Returns:
+            The folder, which need not be there.
+        """
         return self.path / "parts" / name / f"seed{seed}"
 
     def begin(self, settings: Settings) -> None:
@@ -259,6 +273,9 @@ class Folder:
     def settings(self) -> Settings:
         """Read the settings.
 
+        Returns:
+            Those of all parts in the folder.
+
         Raises:
             ValueError: If they are damaged.
         """
@@ -269,12 +286,25 @@ class Folder:
             raise ValueError(f"{path} is damaged ({error}); give another folder with --out") from None
 
     def result(self, name: str, seed: int) -> Result | None:
-        """Read a part's result; None if it has not been finished."""
+        """Read a part's result.
+
+        Args:
+            name: Of the part.
+            seed: Which of its runs.
+
+        Returns:
+            The result; None if the part has not been finished.
+        """
         path = self.of(name, seed) / "result.json"
         return Result.read(path) if path.is_file() else None
 
     def keep(self, result: Result, arrays: Arrays | None = None) -> None:
-        """Write a finished part: its arrays first, since ``result.json`` says that all is there."""
+        """Write a finished part: its arrays first, since ``result.json`` says that all is there.
+
+        Args:
+            result: Of the part.
+            arrays: Its arrays by name; None for none.
+        """
         folder = self.of(result.name, result.seed)
         if arrays:
             beside = folder / ".arrays.part.npz"

@@ -114,7 +114,14 @@ def _plain(value: float) -> str:
 
 
 def verdict_table(results: Results) -> Table:
-    """What became of each claim."""
+    """What became of each claim.
+
+    Args:
+        results: Of a run.
+
+    Returns:
+        The table.
+    """
     rows = tuple((v.claim, v.where, v.claimed, v.measured, v.verdict, v.why) for v in judge(results))
     heads = ("claim", "where", "claimed", "measured", "verdict", "why")
     note = f"Measured: {MEAN}. A claim is confirmed or not for this run's data, sizes and epochs."
@@ -122,7 +129,14 @@ def verdict_table(results: Results) -> Table:
 
 
 def settings_table(results: Results) -> Table:
-    """What all parts have in common, and how each was trained."""
+    """What all parts have in common, and how each was trained.
+
+    Args:
+        results: Of a run.
+
+    Returns:
+        The table.
+    """
     settings = results.settings
     rows = [
         ("data", TITLES.get(settings.dataset, settings.dataset)),
@@ -176,7 +190,14 @@ def _seeds_of(results: Results, part: str, seeds: Sequence[int]) -> str:
 
 
 def splits_table(results: Results) -> Table:
-    """Table 1: the data."""
+    """Table 1: the data.
+
+    Args:
+        results: Of a run.
+
+    Returns:
+        The table.
+    """
     claimed = SPLITS.get(results.dataset)
     name = TITLES.get(results.dataset, results.dataset)
     rows = []
@@ -206,7 +227,14 @@ TABLE_2 = (
 
 
 def error_table(results: Results) -> Table:
-    """Table 2: test errors, and those that the paper quotes."""
+    """Table 2: test errors, and those that the paper quotes.
+
+    Args:
+        results: Of a run.
+
+    Returns:
+        The table.
+    """
     rows = []
     for part in TABLE_2:
         claimed = f"{TEST_ERRORS[results.dataset]:g}" if part == "probe" and results.dataset in TEST_ERRORS else ""
@@ -255,7 +283,14 @@ def _error_row(
 
 
 def cost_table(results: Results) -> Table:
-    """Table 3: what each network costs, and what the paper says."""
+    """Table 3: what each network costs, and what the paper says.
+
+    Args:
+        results: Of a run.
+
+    Returns:
+        The table.
+    """
     claims: dict[str, ClaimedCost] = {}
     if results.dataset in SPLITS or results.dataset == SUBSET:
         claims = {"prime": PRIMENET_COST, "resnet50": RESNET50_COST}
@@ -355,7 +390,14 @@ ABLATIONS = {
 
 
 def ablation_table(results: Results) -> Table:
-    """What becomes of phase 1 when one thing is changed."""
+    """What becomes of phase 1 when one thing is changed.
+
+    Args:
+        results: Of a run.
+
+    Returns:
+        The table.
+    """
     base = by_seed(results, "prime", "test_error")
     title = "Ablations of the training"
     heads = ("network", "changed", "test error (%)", "difference (points)", "multiply-adds, inference (M)", "images")
@@ -395,7 +437,14 @@ ROUTINGS = {
 
 
 def inference_table(results: Results) -> Table:
-    """What the test error becomes with other choices of the capsule, the two that need labels last."""
+    """What the test error becomes with other choices of the capsule, the two that need labels last.
+
+    Args:
+        results: Of a run.
+
+    Returns:
+        The table.
+    """
     base = by_seed(results, "prime", "test_error")
     rows = []
     if base:
@@ -427,7 +476,14 @@ def _leaks(routing: str) -> bool:
 
 
 def shares_table(results: Results) -> Table:
-    """How often each capsule was routed in training."""
+    """How often each capsule was routed in training.
+
+    Args:
+        results: Of a run.
+
+    Returns:
+        The table.
+    """
     names = dict.fromkeys(name for result in results.of("prime") for name in result.extra.get("shares") or {})
     rows = []
     for name in names:
@@ -458,7 +514,14 @@ UNDERFIT = (
 
 
 def probe_table(results: Results) -> Table:
-    """Phase 2, on several layers, frozen and not."""
+    """Phase 2, on several layers, frozen and not.
+
+    Args:
+        results: Of a run.
+
+    Returns:
+        The table.
+    """
     rows = []
     # without errors the subset of SVHN has fewer columns
     columns = {key: both for key, both in PROBE_COLUMNS.items() if results.dataset != SUBSET or key not in ERRORS}
@@ -479,7 +542,14 @@ def probe_table(results: Results) -> Table:
 
 
 def exits_table(results: Results) -> Table:
-    """The multi-exit network: error and cost by the confidence that lets an image leave early."""
+    """The multi-exit network: error and cost by the confidence that lets an image leave early.
+
+    Args:
+        results: Of a run.
+
+    Returns:
+        The table.
+    """
     if results.dataset == SUBSET:
         return Table("exits", "", "", (), ())
     exits = [result.extra.get("exits") or [] for result in results.of("multi_exit")]

@@ -162,7 +162,11 @@ def binned(values: Sequence[float], bins: int = BINS) -> list[float]:
 
 
 def seed_all(seed: int) -> None:
-    """Seed everything that is random in a part, in silence."""
+    """Seed everything that is random in a part, in silence.
+
+    Args:
+        seed: Of Python's, numpy's and torch's generators.
+    """
     seed_everything(seed, verbose=False)
 
 
@@ -171,6 +175,9 @@ def device_of(accelerator: str) -> torch.device:
 
     Args:
         accelerator: As the Trainer's.
+
+    Returns:
+        The first device of its kind.
     """
     return Fabric(accelerator=accelerator, devices=1).device
 

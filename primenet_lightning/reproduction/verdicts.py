@@ -383,7 +383,14 @@ def _converges(results: Results) -> Judgement:
 
 
 def head_start(results: Results) -> str:
-    """Say what figure 7 compares, without a stop."""
+    """Say what figure 7 compares.
+
+    Args:
+        results: What has been measured.
+
+    Returns:
+        Half a sentence, without a full stop.
+    """
     prime = results.of("prime")
     epochs = prime[0].epochs if prime else results.settings.epochs
     return (

@@ -212,7 +212,7 @@ def test_a_given_route_must_lead_through_the_network(batch):
 def test_inference_exports_with_any_batch_size(routing, batch):
     network = build(depth=2, size=16, inference_routing=routing).eval()
     batches = torch.export.Dim("batch", min=2, max=64)
-    program = torch.export.export(network, (batch[0],), dynamic_shapes={"x": {0: batches}})
+    program = torch.export.export(network, (batch[0],), dynamic_shapes={"x": {0: batches}}, strict=False)
     more = torch.randn(9, 2, 16, 16)
     torch.testing.assert_close(program.module()(more), network(more))
 

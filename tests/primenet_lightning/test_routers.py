@@ -224,7 +224,7 @@ def test_gate_takes_no_images_and_is_exported():
     block, (x, _) = _block(Gate()).eval(), _batch()
     assert block(x[:0]).shape == (0, *block.out_shape)
     with torch.no_grad():
-        exported = torch.export.export(block, (x,)).module()
+        exported = torch.export.export(block, (x,), strict=False).module()
         torch.testing.assert_close(exported(x), block(x))
 
 
