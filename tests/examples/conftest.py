@@ -1,0 +1,39 @@
+"""The programs, imported from their files."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from lightning import Trainer
+
+from primenet_lightning.callbacks import CapsuleLossCurves, RoutingMonitor
+
+FOLDER = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def example(monkeypatch, tmp_path):
+    """``example("own_dataset")`` is that program as a module, run in an empty folder; no figures are drawn.
+
+    The Trainer that it makes stays there as ``module.trainer``.
+    """
+    monkeypatch.chdir(tmp_path)
+    for callback in (CapsuleLossCurves, RoutingMonitor):
+        monkeypatch.setattr(callback, "_draw", lambda self, trainer: None)
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(f"examples_{name}", FOLDER / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+
+        def remembered(**options):
+            module.trainer = Trainer(**options, accelerator="cpu")
+            return module.trainer
+
+        if hasattr(module, "Trainer"):
+            monkeypatch.setattr(module, "Trainer", remembered)
+        return module
+
+    return load

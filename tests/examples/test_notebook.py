@@ -1,0 +1,76 @@
+"""The notebook is kept without outputs, and its code runs from top to bottom, without Jupyter."""
+
+import json
+import re
+import warnings
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+PATH = Path(__file__).parents[2] / "examples" / "digits.ipynb"
+NOTEBOOK = json.loads(PATH.read_text())
+CODE = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    """What the notebook's names stand for after its last cell, of two epochs; and what it has printed."""
+    matplotlib.use("Agg")
+    folder = tmp_path_factory.mktemp("notebook")
+    found, printed = {}, []
+    found["print"] = lambda *values: printed.append(" ".join(map(str, values)))
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.chdir(folder)
+        shortened = 0
+        for number, cell in enumerate(CODE):
+            source, count = re.subn(r"EPOCHS = \d+", "EPOCHS = 2", "".join(cell["source"]))
+            shortened += count
+            exec(compile(source, f"code cell {number}", "exec"), found)
+        matplotlib.pyplot.close("all")
+    assert shortened == 1
+    return found | {"printed": printed, "folder": folder}
+
+
+def test_it_is_a_notebook_without_outputs():
+    assert (NOTEBOOK["nbformat"], NOTEBOOK["nbformat_minor"]) == (4, 5)
+    assert len({cell["id"] for cell in NOTEBOOK["cells"]}) == len(NOTEBOOK["cells"])
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in CODE)
+
+
+def test_every_loss_falls(notebook):
+    (_, first), *_, (_, last) = notebook["curves"].epochs
+    assert first.keys() == {*notebook["model"].network.loss_names, "total"}
+    assert all(last[name] < first[name] for name in first)
+
+
+def test_figures_are_drawn(notebook):
+    figures = notebook["folder"] / notebook["FOLDER"] / "figures"
+    assert {"losses.png", "routing.png", "tsne.png"} <= {path.name for path in figures.iterdir()}
+
+
+def test_errors_are_those_of_the_model_run_by_hand(notebook):
+    """Each capsule fixed in turn, and the default, without `Trainer.test`."""
+    model, data = notebook["model"].eval(), notebook["data"]
+    images, labels = data.test_dataset[torch.arange(len(data.test_dataset))]
+    block, x = model.network.prime_blocks[0], data.normalize(images)
+    by_hand = []
+    with torch.no_grad():
+        for capsule in block.in_order:
+            logits = model.network.head(torch.cat([capsule.features(x), block.projection(x)], 1))
+            by_hand.append(float(100 * (logits.argmax(1) != labels).float().mean()))
+        route = block.router.settled or model.network.history.majority()[0]
+    errors = notebook["errors"]
+    assert [errors[index] for index in range(3)] == pytest.approx(by_hand)
+    assert errors["majority"] == pytest.approx(by_hand[route])
+    assert errors["majority"] < 60  # guessing: 90
+    assert list(errors) == ["majority", 0, 1, 2, "min_entropy", "oracle"]
+
+
+def test_it_ends_with_the_models_predictions(notebook):
+    said, truth = ([int(digit) for digit in re.findall(r"\d", line)] for line in notebook["printed"][-2:])
+    assert truth == notebook["labels"].tolist()
+    assert np.mean([mine == other for mine, other in zip(said, truth, strict=True)]) > 0.2
