@@ -1,20 +1,56 @@
-"""What the documentation says is run: the examples in docstrings and the Python blocks of the README."""
+"""What the documentation says is run: examples in docstrings, Python blocks of all pages in order, commands parsed."""
 
 import doctest
+import functools
 import importlib
+import importlib.util
+import inspect
+import json
 import pkgutil
 import re
+import shlex
+import shutil
 import struct
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
+import jsonargparse
 import pytest
+from lightning.pytorch import Trainer
 
 import primenet_lightning
+from primenet_lightning import baselines, callbacks, cli, datamodules, probe
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+}
 MODULES = sorted(module.name for module in pkgutil.walk_packages(primenet_lightning.__path__, "primenet_lightning."))
+FENCE = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+
+
+class Block(NamedTuple):
+    title: str | None
+    code: str
+
+
+def blocks(page, language):
+    """The blocks of a page in one language; ``title="name.py"`` names the file that the reader is to write it to."""
+    found = []
+    for indent, of, options, code in FENCE.findall(PAGES[page]):
+        if of == language:
+            title = re.search(r'title="([^"]+)"', options)
+            found.append(Block(title and title[1], re.sub(f"^{indent}", "", code, flags=re.MULTILINE)))
+    return found
+
+
+def pages_with(language):
+    return [page for page in PAGES if blocks(page, language)]
+
+
+# -- docstrings --------------------------------------------------------------------------------------------------------
 
 
 def test_modules_of_all_three_packages_are_found():
@@ -32,50 +68,252 @@ def test_docstring_examples(name, monkeypatch, tmp_path):
     assert failed == 0
 
 
+# -- Python on pages ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """What ``primenet fit --run runs/first`` leaves, but for two batches of training and the pictures."""
+    run = tmp_path_factory.mktemp("finished") / "first"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        few = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false"]
+        assert cli.main(["fit", f"--run={run}", "--figures=false", "--trainer.log_every_n_steps=1", *few]) == 0
+    return run
+
+
 @pytest.fixture
-def tiny_fashion_mnist(tmp_path):
-    """Forty images in the official layout of FashionMNIST."""
-    raw = tmp_path / "FashionMNIST" / "raw"
+def workplace(tmp_path, monkeypatch, finished_run):
+    """A folder as a reader may have it: the tutorial's run, and FashionMNIST, of 40 images in its official layout."""
+    shutil.copytree(finished_run, tmp_path / "runs" / "first")
+    raw = tmp_path / "data" / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for prefix, count in (("train", 200), ("t10k", 40)):
         pixels = bytes((37 * i) % 256 for i in range(count * 28 * 28))
         (raw / f"{prefix}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, count, 28, 28) + pixels)
         labels = bytes(i % 10 for i in range(count))
         (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, count) + labels)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PRIMENET_DATA", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_readme_example(number, tmp_path, monkeypatch, tiny_fashion_mnist):
-    """Each block as it stands, but for the number of epochs."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PRIMENET_DATA", str(tiny_fashion_mnist))
-    namespace: dict = {}
-    exec(
-        re.sub(r"max_epochs=\d+", "max_epochs=1, limit_train_batches=2, logger=False", BLOCKS[number]),
-        namespace,
+@pytest.fixture
+def short_trainings(monkeypatch):
+    """Every Trainer takes two batches of one epoch, or of two where it would take 20 or more, and shows no bar."""
+    build, steps = Trainer.__init__, []
+
+    @functools.wraps(build)
+    def shortened(self, *args, **options):
+        options["max_epochs"] = 1 + (options.get("max_epochs", 1) >= 20)
+        few = dict(limit_train_batches=2, limit_val_batches=1, limit_test_batches=1, log_every_n_steps=1)
+        quiet = dict(accelerator="cpu", enable_progress_bar=False, enable_model_summary=False)
+        build(self, *args, **({"logger": False} | options | few | quiet))
+
+    fit = Trainer.fit
+
+    def noted(self, *args, **kwargs):
+        before = self.global_step
+        fit(self, *args, **kwargs)
+        steps.append(self.global_step - before)
+
+    monkeypatch.setattr(Trainer, "__init__", shortened)
+    monkeypatch.setattr(Trainer, "fit", noted)
+    return steps
+
+
+@pytest.fixture
+def written_files(workplace):
+    """Writes the blocks of a page that have a file's name; the modules are forgotten afterwards."""
+    names = []
+
+    def write(page):
+        for title, code in blocks(page, "python"):
+            if title is not None:
+                (workplace / title).write_text(code)
+                names.append(Path(title).stem)
+        importlib.invalidate_caches()
+
+    yield write
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("page", pages_with("python"))
+def test_python_of_a_page_runs_in_order(page, written_files, short_trainings):
+    """The blocks as they stand, one after the other, as a reader would paste them; files are imported."""
+    written_files(page)
+    namespace: dict = {"__name__": "documentation"}
+    for number, (title, code) in enumerate(blocks(page, "python")):
+        if title is not None:
+            importlib.import_module(Path(title).stem)
+        else:
+            exec(compile(code, f"{page}, python block {number}", "exec"), namespace)
+    trains = sum(code.count("trainer.fit(") for title, code in blocks(page, "python") if title is None)
+    assert len(short_trainings) >= trains
+    assert all(steps > 0 for steps in short_trainings)
+
+
+def test_readme_and_pages_have_their_examples():
+    readme = "".join(code for _, code in blocks("README.md", "python"))
+    for word in ("Trainer", "configure_capsules", "load_arrays", "fit_probe"):
+        assert word in readme
+    assert {"docs/tutorial.md", "docs/method.md", "docs/deep.md"} <= {*pages_with("python")}
+    assert len([page for page in pages_with("python") if page.startswith("docs/how-to/")]) >= 7
+
+
+# -- commands on pages -------------------------------------------------------------------------------------------------
+
+
+class Parsed(Exception):
+    """The command line was understood; the command is not to be carried out."""
+
+
+@pytest.fixture(scope="module")
+def parse_lightning():
+    """Parses the arguments of fit, validate and test, by one parser, and the same ones once: it all takes a while."""
+    found = []
+
+    class Caught(cli.PrimeNetCLI):
+        def parse_arguments(self, parser, args):
+            found.append(parser)
+            raise Parsed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "PrimeNetCLI", Caught)
+        with pytest.raises(Parsed):
+            cli.run_lightning(["fit"])
+    return functools.cache(lambda *args: found[0].parse_args(list(args)))
+
+
+@pytest.fixture
+def understand(parse_lightning, monkeypatch):
+    """Lets ``primenet`` parse its arguments and do nothing; it exits where it does not understand them."""
+    parse = jsonargparse.ArgumentParser.parse_args
+
+    def and_stop(self, *args, **kwargs):
+        parse(self, *args, **kwargs)
+        raise Parsed
+
+    def understood(args):
+        if args[0] not in cli.COMMANDS:
+            return parse_lightning(*args)
+        with monkeypatch.context() as patch:
+            patch.setattr(jsonargparse.ArgumentParser, "parse_args", and_stop)
+            with pytest.raises(Parsed):
+                cli.COMMANDS[args[0]](args[1:])
+
+    return understood
+
+
+def commands(page):
+    """The lines of a page's bash blocks, as words, continued lines joined and comments left out."""
+    for _, code in blocks(page, "bash"):
+        for line in code.replace("\\\n", " ").splitlines():
+            if words := shlex.split(line, comments=True):
+                yield words
+
+
+def primenet_arguments(words):
+    """What ``primenet`` is given in a line of a shell, also when SLURM or torchrun starts it; None for others."""
+    while words and re.fullmatch(r"\w+=\S*|srun", words[0]):  # variables before the command
+        words = words[1:]
+    for start in ("primenet", "primenet_lightning.cli"):
+        if words[:1] == [start] or (words[:1] == ["torchrun"] and start in words):
+            return words[words.index(start) + 1 :]
+    return None
+
+
+def test_how_commands_are_found():
+    assert primenet_arguments(shlex.split("WANDB_MODE=offline primenet fit --run a")) == ["fit", "--run", "a"]
+    assert primenet_arguments(shlex.split("torchrun --nnodes 2 -m -- primenet_lightning.cli fit")) == ["fit"]
+    assert primenet_arguments(["pip", "install", "primenet"]) is None
+
+
+@pytest.mark.parametrize("page", pages_with("bash"))
+def test_commands_of_a_page_are_understood(page, understand, written_files, monkeypatch, capsys):
+    written_files(page)
+    monkeypatch.chdir(ROOT)  # where configs/ is
+    for words in commands(page):
+        args = primenet_arguments(words)
+        if args is None or "--help" in args:
+            assert args is None or args[0] in {*cli.COMMANDS, *cli.PrimeNetCLI.subcommands()}
+            continue
+        try:
+            understand(args)
+        except SystemExit:
+            pytest.fail(f"{page}: {shlex.join(words)}: {capsys.readouterr().err}")
+
+
+def test_a_wrong_option_is_noticed(understand):
+    for wrong in (["fit", "--model.kernels", "3"], ["probe", "runs/first", "--epoch_s", "3"], ["predict", "a.png"]):
+        with pytest.raises((SystemExit, pytest.fail.Exception)):
+            understand(wrong)
+
+
+def test_files_and_targets_that_pages_name_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for page, text in PAGES.items():
+        for name in re.findall(r"(?:configs|benchmarks|examples)/[\w/]+\.\w+", text):
+            assert (ROOT / name).exists(), f"{page}: {name}"
+        for words in commands(page):
+            if words[0] == "make":
+                assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), f"{page}: {shlex.join(words)}"
+
+
+def test_links_between_pages_lead_somewhere():
+    for page, text in PAGES.items():
+        for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)[^)]*\)", text):
+            assert (ROOT / page).parent.joinpath(link).exists(), f"{page}: {link}"
+
+
+# -- the site ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_public_name_has_its_place_in_the_reference():
+    reference = "".join(text for page, text in PAGES.items() if page.startswith("docs/api/"))
+    described = []
+    for name in re.findall(r"^::: (\S+)$", reference, flags=re.MULTILINE):
+        module, _, attribute = name.rpartition(".")
+        described.append(getattr(importlib.import_module(module), attribute))
+    for room in (primenet_lightning, callbacks, datamodules, baselines, probe):
+        for name in room.__all__:
+            found = getattr(room, name)
+            if inspect.isclass(found) or inspect.isfunction(found):
+                assert found in described, f"write a line `::: {room.__name__}.{name}` into a page of docs/api"
+
+
+def tool(name):
+    """A file of docs/tools, which is no package."""
+    described = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(described)
+    described.loader.exec_module(module)
+    return module
+
+
+def test_equations_and_examples_of_docstrings_become_markdown():
+    pytest.importorskip("griffe")
+    text = (
+        "First.\n\n.. math:: a\n          + b\n\nThen :math:`c`.\n\n"
+        "    .. math::\n\n        d\n\n    More.\n\nExample:\n    >>> 1"
     )
-    if "trainer" in namespace:
-        assert namespace["trainer"].global_step > 0
-    if "model" in namespace and "trainer" in namespace:
-        assert namespace["model"].capsule_optimizers.keys() == {*namespace["model"].network.loss_names}
+    assert tool("docstrings").to_markdown(text) == (
+        "First.\n\n$$\na + b\n$$\n\nThen $c$.\n\n    $$\n    d\n    $$\n\n    More.\n\nExamples:\n    >>> 1"
+    )
 
 
-def test_example_of_deep_stacks():
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "deep.md").read_text(), flags=re.DOTALL)
-    namespace: dict = {}
-    exec(block, namespace)
-    assert len(namespace["model"].network.prime_blocks) == 3
+def test_equations_become_mathml_and_commands_print_their_help():
+    pytest.importorskip("latex2mathml")
+    hooks = tool("hooks")
+    found = hooks.EQUATION.sub(hooks._equation, r'<p>so <span class="arithmatex">\(a &lt; b\)</span></p>')
+    assert re.sub(r"<(/?)(\w+)[^>]*>", r"<\1\2>", found) == (
+        "<p>so <math><mrow><mi>a</mi><mo>&#x0003C;</mo><mi>b</mi></mrow></math></p>"
+    )
+    page = hooks.on_page_markdown("x\n    <!-- help: predict -->")
+    assert page.startswith("x\n    ```text\n    usage: primenet predict")
+    assert page.endswith("\n    ```")
 
 
-def test_the_readme_has_its_examples():
-    assert len(BLOCKS) == 4
-    for block, word in zip(BLOCKS, ("Trainer", "configure_capsules", "load_arrays", "fit_probe"), strict=True):
-        assert word in block
-
-
-def test_files_that_the_readme_names_exist():
-    for name in re.findall(r"\]\((?!http|#)([^)]+)\)", README):
-        assert (ROOT / name).exists(), name
-    for name in re.findall(r"(?:configs|benchmarks)/[\w/]+\.\w+", README + (ROOT / "docs" / "deep.md").read_text()):
-        assert (ROOT / name).exists(), name
+def test_the_run_of_the_examples_is_a_run(finished_run):
+    assert json.loads((finished_run / "summary.json").read_text())["dataset"] == "digits"

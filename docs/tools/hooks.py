@@ -1,0 +1,78 @@
+"""For MkDocs: equations as MathML, drawings in the page's own colours, and the commands' own help.
+
+All of it happens while the site is built, so that a page loads nothing from the internet and runs no script to be read.
+"""
+
+import contextlib
+import functools
+import html
+import io
+import os
+import re
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from latex2mathml.converter import convert
+
+EQUATION = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+DRAWING = re.compile(r'<img alt="(?P<alt>[^"]*)" src="(?P<path>[^":]*\.svg)"[^>]*>')
+HELP = re.compile(r"^( *)<!-- help: (.*) -->$", re.MULTILINE)
+WIDTH = 76
+"""Of the commands' help, in characters: it fits a page without being scrolled on a desktop."""
+
+
+def on_page_markdown(markdown: str, **kwargs: Any) -> str:
+    """Put the help of ``primenet COMMAND`` where a page says ``<!-- help: COMMAND -->``."""
+    return HELP.sub(_help, markdown)
+
+
+def _help(found: re.Match[str]) -> str:
+    return textwrap.indent(f"```text\n{command_help(*found[2].split())}\n```", found[1])
+
+
+def on_page_content(content: str, page: Any, config: Any, **kwargs: Any) -> str:
+    """Write equations as MathML, and drawings into the page, where its colours reach them."""
+    folder = Path(config.docs_dir, page.file.src_uri).parent
+    content = EQUATION.sub(_equation, content)
+    return DRAWING.sub(lambda found: _drawing(folder / found["path"], found["alt"]), content)
+
+
+def _equation(found: re.Match[str]) -> str:
+    display = "block" if found[1] == "div" else "inline"
+    latex = html.unescape(found[3]).strip().replace(r"\arg", r"\mathrm{arg}\,")
+    mathml = convert(latex, display=display)
+    if "\\" in mathml:  # it prints commands that it does not know
+        raise ValueError(f"the equation {latex!r} has a command that latex2mathml does not know; write it otherwise")
+    return f'<div class="equation">{mathml}</div>' if display == "block" else mathml
+
+
+def _drawing(path: Path, alternative: str) -> str:
+    return path.read_text(encoding="utf-8").replace("<svg ", f'<svg role="img" aria-label="{alternative}" ', 1)
+
+
+@functools.cache
+def command_help(*args: str) -> str:
+    """Ask the command itself.
+
+    Args:
+        *args: The command's name, and perhaps more of its line.
+
+    Returns:
+        What ``primenet COMMAND --help`` prints.
+    """
+    from primenet_lightning.cli import main
+
+    printed = io.StringIO()
+    # argparse looks at the terminal, of which it leaves two columns free, and at the name of the program
+    terminal, program = {"COLUMNS": str(WIDTH + 2)}, ["primenet"]
+    with (
+        mock.patch.dict(os.environ, terminal),
+        mock.patch.object(sys, "argv", program),
+        contextlib.redirect_stdout(printed),
+        contextlib.suppress(SystemExit),
+    ):
+        main([*args, "--help"])
+    return "".join(letter for letter in printed.getvalue().rstrip() if letter.isprintable() or letter == "\n")
