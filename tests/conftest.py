@@ -1,13 +1,22 @@
 """Fixtures for all tests."""
 
 import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from primenet_lightning.callbacks import CapsuleLossCurves
+
+if TYPE_CHECKING:
+    from ranks import Ranks
+
+Batch = tuple[Tensor, Tensor]
 
 # networks of a few thousand weights: on a busy machine threads wait for each other longer than they work
 torch.set_num_threads(1)
@@ -17,12 +26,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # or Lightning's DDP sets the threads to al
 class QuietLossCurves(CapsuleLossCurves):
     """Keeps the curves but draws nothing: drawing takes longer than the training of most tests."""
 
-    def _draw(self, trainer):
+    def _draw(self, trainer: Trainer) -> None:
         pass
 
 
 @pytest.fixture(scope="session")
-def ranks():
+def ranks() -> "Iterator[Ranks]":
     """Two processes that train together: ``ranks(function, *args)`` gives both results."""
     from ranks import Ranks
 
@@ -32,17 +41,17 @@ def ranks():
 
 
 @pytest.fixture(autouse=True)
-def _no_wandb(monkeypatch):
+def _no_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
 
 
 @pytest.fixture(autouse=True)
-def _seeded():
+def _seeded() -> None:
     torch.manual_seed(0)
 
 
 @pytest.fixture
-def silent(tmp_path):
+def silent(tmp_path: Path) -> dict[str, Any]:
     """Options of a Trainer on the CPU that writes and prints nothing by itself."""
     return dict(
         accelerator="cpu",
@@ -57,10 +66,10 @@ def silent(tmp_path):
 
 
 @pytest.fixture
-def make_trainer(silent):
+def make_trainer(silent: dict[str, Any]) -> Callable[..., Trainer]:
     """A silent Trainer; keyword arguments replace its options."""
 
-    def make(**options):
+    def make(**options: Any) -> Trainer:
         callbacks = options.pop("callbacks", [])
         return Trainer(**(silent | options), callbacks=[QuietLossCurves(), *callbacks])
 
@@ -68,10 +77,17 @@ def make_trainer(silent):
 
 
 @pytest.fixture
-def make_batches():
+def make_batches() -> Callable[..., list[Batch]]:
     """Random images with random labels, already in batches."""
 
-    def make(count=8, size=6, shape=(1, 8, 8), classes=3, dtype=torch.float32, seed=0):
+    def make(
+        count: int = 8,
+        size: int = 6,
+        shape: tuple[int, ...] = (1, 8, 8),
+        classes: int = 3,
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+    ) -> list[Batch]:
         generator = torch.Generator().manual_seed(seed)
         return [
             (
@@ -85,6 +101,6 @@ def make_batches():
 
 
 @pytest.fixture
-def loader():
+def loader() -> Callable[[list[Batch]], DataLoader[Any]]:
     """A loader that hands out given batches, in order."""
-    return lambda batches: DataLoader(batches, batch_size=None)
+    return lambda batches: DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list will do

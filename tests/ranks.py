@@ -7,33 +7,45 @@ import pickle
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from datetime import timedelta
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:  # not there on Windows
+    from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 
-def load(path, name):
+def load(path: str, name: str) -> Any:
     """A function of a test file, which no other process can import by name."""
     module = sys.modules.get(path)
     if module is None:
         spec = importlib.util.spec_from_file_location(path, path)
+        assert spec is not None
+        assert spec.loader is not None
         module = sys.modules[path] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     return getattr(module, name)
 
 
-def free_port():
+def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
+        return int(listening.getsockname()[1])
 
 
-def context():
+def context() -> "ForkServerContext":
     """A server that has imported everything once, and from which processes are forked in no time."""
+    if sys.platform == "win32":
+        pytest.skip("Windows has no fork server")
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload(["primenet_lightning.cli", "pytest"])
     return made
 
 
-def serve(rank, size, port, pipe):
+def serve(rank: int, size: int, port: int, pipe: Connection) -> NoReturn:
     """Do what comes through the pipe, as torchrun's workers would be started."""
     os.environ.update(
         RANK=str(rank),
@@ -57,18 +69,19 @@ def serve(rank, size, port, pipe):
         path, name, args = pickle.loads(pipe.recv_bytes())
         torch.manual_seed(0)
         try:
-            answer = None, load(path, name)(*args)
+            error, result = None, load(path, name)(*args)
         except BaseException:
-            answer = traceback.format_exc(), None
-        pipe.send_bytes(pickle.dumps(answer))
+            error, result = traceback.format_exc(), None
+        pipe.send_bytes(pickle.dumps((error, result)))
 
 
 class Ranks:
     """Calls a function of a test file in both processes at once, and gives back both results."""
 
-    def __init__(self, size=2):
+    def __init__(self, size: int = 2) -> None:
         port = free_port()
-        self.pipes, self.processes = [], []
+        self.pipes: list[Connection] = []
+        self.processes: list[ForkServerProcess] = []
         for rank in range(size):
             mine, theirs = context().Pipe()
             process = context().Process(target=serve, args=(rank, size, port, theirs), daemon=True)
@@ -76,7 +89,7 @@ class Ranks:
             self.pipes.append(mine)
             self.processes.append(process)
 
-    def __call__(self, function, *args, timeout=90):
+    def __call__(self, function: Callable[..., Any], *args: Any, timeout: float = 90) -> list[Any]:
         for pipe in self.pipes:
             pipe.send_bytes(pickle.dumps((function.__code__.co_filename, function.__name__, args)))
         answers = []
@@ -90,6 +103,6 @@ class Ranks:
             raise AssertionError("\n".join(errors))
         return [result for _, result in answers]
 
-    def stop(self):
+    def stop(self) -> None:
         for process in self.processes:
             process.kill()
