@@ -53,19 +53,23 @@ def test_figures_are_drawn(notebook):
 
 
 def test_errors_are_those_of_the_model_run_by_hand(notebook):
-    """Each capsule fixed in turn, and the default, without `Trainer.test`."""
+    """Each capsule fixed in turn, and the default, without the Trainer."""
     model, data = notebook["model"].eval(), notebook["data"]
-    images, labels = data.test_dataset[torch.arange(len(data.test_dataset))]
-    block, x = model.network.prime_blocks[0], data.normalize(images)
-    by_hand = []
-    with torch.no_grad():
-        for capsule in block.in_order:
-            logits = model.network.head(torch.cat([capsule.features(x), block.projection(x)], 1))
-            by_hand.append(float(100 * (logits.argmax(1) != labels).float().mean()))
-        route = block.router.settled or model.network.history.majority()[0]
+    block = model.network.prime_blocks[0]
+
+    def error(dataset, index):
+        images, labels = dataset[torch.arange(len(dataset))]
+        x = data.normalize(images)
+        with torch.no_grad():
+            maps = block.in_order[index].features(x), block.projection(x)
+            return float(100 * (model.network.head(torch.cat(maps, 1)).argmax(1) != labels).float().mean())
+
+    by_hand = [error(data.validation_dataset, index) for index in range(3)]
+    route = block.router.settled or model.network.history.majority()[0]
     errors = notebook["errors"]
     assert [errors[index] for index in range(3)] == pytest.approx(by_hand)
     assert errors["majority"] == pytest.approx(by_hand[route])
+    assert notebook["results"]["test/error"] == pytest.approx(error(data.test_dataset, route))
     assert errors["majority"] < 60  # guessing: 90
     assert list(errors) == ["majority", 0, 1, 2, "min_entropy", "oracle"]
 
