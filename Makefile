@@ -25,13 +25,15 @@ demo: venv
 test: venv
 	$(VENV)/python -m pytest
 
-lint: venv $(VENV)/.lint
+lint: venv $(VENV)/.lint $(VENV)/.docs
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
 	$(VENV)/pyright --pythonpath $(VENV)/python
 
-docs: $(VENV)/.docs
+# the tests of the site's own tools need what the site needs
+docs: venv $(VENV)/.docs
+	$(VENV)/python -m pytest --quiet tests/test_documentation.py -k equations
 	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict
 
 # licences of all that is installed, and known vulnerabilities of all that constraints.txt names

@@ -81,7 +81,7 @@ def _arguments(part: Mapping[str, Any] | None, kind: str) -> dict[str, Any] | No
 
 def shared(options: argparse.Namespace) -> Run:
     """Make the training that both sides share, with what the command line has changed."""
-    with (options.configs / f"{options.dataset}.yaml").open() as file:
+    with (options.configs / f"{options.dataset}.yaml").open(encoding="utf-8") as file:
         run = recipe(options.dataset, yaml.safe_load(file))
     return replace(
         run,

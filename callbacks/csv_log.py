@@ -102,7 +102,7 @@ class _Writer(ExperimentWriter):
         """Write beside the file and rename, so that no crash loses the rows."""
         path = Path(self.metrics_file_path)
         written = path.with_suffix(".tmp")
-        with written.open("w", newline="") as file:
+        with written.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.metrics_keys)
             writer.writeheader()
             writer.writerows(rows)

@@ -179,7 +179,7 @@ def publish_table(
     plain = [index for index, value in enumerate(rows[0] if rows else columns) if not hasattr(value, "shape")]
     with without_stopping(f"writing {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="") as file:
+        with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow([columns[index] for index in plain])
             writer.writerows([[row[index] for index in plain] for row in rows])

@@ -38,8 +38,12 @@ def main(argv: Sequence[str] | None = None) -> float:
     """Train and test, with the options given, or those of the command line; return the test error in %."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--limit", type=int, default=1400, help="train on so many of the 1,797 images")
+    parser.add_argument("--limit", type=int, default=1400, help="train on so many images, at most 1438")
     args = parser.parse_args(argv)
+    if not 1 <= args.limit <= 1438:
+        parser.error(
+            f"--limit {args.limit} is out of range; of 1,797 images 359 are kept for the test, so give 1 to 1438"
+        )
 
     torch.manual_seed(0)
     levels, digits = map(torch.tensor, load_digits(return_X_y=True))

@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> float:
         capsule_optimizer=adam,
         head_optimizer=adam,
     )
-    trainer = Trainer(max_epochs=args.epochs, logger=False, enable_checkpointing=False, default_root_dir="runs")
+    trainer = Trainer(
+        max_epochs=args.epochs, logger=False, enable_checkpointing=False, default_root_dir="runs/inception_capsules"
+    )
     trainer.fit(model, data)
     (results,) = trainer.test(model, data, verbose=False)
     for name in model.network.classifier_names:

@@ -74,7 +74,9 @@ def main(argv: Sequence[str] | None = None) -> float:
     data = ShapesDataModule(args.count, batch_size=50, normalization="standardize")
     adam = partial(PaperAdam, lr=1e-3)
     model = PrimeNet(data.in_channels, data.image_size, data.num_classes, capsule_optimizer=adam, head_optimizer=adam)
-    trainer = Trainer(max_epochs=args.epochs, logger=False, enable_checkpointing=False, default_root_dir="runs")
+    trainer = Trainer(
+        max_epochs=args.epochs, logger=False, enable_checkpointing=False, default_root_dir="runs/own_dataset"
+    )
     trainer.fit(model, data)
     (results,) = trainer.test(model, data, verbose=False)
     print(f"{results['test/error']:.2f} % test error; guessing has {100 - 100 / data.num_classes:.0f} %")

@@ -75,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> float:
     model = ResNetPrimeNet(
         args.pretrained, in_channels=3, image_size=data.image_size, capsule_optimizer=adam, head_optimizer=adam
     )
-    trainer = Trainer(max_epochs=args.epochs, logger=False, enable_checkpointing=False, default_root_dir="runs")
+    trainer = Trainer(
+        max_epochs=args.epochs, logger=False, enable_checkpointing=False, default_root_dir="runs/resnet_backbone"
+    )
     trainer.fit(model, data)
     (results,) = trainer.test(model, data, verbose=False)
     for index in range(model.depth):

@@ -105,9 +105,13 @@ _HOMES = {
 }
 """The module of each name."""
 
+_SUBPACKAGES = ("baselines", "callbacks", "datamodules")
+
 
 def __getattr__(name: str) -> Any:
-    """Import a name's module on first use (PEP 562)."""
+    """Import a name's module, or a subpackage, on first use (PEP 562)."""
+    if name in _SUBPACKAGES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
@@ -117,4 +121,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """All names, also of what has not been imported yet."""
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_SUBPACKAGES})

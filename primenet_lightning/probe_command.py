@@ -107,7 +107,7 @@ def load_data(run: RunFolder) -> ImageDataModule:
     Returns:
         The data module, set up, with the run's own splits.
     """
-    config = yaml.safe_load(run.config.read_text())
+    config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ImageDataModule, "data", required=True)
     described = config["data"]
@@ -159,7 +159,7 @@ def _report(
     run: RunFolder, data: ImageDataModule, options: Namespace, seed: int, result: ProbeResult
 ) -> dict[str, Any]:
     """What ``probe.json`` holds; errors are counted in float32, which has no more digits."""
-    summary = json.loads((run.path / "summary.json").read_text()) if run.is_finished else {}
+    summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8")) if run.is_finished else {}
     numbers = dataclasses.asdict(result)
     for name, value in numbers.items():
         if isinstance(value, list):

@@ -52,13 +52,13 @@ def write_report(run: RunFolder) -> Path:
     """
     run = RunFolder.existing(run.path)
     path = run.path / "summary.json"
-    summary: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     title = f"PrimeNet on {summary['dataset']}, seed {summary['seed']}" if summary else f"PrimeNet run {run.path.name}"
     parts = [f"<h1>{escape(title)}</h1>", f"<p>Run folder <code>{escape(run.path.name)}</code></p>"]
     parts += _results(summary) if summary else ["<p>This run has not finished: there is no summary.json yet.</p>"]
     parts += [_figure(figure) for figure in _ordered(run.path / "figures")]
     parts += _epochs(run.path / "metrics.csv")
-    options = run.config.read_text()
+    options = run.config.read_text(encoding="utf-8")
     parts.append(f"<details><summary>Options (config.yaml)</summary><pre>{escape(options)}</pre></details>")
     parts.append(
         f"<p>Repeat it with <code>primenet fit --config {escape(shlex.quote(run.config.as_posix()))}</code></p>"
@@ -167,7 +167,7 @@ def _epochs(path: Path) -> list[str]:
     """A table of the epochs, at most twenty, evenly chosen, the last one included."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     wanted = ("val/error", "train/error", "val/loss/head", "train/epoch_loss/head", "train/epoch_loss/total")
     columns = [name for name in wanted if rows and name in rows[0]]

@@ -2,16 +2,16 @@
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import tiny
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
-
-from primenet_lightning.callbacks import CapsuleLossCurves
 
 if TYPE_CHECKING:
     from ranks import Ranks
@@ -23,11 +23,8 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # or Lightning's DDP sets the threads to all cores, and sums are taken otherwise
 
 
-class QuietLossCurves(CapsuleLossCurves):
-    """Keeps the curves but draws nothing: drawing takes longer than the training of most tests."""
-
-    def _draw(self, trainer: Trainer) -> None:
-        pass
+# GitHub's macOS machines have a GPU that torch sees, and on which it can allocate nothing
+torch.backends.mps.is_available = lambda: False  # type: ignore[assignment]
 
 
 @pytest.fixture(scope="session")
@@ -53,27 +50,13 @@ def _seeded() -> None:
 @pytest.fixture
 def silent(tmp_path: Path) -> dict[str, Any]:
     """Options of a Trainer on the CPU that writes and prints nothing by itself."""
-    return dict(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=tmp_path,
-        max_epochs=1,
-    )
+    return tiny.quiet(tmp_path)
 
 
 @pytest.fixture
-def make_trainer(silent: dict[str, Any]) -> Callable[..., Trainer]:
+def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
     """A silent Trainer; keyword arguments replace its options."""
-
-    def make(**options: Any) -> Trainer:
-        callbacks = options.pop("callbacks", [])
-        return Trainer(**(silent | options), callbacks=[QuietLossCurves(), *callbacks])
-
-    return make
+    return partial(tiny.make_trainer, tmp_path)
 
 
 @pytest.fixture

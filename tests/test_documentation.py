@@ -1,5 +1,6 @@
-"""What the documentation says is run: examples in docstrings, Python blocks of all pages in order, commands parsed."""
+"""What the documentation says is run: docstrings, and blocks of all pages in order; other commands are parsed."""
 
+import contextlib
 import doctest
 import functools
 import importlib
@@ -15,8 +16,10 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import jsonargparse
 import pytest
+import wandb.cli.cli
 from lightning.pytorch import Trainer
 
 import primenet_lightning
@@ -32,17 +35,18 @@ FENCE = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^\1```", re.MULTILINE | re.DOTA
 
 
 class Block(NamedTuple):
+    language: str
     title: str | None
     code: str
 
 
-def blocks(page, language):
-    """The blocks of a page in one language; ``title="name.py"`` names the file that the reader is to write it to."""
+def blocks(page, *languages):
+    """The blocks of a page in some languages; ``title="name.py"`` names the file that the reader is to write it to."""
     found = []
-    for indent, of, options, code in FENCE.findall(PAGES[page]):
-        if of == language:
+    for indent, language, options, code in FENCE.findall(PAGES[page]):
+        if language in languages:
             title = re.search(r'title="([^"]+)"', options)
-            found.append(Block(title and title[1], re.sub(f"^{indent}", "", code, flags=re.MULTILINE)))
+            found.append(Block(language, title and title[1], re.sub(f"^{indent}", "", code, flags=re.MULTILINE)))
     return found
 
 
@@ -129,9 +133,9 @@ def written_files(workplace):
     names = []
 
     def write(page):
-        for title, code in blocks(page, "python"):
+        for _, title, code in blocks(page, "python"):
             if title is not None:
-                (workplace / title).write_text(code)
+                (workplace / title).write_text(code, encoding="utf-8")
                 names.append(Path(title).stem)
         importlib.invalidate_caches()
 
@@ -140,23 +144,60 @@ def written_files(workplace):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("page", pages_with("python"))
-def test_python_of_a_page_runs_in_order(page, written_files, short_trainings):
-    """The blocks as they stand, one after the other, as a reader would paste them; files are imported."""
+SHORT = {
+    "fit": ["--figures=false", "--trainer.enable_progress_bar=false"],
+    "predict": [],
+    "probe": ["--epochs=1"],
+    "report": [],
+    "validate": [],
+}
+"""The commands that are run, and what makes them short."""
+
+
+def can_be_run(args):
+    """Whether a command works after the tutorial: without other data, devices, or runs that the page made up."""
+    words = " ".join(args or ["--help"])
+    elsewhere = re.search(r"\.\.\.|--help|--config|--resume|--trainer\.(devices|accelerator)", words)
+    return args is not None and args[0] in SHORT and not elsewhere
+
+
+def run_command(args):
+    """Run ``primenet``; a run folder that an earlier block, or the fixture, has made is made anew."""
+    if args[0] == "fit" and "--run" in args:
+        shutil.rmtree(args[args.index("--run") + 1], ignore_errors=True)
+    assert cli.main([*args, *SHORT[args[0]]]) == 0, shlex.join(args)
+
+
+@pytest.mark.parametrize("page", sorted({*pages_with("python"), *pages_with("bash")}))
+def test_blocks_of_a_page_run_in_order(page, written_files, short_trainings):
+    """As they stand, one after the other, as a reader would paste them; files are imported; see also `can_be_run`."""
     written_files(page)
     namespace: dict = {"__name__": "documentation"}
-    for number, (title, code) in enumerate(blocks(page, "python")):
-        if title is not None:
+    trains = 0
+    for number, (language, title, code) in enumerate(blocks(page, "python", "bash")):
+        if language == "bash":
+            for args in map(primenet_arguments, commands(code)):
+                if can_be_run(args):
+                    run_command(args)
+                    trains += args[0] in ("fit", "probe")
+        elif title is not None:
             importlib.import_module(Path(title).stem)
         else:
-            exec(compile(code, f"{page}, python block {number}", "exec"), namespace)
-    trains = sum(code.count("trainer.fit(") for title, code in blocks(page, "python") if title is None)
+            exec(compile(code, f"{page}, block {number}", "exec"), namespace)
+            trains += code.count("trainer.fit(")
     assert len(short_trainings) >= trains
     assert all(steps > 0 for steps in short_trainings)
 
 
+def test_the_commands_of_the_tutorial_and_the_backbones_are_run():
+    run = {page: [*filter(can_be_run, map(primenet_arguments, commands_of(page)))] for page in pages_with("bash")}
+    assert [args[0] for args in run["docs/tutorial.md"]] == ["fit", "validate", "predict", "fit", "fit"]
+    assert ["--model.width", "24"] in [args[3:5] for args in run["docs/how-to/backbone.md"]]
+    assert sum(map(len, run.values())) >= 15
+
+
 def test_readme_and_pages_have_their_examples():
-    readme = "".join(code for _, code in blocks("README.md", "python"))
+    readme = "".join(block.code for block in blocks("README.md", "python"))
     for word in ("Trainer", "configure_capsules", "load_arrays", "fit_probe"):
         assert word in readme
     assert {"docs/tutorial.md", "docs/method.md", "docs/deep.md"} <= {*pages_with("python")}
@@ -207,12 +248,16 @@ def understand(parse_lightning, monkeypatch):
     return understood
 
 
-def commands(page):
-    """The lines of a page's bash blocks, as words, continued lines joined and comments left out."""
-    for _, code in blocks(page, "bash"):
-        for line in code.replace("\\\n", " ").splitlines():
-            if words := shlex.split(line, comments=True):
-                yield words
+def commands(code):
+    """The lines of a bash block, as words, continued lines joined and comments left out."""
+    for line in code.replace("\\\n", " ").splitlines():
+        if words := shlex.split(line, comments=True):
+            yield words
+
+
+def commands_of(page):
+    """Those of all its bash blocks."""
+    return [words for block in blocks(page, "bash") for words in commands(block.code)]
 
 
 def primenet_arguments(words):
@@ -225,6 +270,19 @@ def primenet_arguments(words):
     return None
 
 
+def understood_by_wandb(args):
+    """Parse by W&B's own command; the runs of an example need not exist."""
+    command = wandb.cli.cli.cli.commands[args[0]]
+    with contextlib.suppress(click.BadParameter):
+        command.make_context(args[0], list(args[1:]))
+
+
+def test_a_wrong_option_of_wandb_is_noticed():
+    understood_by_wandb(["sync", "runs/mine/wandb/offline-run-*"])
+    with pytest.raises(click.NoSuchOption):
+        understood_by_wandb(["sync", "--append", "runs/mine"])
+
+
 def test_how_commands_are_found():
     assert primenet_arguments(shlex.split("WANDB_MODE=offline primenet fit --run a")) == ["fit", "--run", "a"]
     assert primenet_arguments(shlex.split("torchrun --nnodes 2 -m -- primenet_lightning.cli fit")) == ["fit"]
@@ -235,7 +293,9 @@ def test_how_commands_are_found():
 def test_commands_of_a_page_are_understood(page, understand, written_files, monkeypatch, capsys):
     written_files(page)
     monkeypatch.chdir(ROOT)  # where configs/ is
-    for words in commands(page):
+    for words in commands_of(page):
+        if words[0] == "wandb":
+            understood_by_wandb(words[1:])
         args = primenet_arguments(words)
         if args is None or "--help" in args:
             assert args is None or args[0] in {*cli.COMMANDS, *cli.PrimeNetCLI.subcommands()}
@@ -257,7 +317,7 @@ def test_files_and_targets_that_pages_name_exist():
     for page, text in PAGES.items():
         for name in re.findall(r"(?:configs|benchmarks|examples)/[\w/]+\.\w+", text):
             assert (ROOT / name).exists(), f"{page}: {name}"
-        for words in commands(page):
+        for words in commands_of(page):
             if words[0] == "make":
                 assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), f"{page}: {shlex.join(words)}"
 

@@ -85,18 +85,28 @@ class Steps(Callback):
 
 
 class Curves(CapsuleLossCurves):
-    """Keeps the curves and draws nothing."""
+    """Keeps the curves and draws nothing: drawing takes longer than the training of most tests."""
 
     def _draw(self, trainer: Trainer) -> None:
         pass
 
 
-def make_trainer(folder: Path, callbacks: Sequence[Callback] = (), **options: Any) -> Trainer:
-    quiet: dict[str, Any] = dict(
-        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
+def quiet(folder: Path) -> dict[str, Any]:
+    """Options of a Trainer of one epoch on the CPU that writes and prints nothing by itself."""
+    return dict(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+        max_epochs=1,
     )
-    quiet |= dict(accelerator="cpu", num_sanity_val_steps=0, default_root_dir=folder, max_epochs=1)
-    return Trainer(**(quiet | options), callbacks=[Curves(), *callbacks])
+
+
+def make_trainer(folder: Path, callbacks: Sequence[Callback] = (), **options: Any) -> Trainer:
+    return Trainer(**(quiet(folder) | options), callbacks=[Curves(), *callbacks])
 
 
 def state(model: PrimeNet) -> dict[str, Tensor]:

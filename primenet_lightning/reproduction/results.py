@@ -145,7 +145,7 @@ class Result:
             ValueError: If the file is damaged, or of another version of this package.
         """
         try:
-            return cls(**json.loads(path.read_text()))
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is damaged ({error}); delete its folder, and the part is run again") from None
 
@@ -246,7 +246,7 @@ class Folder:
             ValueError: If it was; nothing of it is touched.
         """
         path = self.of(name, seed) / "part.json"
-        before = json.loads(path.read_text()) if path.is_file() else {}
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         for key, value in before.items():
             if conditions.get(key) != value:
                 raise ValueError(
@@ -281,7 +281,7 @@ class Folder:
         """
         path = self.path / "settings.json"
         try:
-            return Settings(**json.loads(path.read_text()))
+            return Settings(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is damaged ({error}); give another folder with --out") from None
 

@@ -3,19 +3,27 @@
 import os
 import pickle
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import scipy.io
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 
 from primenet_lightning.datamodules import ImageDataModule
 
+Array = npt.NDArray[Any]
+Split = tuple[Array, Array]
+"""Images and labels."""
+
 
 @pytest.fixture(scope="session")
-def real_data():
+def real_data() -> Path:
     """The folder of the real data sets, or a skipped test."""
     root = os.environ.get("PRIMENET_DATA")
     if root is None:
@@ -34,84 +42,86 @@ class Numbered(ImageDataModule):
     train_count = 600
     test_count = 90
 
-    def load_arrays(self):
-        def images(first, count):
+    def load_arrays(self) -> tuple[Array, Array, Array, Array]:
+        def images(first: int, count: int) -> Split:
             numbers = np.arange(first, first + count)
             return np.stack([numbers // 256, numbers % 256], axis=1).astype(np.uint8)[:, None], numbers % 3
 
         return *images(0, self.train_count), *images(self.train_count, self.test_count)
 
 
-def numbers_of(images):
+def numbers_of(images: Tensor) -> list[int]:
     """Undo `Numbered`, for uint8 images or symmetrically normalized ones."""
     pixels = images if images.dtype == torch.uint8 else ((images + 1) * 127.5).round()
     high, low = pixels.long().flatten(1).unbind(1)
-    return (high * 256 + low).tolist()
+    numbers: list[int] = (high * 256 + low).tolist()
+    return numbers
 
 
 class Recorder(LightningModule):
     """Trains one weight, and writes down which images it was given in which step of which stage."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(2, 3)
-        self.seen = {"train": [], "validation": [], "test": []}
+        self.seen: dict[str, list[tuple[int, Tensor, Tensor]]] = {"train": [], "validation": [], "test": []}
 
-    def _step(self, stage, batch):
+    def _step(self, stage: str, batch: tuple[Tensor, Tensor]) -> Tensor:
         images, labels = batch
         self.seen[stage].append((self.current_epoch, images.detach().clone(), labels))
         return torch.nn.functional.cross_entropy(self.layer(images.flatten(1)), labels)
 
-    def training_step(self, batch):
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         return self._step("train", batch)
 
-    def validation_step(self, batch):
+    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
         self._step("validation", batch)
 
-    def test_step(self, batch):
+    def test_step(self, batch: tuple[Tensor, Tensor]) -> None:
         self._step("test", batch)
 
-    def predict_step(self, batch):
+    def predict_step(self, batch: Any) -> Any:
         return batch
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> torch.optim.SGD:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
-    def numbers(self, stage, epoch=None):
+    def numbers(self, stage: str, epoch: int | None = None) -> list[list[int]]:
         """The images of each batch of a stage, as numbers; of one epoch if given."""
         return [numbers_of(images) for seen, images, _ in self.seen[stage] if epoch in (None, seen)]
 
 
 @pytest.fixture
-def numbered():
+def numbered() -> type[Numbered]:
     return Numbered
 
 
 @pytest.fixture
-def recorder():
+def recorder() -> Recorder:
     return Recorder()
 
 
 @pytest.fixture(name="numbers_of")
-def _numbers_of():
+def _numbers_of() -> Callable[[Tensor], list[int]]:
     return numbers_of
 
 
 @pytest.fixture
-def make_trainer(tmp_path):
-    def make(**kwargs):
-        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-        folder = {"default_root_dir": tmp_path, "accelerator": "cpu", "enable_checkpointing": False}
-        return Trainer(**(quiet | folder | {"max_epochs": 1} | kwargs))
+def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
+    def make(**kwargs: Any) -> Trainer:
+        quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        folder: dict[str, Any] = {"default_root_dir": tmp_path, "accelerator": "cpu", "enable_checkpointing": False}
+        options: dict[str, Any] = quiet | folder | {"max_epochs": 1} | kwargs
+        return Trainer(**options)
 
     return make
 
 
 @pytest.fixture
-def random_images():
+def random_images() -> Callable[..., Split]:
     """A function that gives (count, *shape) random pixels, and labels in which each of ten classes occurs."""
 
-    def make(count, *shape, seed=0):
+    def make(count: int, *shape: int, seed: int = 0) -> Split:
         generator = np.random.default_rng(seed)
         return generator.integers(0, 256, (count, *shape), dtype=np.uint8), np.arange(count) % 10
 
@@ -119,10 +129,10 @@ def random_images():
 
 
 @pytest.fixture
-def write_mnist(tmp_path):
+def write_mnist(tmp_path: Path) -> Callable[..., Path]:
     """Write images and labels into the four idx files of MNIST's format, as its authors describe it."""
 
-    def write(train, test, folder="MNIST"):
+    def write(train: Split, test: Split, folder: str = "MNIST") -> Path:
         raw = tmp_path / folder / "raw"
         raw.mkdir(parents=True)
         for prefix, (images, labels) in {"train": train, "t10k": test}.items():
@@ -136,10 +146,10 @@ def write_mnist(tmp_path):
 
 
 @pytest.fixture
-def write_cifar10(tmp_path):
+def write_cifar10(tmp_path: Path) -> Callable[[Split, Split], Path]:
     """Write (N, 3, 32, 32) images into CIFAR-10's five training batches and its test batch."""
 
-    def write(train, test):
+    def write(train: Split, test: Split) -> Path:
         folder = tmp_path / "cifar-10-batches-py"
         folder.mkdir()
         parts = zip(np.array_split(train[0], 5), np.array_split(train[1], 5), strict=True)
@@ -153,10 +163,10 @@ def write_cifar10(tmp_path):
 
 
 @pytest.fixture
-def write_svhn(tmp_path):
+def write_svhn(tmp_path: Path) -> Callable[..., Path]:
     """Write (N, 32, 32, 3) images into SVHN's MATLAB files, where the digit 0 has the label 10."""
 
-    def write(folder=".", **splits):
+    def write(folder: str = ".", **splits: Split) -> Path:
         (tmp_path / folder).mkdir(exist_ok=True)
         for split, (images, labels) in splits.items():
             content = {
@@ -170,10 +180,10 @@ def write_svhn(tmp_path):
 
 
 @pytest.fixture
-def no_download(monkeypatch):
+def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make any look at the network an error."""
 
-    def refuse(*args, **kwargs):
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
         raise AssertionError("a download was tried")
 
     monkeypatch.setattr("torchvision.datasets.utils.urllib.request.urlopen", refuse)

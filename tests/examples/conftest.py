@@ -2,7 +2,9 @@
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lightning import Trainer
@@ -13,7 +15,7 @@ FOLDER = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture
-def example(monkeypatch, tmp_path):
+def example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Any]:
     """``example("own_dataset")`` is that program as a module, run in an empty folder; no figures are drawn.
 
     The Trainer that it makes stays there as ``module.trainer``.
@@ -22,15 +24,17 @@ def example(monkeypatch, tmp_path):
     for callback in (CapsuleLossCurves, RoutingMonitor):
         monkeypatch.setattr(callback, "_draw", lambda self, trainer: None)
 
-    def load(name):
+    def load(name: str) -> Any:
         spec = importlib.util.spec_from_file_location(f"examples_{name}", FOLDER / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
+        assert spec is not None
+        assert spec.loader is not None
+        module: Any = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, spec.name, module)
         spec.loader.exec_module(module)
 
-        def remembered(**options):
-            module.trainer = Trainer(**options, accelerator="cpu")
-            return module.trainer
+        def remembered(**options: Any) -> Trainer:
+            module.trainer = trainer = Trainer(**options, accelerator="cpu")
+            return trainer
 
         if hasattr(module, "Trainer"):
             monkeypatch.setattr(module, "Trainer", remembered)
