@@ -21,6 +21,7 @@ STEPS = {
     "lightning": "import lightning",
     "all that trains": "import primenet_lightning.callbacks, primenet_lightning.datamodules; "
     "from primenet_lightning import *",
+    "subpackages": "primenet_lightning.baselines.OneScale, primenet_lightning.datamodules.ImageDataModule",
 }
 
 
