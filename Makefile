@@ -33,7 +33,7 @@ lint: venv $(VENV)/.lint $(VENV)/.docs
 
 # the tests of the site's own tools need what the site needs
 docs: venv $(VENV)/.docs
-	$(VENV)/python -m pytest --quiet tests/test_documentation.py -k equations
+	$(VENV)/python -m pytest --quiet tests/test_documentation.py -k "equations or overrides"
 	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict
 
 # licences of all that is installed, and known vulnerabilities of all that constraints.txt names

@@ -365,6 +365,19 @@ def test_equations_and_examples_of_docstrings_become_markdown():
     )
 
 
+def test_a_method_that_overrides_leads_to_the_arguments():
+    griffe = pytest.importorskip("griffe")
+    described = """    def f(self, x):\n        'Do.\\n\\nArgs:\\n    x: It.'\n"""
+    code = f"class Base:\n{described}class Derived(Base):\n    def f(self, x):\n        'Do otherwise.'\n"
+    extensions = griffe.Extensions(tool("docstrings").Markdown())
+    with griffe.temporary_visited_package(
+        "primenet_lightning", {"__init__.py": code}, extensions=extensions
+    ) as package:
+        link = "Arguments and shapes: [`Base.f`][primenet_lightning.Base.f]."
+        assert package["Derived.f"].docstring.value == f"Do otherwise.\n\n{link}"
+        assert link not in package["Base.f"].docstring.value
+
+
 def test_equations_become_mathml_and_commands_print_their_help():
     pytest.importorskip("latex2mathml")
     hooks = tool("hooks")
