@@ -370,10 +370,8 @@ def test_a_method_that_overrides_leads_to_the_arguments():
     described = """    def f(self, x):\n        'Do.\\n\\nArgs:\\n    x: It.'\n"""
     code = f"class Base:\n{described}class Derived(Base):\n    def f(self, x):\n        'Do otherwise.'\n"
     extensions = griffe.Extensions(tool("docstrings").Markdown())
-    with griffe.temporary_visited_package(
-        "primenet_lightning", {"__init__.py": code}, extensions=extensions
-    ) as package:
-        link = "Arguments and shapes: [`Base.f`][primenet_lightning.Base.f]."
+    with griffe.temporary_visited_package("made_up", {"__init__.py": code}, extensions=extensions) as package:
+        link = "Arguments and shapes: [`Base.f`][made_up.Base.f]."
         assert package["Derived.f"].docstring.value == f"Do otherwise.\n\n{link}"
         assert link not in package["Base.f"].docstring.value
 
