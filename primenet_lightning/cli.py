@@ -74,9 +74,9 @@ class BeginRun(SaveConfigCallback):
         """Tell W&B on the first rank, when a fit begins; the folder has ``config.yaml`` by then."""
         if stage != "fit":
             return
-        options = saved_options(self.parser, self.config)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
+                options = saved_options(self.parser, self.config)
                 logger.experiment.config.update(options, allow_val_change=True)
                 for name, best in _summaries(pl_module).items():
                     logger.experiment.define_metric(name, summary=best, step_metric="trainer/global_step")
