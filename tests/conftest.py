@@ -13,6 +13,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from primenet_lightning.callbacks import CapsuleLossCurves, RoutingMonitor
+
 if TYPE_CHECKING:
     from ranks import Ranks
 
@@ -45,6 +47,13 @@ def _no_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No picture of curves or routing is drawn: it takes half of a short run's time."""
+    for drawing in (CapsuleLossCurves, RoutingMonitor):
+        monkeypatch.setattr(drawing, "_draw", lambda self, trainer: None)
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def workplace(tmp_path, monkeypatch, finished_run):
 
 
 @pytest.fixture
-def short_trainings(monkeypatch):
+def short_trainings(monkeypatch, undrawn):
     """Every Trainer takes two batches of one epoch, or of two where it would take 20 or more, and draws no curves."""
     build, steps = Trainer.__init__, []
 
@@ -122,8 +122,6 @@ def short_trainings(monkeypatch):
         fit(self, *args, **kwargs)
         steps.append(self.global_step - before)
 
-    for drawing in (callbacks.CapsuleLossCurves, callbacks.RoutingMonitor):
-        monkeypatch.setattr(drawing, "_draw", lambda self, trainer: None)
     monkeypatch.setattr(Trainer, "__init__", shortened)
     monkeypatch.setattr(Trainer, "fit", noted)
     return steps

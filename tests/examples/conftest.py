@@ -9,20 +9,16 @@ from typing import Any
 import pytest
 from lightning import Trainer
 
-from primenet_lightning.callbacks import CapsuleLossCurves, RoutingMonitor
-
 FOLDER = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Any]:
+def example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, undrawn: None) -> Callable[[str], Any]:
     """``example("own_dataset")`` is that program as a module, run in an empty folder; no figures are drawn.
 
     The Trainer that it makes stays there as ``module.trainer``.
     """
     monkeypatch.chdir(tmp_path)
-    for callback in (CapsuleLossCurves, RoutingMonitor):
-        monkeypatch.setattr(callback, "_draw", lambda self, trainer: None)
 
     def load(name: str) -> Any:
         spec = importlib.util.spec_from_file_location(f"examples_{name}", FOLDER / f"{name}.py")

@@ -12,6 +12,9 @@ class OtherNames(TinyData):
     class_names = ("x", "y", "z")
 
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
 @pytest.fixture
 def saved(tmp_path):
     trainer = make_trainer(tmp_path, limit_train_batches=2)

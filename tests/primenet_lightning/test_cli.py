@@ -153,6 +153,7 @@ def test_validation_error_is_the_least(finished):
     assert json.loads((finished / "summary.json").read_text())["validation_error"] == round(min(errors), 4)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_config_repeats_the_run_bit_for_bit(finished, tmp_path):
     again = tmp_path / "again"
     assert main(["fit", f"--config={finished / 'config.yaml'}", f"--run={again}"]) == 0
@@ -192,6 +193,7 @@ def test_own_logger_and_progress_bar_and_a_narrow_terminal(capsys, monkeypatch):
         assert false_alarm not in errors
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_checkpoints_there_is_no_test(capsys):
     options = ["--trainer.enable_checkpointing=false", "--trainer.max_epochs=1", "--run=mine"]
     assert main(["fit", *QUICK, *options]) == 0
@@ -202,6 +204,7 @@ def test_without_checkpoints_there_is_no_test(capsys):
     assert folder == "run folder: mine"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_no_time_makes_no_result_in_a_folder_of_data_and_size():
     options = ["--trainer.max_time=00:00:00:00", "--trainer.max_epochs=3", "--trainer.logger=false"]
     assert main(["fit", *QUICK, *options]) == 0
@@ -213,6 +216,7 @@ def test_no_time_makes_no_result_in_a_folder_of_data_and_size():
 # -- subclasses
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_subclass_by_class_path_trains_loads_and_predicts(capsys):
     options = ["--model=my_classes.OneScale", "--trainer.max_epochs=1", "--run=mine"]
     assert main(["fit", *QUICK[:-2], *options]) == 0
@@ -228,6 +232,7 @@ def test_subclass_by_class_path_trains_loads_and_predicts(capsys):
 # -- resuming
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_resumed_run_equals_the_uninterrupted_one(finished):
     assert main(["fit", *QUICK, "--trainer.max_epochs=2", "--run=mine"]) == 0
     first = torch.load("mine/checkpoints/last.ckpt", weights_only=True)["callbacks"]["Timer"]
@@ -544,6 +549,7 @@ def test_a_wandb_that_cannot_begin_stops_no_training(broken, sentence, monkeypat
     assert Path("mine/summary.json").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_wandb_that_is_not_there_stops_no_training(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert main(["fit", *QUICK, "--trainer.max_epochs=1", "--run=mine"]) == 0
