@@ -19,9 +19,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from torch.optim import AdamW
 
 from primenet_lightning import PrimeNet, PrimeNetwork
+from primenet_lightning.analysis.cost import count_cost, count_training
 from primenet_lightning.callbacks import AveragedWeights, CapsuleLossCurves
-from primenet_lightning.cli import FALSE_ALARMS
-from primenet_lightning.cost import count_cost, count_training
+from primenet_lightning.commands.main import FALSE_ALARMS
 from primenet_lightning.datamodules import (
     Augment,
     CIFAR10DataModule,
@@ -30,8 +30,8 @@ from primenet_lightning.datamodules import (
     MNISTDataModule,
     SVHNDataModule,
 )
-from primenet_lightning.routers import Gate
-from primenet_lightning.routing import NonFiniteError
+from primenet_lightning.nn.prime.routers import Gate
+from primenet_lightning.nn.prime.routes import NonFiniteError
 
 DATA: dict[str, type[ImageDataModule]] = {
     kind.name: kind for kind in (MNISTDataModule, CIFAR10DataModule, SVHNDataModule, DigitsDataModule)
@@ -132,7 +132,7 @@ class Run:
         augmentation: Arguments of `Augment`; None changes nothing.
         learning_rate: Of AdamW, for all.
         weight_decay: Likewise.
-        schedule: See `primenet_lightning.schedules`.
+        schedule: See `primenet_lightning.training.schedules`.
         averaging: Decay of `AveragedWeights`; None does not average.
         precision: Of the Trainer.
         accelerator: Likewise.

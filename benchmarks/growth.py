@@ -22,7 +22,7 @@ from timing import Bound, conclude, in_turns, machine, spread
 from training import local
 
 from primenet_lightning import Architecture, PrimeNetwork, architecture
-from primenet_lightning.cost import count_training
+from primenet_lightning.analysis.cost import count_training
 from primenet_lightning.datamodules import MNISTDataModule
 
 BATCH = 200

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from primenet_lightning import PrimeNetwork, architecture
-from primenet_lightning.cost import count_inference
-from primenet_lightning.presets import Size
+from primenet_lightning.analysis.cost import count_inference
+from primenet_lightning.nn.prime.architecture import Size
 
 CASES: dict[str, tuple[Size, tuple[int, int, int]]] = {
     "compact_mnist": ("compact", (1, 28, 28)),

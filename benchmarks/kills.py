@@ -52,7 +52,7 @@ def run(args: Sequence[str], progress: Path) -> None:
     os.dup2(log, 2)
     os.environ[PROGRESS] = str(progress)
     torch.set_num_threads(1)
-    from primenet_lightning.cli import main
+    from primenet_lightning.commands.main import main
 
     sys.exit(main(list(args)))
 
@@ -60,7 +60,7 @@ def run(args: Sequence[str], progress: Path) -> None:
 def start(args: Sequence[str], progress: Path) -> Any:
     """Start `run` in a process of its own, forked from a server that has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["primenet_lightning.cli"])
+    context.set_forkserver_preload(["primenet_lightning.commands.main"])
     process = context.Process(target=run, args=(list(args), progress))
     process.start()
     return process

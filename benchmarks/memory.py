@@ -47,7 +47,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from primenet_lightning import Architecture, PrimeBlock, PrimeNetwork
-from primenet_lightning.memory import SavedActivations
+from primenet_lightning.analysis.memory import SavedActivations
 
 MIB = 2**20
 IN_SHAPE = (3, 32, 32)
@@ -296,7 +296,9 @@ def measure_all(
     """
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    context.set_forkserver_preload(["primenet_lightning.network"])  # import it once, and not 25 times for ten seconds
+    context.set_forkserver_preload(
+        ["primenet_lightning.nn.prime.network"]
+    )  # import it once, and not 25 times for ten seconds
     found = {}
     for depth in depths:
         for way in ways:

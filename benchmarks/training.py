@@ -39,10 +39,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from primenet_lightning import CompositeOptimizer, PaperAdam, PrimeNetwork, architecture
-from primenet_lightning.capsules import ConvFeatures
-from primenet_lightning.cost import count_training
+from primenet_lightning.analysis.cost import count_training
 from primenet_lightning.datamodules import CIFAR10DataModule, ImageDataModule, MNISTDataModule
-from primenet_lightning.presets import Size
+from primenet_lightning.nn.prime.architecture import Size
+from primenet_lightning.nn.prime.capsules import ConvFeatures
 
 BATCH = 200
 DATA = {"mnist": MNISTDataModule, "cifar10": CIFAR10DataModule}

@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from primenet_lightning.module import PrimeNet
-from primenet_lightning.routers import Gate, Router
-from primenet_lightning.routing import least_entropy
+from primenet_lightning.models.prime import PrimeNet
+from primenet_lightning.nn.prime.routers import Gate, Router
+from primenet_lightning.nn.prime.routes import least_entropy
 
 if TYPE_CHECKING:
     pass

@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from primenet_lightning.callbacks.figures import new_figure, publish, publish_table, run_folder
 from primenet_lightning.callbacks.sample import images_and_labels
-from primenet_lightning.distributed import gather
+from primenet_lightning.training.exchange import gather
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,10 +4,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from primenet_lightning.cost import count_inference, count_training
-from primenet_lightning.module import PrimeNet
-from primenet_lightning.network import PrimeNetwork
-from primenet_lightning.routing import Route
+from primenet_lightning.analysis.cost import count_inference, count_training
+from primenet_lightning.models.prime import PrimeNet
+from primenet_lightning.nn.prime.network import PrimeNetwork
+from primenet_lightning.nn.prime.routes import Route
 
 
 class CostSummary(Callback):

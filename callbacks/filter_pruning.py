@@ -189,7 +189,7 @@ def pruned_multiply_adds(
     counts as zero here, since it can be added to the biases that follow (at the border of a padded map, where the
     padding is zero and the constant is not, this is approximate).
 
-    The convention of `primenet_lightning.cost.count_cost` holds: a multiplication and its addition are one;
+    The convention of `primenet_lightning.analysis.cost.count_cost` holds: a multiplication and its addition are one;
     convolutions and dense layers count, layer by layer, norms, activations and poolings do not.
 
     Args:

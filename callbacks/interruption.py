@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from primenet_lightning.callbacks.checkpoints import CheckpointOfState, LastCheckpoint, validation_follows
-from primenet_lightning.distributed import gather
-from primenet_lightning.module import PrimeNet
+from primenet_lightning.models.prime import PrimeNet
+from primenet_lightning.training.exchange import gather
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit status of a run that SIGTERM has stopped, as shells count."""

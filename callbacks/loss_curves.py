@@ -15,9 +15,9 @@ from primenet_lightning.callbacks.figures import (
     publish_series,
     style_of,
 )
-from primenet_lightning.losses import CrossEntropy
-from primenet_lightning.module import PrimeNet
-from primenet_lightning.network import HEAD
+from primenet_lightning.models.prime import PrimeNet
+from primenet_lightning.nn.losses import CrossEntropy
+from primenet_lightning.nn.prime.network import HEAD
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

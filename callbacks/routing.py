@@ -18,8 +18,8 @@ from primenet_lightning.callbacks.figures import (
     publish_table,
     style_of,
 )
-from primenet_lightning.network import PrimeNetwork
-from primenet_lightning.routers import LeastLoss
+from primenet_lightning.nn.prime.network import PrimeNetwork
+from primenet_lightning.nn.prime.routers import LeastLoss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

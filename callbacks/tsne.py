@@ -11,11 +11,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from primenet_lightning.analysis.features import FeatureLayer, last_linear, pooled
 from primenet_lightning.callbacks.capsule_views import as_pixels, names_of_classes, view_capsules
 from primenet_lightning.callbacks.figures import new_figure, publish, publish_table, style_of
 from primenet_lightning.callbacks.sample import BalancedSample, SampleCallback
-from primenet_lightning.features import FeatureLayer, last_linear, pooled
-from primenet_lightning.module import PrimeNet
+from primenet_lightning.models.prime import PrimeNet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

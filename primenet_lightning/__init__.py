@@ -8,7 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at runtime
-    from primenet_lightning.blocks import (
+    from primenet_lightning.analysis.cost import Cost, count_cost, count_module
+    from primenet_lightning.analysis.features import extract_features, feature_extractor
+    from primenet_lightning.analysis.memory import SavedActivations, training_activation_bytes
+    from primenet_lightning.analysis.probe import fit_probe
+    from primenet_lightning.models.linear_probe import LinearProbe
+    from primenet_lightning.models.prime import PrimeNet
+    from primenet_lightning.nn.classifiers import ClassifierHead, FlattenClassifier, PooledClassifier, local_classifier
+    from primenet_lightning.nn.losses import LocalLoss
+    from primenet_lightning.nn.prime.architecture import Architecture, architecture
+    from primenet_lightning.nn.prime.block import (
         BlockOutput,
         PrimeBlock,
         Projection,
@@ -16,21 +25,12 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
         conv_capsules,
         local_targets,
     )
-    from primenet_lightning.capsules import Capsule, ConvCapsule
-    from primenet_lightning.cost import Cost, count_cost, count_module
-    from primenet_lightning.end_to_end import EndToEndNetwork
-    from primenet_lightning.features import extract_features, feature_extractor
-    from primenet_lightning.heads import ClassifierHead, FlattenClassifier, PooledClassifier, local_classifier
-    from primenet_lightning.linear_probe import LinearProbe
-    from primenet_lightning.losses import LocalLoss
-    from primenet_lightning.memory import SavedActivations, training_activation_bytes
-    from primenet_lightning.module import PrimeNet
-    from primenet_lightning.network import PrimeNetwork
-    from primenet_lightning.optimizers import CompositeOptimizer, PaperAdam
-    from primenet_lightning.presets import Architecture, architecture
-    from primenet_lightning.probe import fit_probe
-    from primenet_lightning.routers import Router, build_router
-    from primenet_lightning.routing import NonFiniteError
+    from primenet_lightning.nn.prime.capsules import Capsule, ConvCapsule
+    from primenet_lightning.nn.prime.network import PrimeNetwork
+    from primenet_lightning.nn.prime.routers import Router, build_router
+    from primenet_lightning.nn.prime.routes import NonFiniteError
+    from primenet_lightning.nn.prime.twin import EndToEndNetwork
+    from primenet_lightning.training.optimizers import CompositeOptimizer, PaperAdam
 
 __version__ = "0.1.0"
 
@@ -70,42 +70,42 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Architecture": "presets",
-    "BlockOutput": "blocks",
-    "Capsule": "capsules",
-    "ClassifierHead": "heads",
-    "CompositeOptimizer": "optimizers",
-    "ConvCapsule": "capsules",
-    "Cost": "cost",
-    "EndToEndNetwork": "end_to_end",
-    "FlattenClassifier": "heads",
-    "LinearProbe": "linear_probe",
-    "LocalLoss": "losses",
-    "NonFiniteError": "routing",
-    "PaperAdam": "optimizers",
-    "PooledClassifier": "heads",
-    "PrimeBlock": "blocks",
-    "PrimeNet": "module",
-    "PrimeNetwork": "network",
-    "Projection": "blocks",
-    "Router": "routers",
-    "SavedActivations": "memory",
-    "architecture": "presets",
-    "build_router": "routers",
-    "collect_local_losses": "blocks",
-    "conv_capsules": "blocks",
-    "count_cost": "cost",
-    "count_module": "cost",
-    "extract_features": "features",
-    "feature_extractor": "features",
-    "fit_probe": "probe",
-    "local_classifier": "heads",
-    "local_targets": "blocks",
-    "training_activation_bytes": "memory",
+    "Architecture": "nn.prime.architecture",
+    "BlockOutput": "nn.prime.block",
+    "Capsule": "nn.prime.capsules",
+    "ClassifierHead": "nn.classifiers",
+    "CompositeOptimizer": "training.optimizers",
+    "ConvCapsule": "nn.prime.capsules",
+    "Cost": "analysis.cost",
+    "EndToEndNetwork": "nn.prime.twin",
+    "FlattenClassifier": "nn.classifiers",
+    "LinearProbe": "models.linear_probe",
+    "LocalLoss": "nn.losses",
+    "NonFiniteError": "nn.prime.routes",
+    "PaperAdam": "training.optimizers",
+    "PooledClassifier": "nn.classifiers",
+    "PrimeBlock": "nn.prime.block",
+    "PrimeNet": "models.prime",
+    "PrimeNetwork": "nn.prime.network",
+    "Projection": "nn.prime.block",
+    "Router": "nn.prime.routers",
+    "SavedActivations": "analysis.memory",
+    "architecture": "nn.prime.architecture",
+    "build_router": "nn.prime.routers",
+    "collect_local_losses": "nn.prime.block",
+    "conv_capsules": "nn.prime.block",
+    "count_cost": "analysis.cost",
+    "count_module": "analysis.cost",
+    "extract_features": "analysis.features",
+    "feature_extractor": "analysis.features",
+    "fit_probe": "analysis.probe",
+    "local_classifier": "nn.classifiers",
+    "local_targets": "nn.prime.block",
+    "training_activation_bytes": "analysis.memory",
 }
 """The module of each name."""
 
-_SUBPACKAGES = ("baselines", "callbacks", "datamodules")
+_SUBPACKAGES = ("analysis", "baselines", "callbacks", "commands", "datamodules", "models", "nn", "runs", "training")
 
 
 def __getattr__(name: str) -> Any:

@@ -41,7 +41,7 @@ def context() -> "ForkServerContext":
     if sys.platform == "win32":
         pytest.skip("Windows has no fork server")
     made = multiprocessing.get_context("forkserver")
-    made.set_forkserver_preload(["primenet_lightning.cli", "pytest"])
+    made.set_forkserver_preload(["primenet_lightning.commands.main", "pytest"])
     return made
 
 

@@ -23,7 +23,9 @@ import wandb.cli.cli
 from lightning.pytorch import Trainer
 
 import primenet_lightning
-from primenet_lightning import baselines, callbacks, cli, datamodules, probe
+from primenet_lightning import baselines, callbacks, datamodules
+from primenet_lightning.analysis import probe
+from primenet_lightning.commands import main as cli
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {
@@ -59,7 +61,7 @@ def pages_with(language):
 
 def test_modules_of_all_three_packages_are_found():
     assert {
-        "primenet_lightning.blocks",
+        "primenet_lightning.nn.prime.block",
         "primenet_lightning.datamodules.base",
         "primenet_lightning.callbacks.figures",
     } <= {*MODULES}
@@ -264,7 +266,7 @@ def primenet_arguments(words):
     """What ``primenet`` is given in a line of a shell, also when SLURM or torchrun starts it; None for others."""
     while words and re.fullmatch(r"\w+=\S*|srun", words[0]):  # variables before the command
         words = words[1:]
-    for start in ("primenet", "primenet_lightning.cli"):
+    for start in ("primenet", "primenet_lightning.commands.main"):
         if words[:1] == [start] or (words[:1] == ["torchrun"] and start in words):
             return words[words.index(start) + 1 :]
     return None
@@ -285,7 +287,7 @@ def test_a_wrong_option_of_wandb_is_noticed():
 
 def test_how_commands_are_found():
     assert primenet_arguments(shlex.split("WANDB_MODE=offline primenet fit --run a")) == ["fit", "--run", "a"]
-    assert primenet_arguments(shlex.split("torchrun --nnodes 2 -m -- primenet_lightning.cli fit")) == ["fit"]
+    assert primenet_arguments(shlex.split("torchrun --nnodes 2 -m -- primenet_lightning.commands.main fit")) == ["fit"]
     assert primenet_arguments(["pip", "install", "primenet"]) is None
 
 

@@ -271,11 +271,11 @@ def test_exported_names_have_an_example(name):
 def test_the_walk_finds_all_kinds_of_things():
     found = {m.name for name in MODULES for m in members_of(importlib.import_module(name))}
     assert {
-        "primenet_lightning.blocks.PrimeBlock",  # a class
-        "primenet_lightning.blocks.PrimeBlock.multiscale",  # a class method
-        "primenet_lightning.blocks.PrimeBlock.evaluate",  # one under a decorator
-        "primenet_lightning.blocks.local_targets",  # a context
-        "primenet_lightning.routers.Router.settled",  # a property
+        "primenet_lightning.nn.prime.block.PrimeBlock",  # a class
+        "primenet_lightning.nn.prime.block.PrimeBlock.multiscale",  # a class method
+        "primenet_lightning.nn.prime.block.PrimeBlock.evaluate",  # one under a decorator
+        "primenet_lightning.nn.prime.block.local_targets",  # a context
+        "primenet_lightning.nn.prime.routers.Router.settled",  # a property
         "primenet_lightning.callbacks.figures.new_figure",
         "primenet_lightning.datamodules.base.ImageDataModule.load_arrays",  # an abstract method
         "primenet_lightning.baselines.multi_exit.exit_table",

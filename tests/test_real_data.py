@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from primenet_lightning.cli import main
+from primenet_lightning.commands.main import main
 
 
 @pytest.mark.long

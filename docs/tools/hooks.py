@@ -63,7 +63,7 @@ def command_help(*args: str) -> str:
     Returns:
         What ``primenet COMMAND --help`` prints.
     """
-    from primenet_lightning.cli import main
+    from primenet_lightning.commands.main import main
 
     printed = io.StringIO()
     # argparse looks at the terminal, of which it leaves two columns free, and at the name of the program

@@ -6,13 +6,13 @@ from typing import Any
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import nn
 
-from primenet_lightning.checkpoint_io import AtomicCheckpointIO
-from primenet_lightning.checks import refuse_classes, refuse_data
-from primenet_lightning.classifier import CrossEntropyClassifier
-from primenet_lightning.network import HEAD
-from primenet_lightning.optimizers import OptimizerCallable, PaperAdam
-from primenet_lightning.predictor import ImagePredictor
-from primenet_lightning.routing import NonFiniteError
+from primenet_lightning.models.classifier import CrossEntropyClassifier
+from primenet_lightning.nn.prime.network import HEAD
+from primenet_lightning.nn.prime.routes import NonFiniteError
+from primenet_lightning.training.checkpoints import AtomicCheckpointIO
+from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
+from primenet_lightning.training.predictor import ImagePredictor
+from primenet_lightning.training.refusals import refuse_classes, refuse_data
 
 
 class ImageClassifier(ImagePredictor, CrossEntropyClassifier):

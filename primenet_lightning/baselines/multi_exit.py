@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning.baselines.classifier import ImageClassifier
 from primenet_lightning.baselines.resnets import he_
-from primenet_lightning.losses import at_least_float32, summed_cross_entropy
-from primenet_lightning.optimizers import OptimizerCallable, PaperAdam
+from primenet_lightning.nn.losses import at_least_float32, summed_cross_entropy
+from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
 
 Maps = tuple[Tensor, Tensor]
 """All fine and all coarse maps so far, ``(batch, channels, height, width)`` and half as high and wide."""
@@ -336,7 +336,7 @@ def exit_table(
 def exit_costs(network: MultiExitNetwork, in_shape: tuple[int, int, int]) -> list[int]:
     """Count the multiply-adds of one image up to each exit, on a real forward of a copy.
 
-    The convention is that of `primenet_lightning.cost.count_cost`: a multiplication and its addition are one;
+    The convention is that of `primenet_lightning.analysis.cost.count_cost`: a multiplication and its addition are one;
     convolutions and matrix products count, norms, activations and poolings do not. An image that passes an exit has
     paid for its classifier.
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from primenet_lightning.baselines.classifier import ImageClassifier
-from primenet_lightning.blocks import Projection
-from primenet_lightning.capsules import ConvFeatures
-from primenet_lightning.heads import ClassifierHead
-from primenet_lightning.optimizers import OptimizerCallable, PaperAdam
-from primenet_lightning.presets import Architecture, Size, architecture
+from primenet_lightning.nn.classifiers import ClassifierHead
+from primenet_lightning.nn.prime.architecture import Architecture, Size, architecture
+from primenet_lightning.nn.prime.block import Projection
+from primenet_lightning.nn.prime.capsules import ConvFeatures
+from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
 
 
 class OneScaleNetwork(nn.Module):
@@ -25,7 +25,7 @@ class OneScaleNetwork(nn.Module):
             read.
 
     Example:
-        >>> from primenet_lightning.presets import architecture
+        >>> from primenet_lightning.nn.prime.architecture import architecture
         >>> network = OneScaleNetwork((1, 28, 28), 10, 5, architecture("compact", (28, 28)))
         >>> network(torch.zeros(2, 1, 28, 28)).shape
         torch.Size([2, 10])
@@ -65,7 +65,7 @@ class OneScale(ImageClassifier):
         image_size: Height and width of the images, in pixels.
         num_classes: Number of classes.
         kernel_size: The scale: 3, 5, 7, or another odd number.
-        size: The size of PrimeNet to match, see `primenet_lightning.presets.architecture`.
+        size: The size of PrimeNet to match, see `primenet_lightning.nn.prime.architecture.architecture`.
         channels: Channels of the feature map; None matches the parameters.
         optimizer: As in `ImageClassifier`.
 

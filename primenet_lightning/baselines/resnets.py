@@ -10,7 +10,7 @@ from torch.nn import functional
 from torchvision.models import ResNet50_Weights, resnet50
 
 from primenet_lightning.baselines.classifier import ImageClassifier
-from primenet_lightning.optimizers import OptimizerCallable, PaperAdam
+from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
 
 
 def he_(module: nn.Module) -> nn.Module:

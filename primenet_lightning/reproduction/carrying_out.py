@@ -9,9 +9,13 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from primenet_lightning.analysis.cost import Cost, count_cost, count_inference, count_module
+from primenet_lightning.analysis.features import extract_features, feature_extractor
+from primenet_lightning.analysis.memory import training_activation_bytes
+from primenet_lightning.analysis.prediction import load_model
+from primenet_lightning.analysis.probe import fit_finetuned, fit_probe
 from primenet_lightning.baselines import ImageClassifier, MultiExit, exit_costs, exit_table
 from primenet_lightning.callbacks.filter_pruning import SoftFilterPruning, pruned_multiply_adds
-from primenet_lightning.cost import Cost, count_cost, count_inference, count_module
 from primenet_lightning.datamodules import (
     CIFAR10DataModule,
     DigitsDataModule,
@@ -20,19 +24,15 @@ from primenet_lightning.datamodules import (
     SVHNDataModule,
 )
 from primenet_lightning.datamodules.svhn import SUBSET_FOLDER
-from primenet_lightning.features import extract_features, feature_extractor
-from primenet_lightning.linear_probe import LinearProbe
-from primenet_lightning.losses import cross_entropy, summed_cross_entropy
-from primenet_lightning.memory import training_activation_bytes
-from primenet_lightning.module import PrimeNet
-from primenet_lightning.prediction import load_model
-from primenet_lightning.presets import Size
-from primenet_lightning.probe import fit_finetuned, fit_probe
+from primenet_lightning.models.linear_probe import LinearProbe
+from primenet_lightning.models.prime import PrimeNet
+from primenet_lightning.nn.losses import cross_entropy, summed_cross_entropy
+from primenet_lightning.nn.prime.architecture import Size
 from primenet_lightning.reproduction.evaluation import all_verdicts, cluster, figure_maps, routing_errors
 from primenet_lightning.reproduction.plan import PAPER_RECIPE, Dataset, Part, Probing, Training
 from primenet_lightning.reproduction.results import Arrays, Folder, Result, Settings
 from primenet_lightning.reproduction.training import Notes, binned, device_in_words, device_of, seed_all, train
-from primenet_lightning.summary import versions
+from primenet_lightning.runs.summary import versions
 
 KINDS: dict[Dataset, type[ImageDataModule]] = {
     "mnist": MNISTDataModule,

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from primenet_lightning.analysis.features import feature_extractor
 from primenet_lightning.baselines import majority_vote
 from primenet_lightning.callbacks.capsule_views import as_pixels, view_capsules
 from primenet_lightning.callbacks.sample import BalancedSample
 from primenet_lightning.callbacks.tsne import embed, separation
 from primenet_lightning.datamodules import ImageDataModule, ImageTensors
-from primenet_lightning.features import feature_extractor
-from primenet_lightning.module import PrimeNet
-from primenet_lightning.routing import least_entropy
+from primenet_lightning.models.prime import PrimeNet
+from primenet_lightning.nn.prime.routes import least_entropy
 
 SAMPLE = 1000
 """Images of a t-SNE picture, at most; from the validation split, which both networks are judged on."""
@@ -162,7 +162,7 @@ def figure_maps(model: PrimeNet, data: ImageDataModule, rows: int = ROWS) -> Map
         rows: Images.
 
     Returns:
-        Arrays by name, see `primenet_lightning.reproduction.pictures`.
+        Arrays by name, see `primenet_lightning.reproduction.report.pictures`.
     """
     images, labels = sample_of(data)
     chosen = torch.stack([(labels == label).nonzero()[0, 0] for label in range(min(rows, data.num_classes))])

@@ -8,12 +8,12 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule
 from torch.optim import Adam
 
+from primenet_lightning.analysis.features import FeatureLayer
 from primenet_lightning.baselines import CifarResNet20, MultiExit, OneScale, ResNet50
 from primenet_lightning.callbacks import SoftFilterPruning
 from primenet_lightning.datamodules import ImageDataModule
-from primenet_lightning.features import FeatureLayer
-from primenet_lightning.module import PrimeNet
-from primenet_lightning.presets import Size
+from primenet_lightning.models.prime import PrimeNet
+from primenet_lightning.nn.prime.architecture import Size
 
 Dataset = Literal["mnist", "cifar10", "svhn", "digits"]
 Scale = Literal["quick", "full"]

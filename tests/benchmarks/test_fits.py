@@ -14,7 +14,7 @@ from ranks import load
 from torch.optim import SGD
 
 from primenet_lightning import PrimeNet
-from primenet_lightning.cost import count_training
+from primenet_lightning.analysis.cost import count_training
 from primenet_lightning.datamodules import DigitsDataModule
 
 PATH = str(Path(__file__).parents[2] / "benchmarks" / "fits.py")

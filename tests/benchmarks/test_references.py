@@ -8,7 +8,7 @@ from ranks import load
 from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning import CompositeOptimizer, PaperAdam, PrimeNetwork, architecture
-from primenet_lightning.cost import count_training
+from primenet_lightning.analysis.cost import count_training
 
 PATH = str(Path(__file__).parents[2] / "benchmarks" / "references.py")
 

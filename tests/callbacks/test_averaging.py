@@ -8,9 +8,9 @@ from tiny import TinyData, differences, distance, make_model, make_trainer, same
 from torch import nn
 
 from primenet_lightning import PrimeNet
+from primenet_lightning.analysis.prediction import load_model
 from primenet_lightning.callbacks import AveragedWeights, LastCheckpoint
 from primenet_lightning.callbacks.checkpoints import BestCheckpoint
-from primenet_lightning.prediction import load_model
 
 DECAY = 0.8
 

@@ -3,7 +3,7 @@
 import pytest
 
 import primenet_lightning
-from primenet_lightning import features, probe
+from primenet_lightning.analysis import features, probe
 
 
 def test_all_that_is_named_is_there_also_what_is_imported_later():

@@ -1,0 +1,1 @@
+"""What a trained network costs, sees and knows."""

@@ -1,0 +1,211 @@
+"""What a network costs: parameters and multiply-adds, counted on real passes."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from primenet_lightning.nn.losses import cross_entropy
+from primenet_lightning.nn.prime.capsules import ConvFeatures
+from primenet_lightning.nn.prime.network import PrimeNetwork
+from primenet_lightning.nn.prime.routers import Gate, Router
+from primenet_lightning.nn.prime.routes import Route
+from primenet_lightning.training.exchange import Average
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class Cost(NamedTuple):
+    """The cost of a network, for one image.
+
+    Attributes:
+        parameters: Of everything: in a `PrimeNetwork` all capsules, their classifiers, projections and head.
+        multiply_adds_inference: Of a label-free forward; a multiplication and its addition count as one.
+        multiply_adds_training: Of a training step without the optimizer: forward and backward of everything that
+            learns, in a `PrimeNetwork` of all capsules, projections and head.
+    """
+
+    parameters: int
+    multiply_adds_inference: int
+    multiply_adds_training: int
+
+
+def count_cost(network: PrimeNetwork, route: Route | None = None, as_run: bool = False) -> Cost:
+    """Count with torch's own FLOP counter on a copy of the network, which is left as it was.
+
+    The counter sees convolutions and matrix products; norms, activations and poolings are outside it, as in the
+    papers' tables.
+
+    Args:
+        network: The network; its input shape is known to it.
+        route: The route at inference; None takes the network's own.
+        as_run: Count what is computed, with pairs of convolutions folded into one where `ConvFeatures` does so. False
+            counts layer by layer what the architecture says, as the papers' tables do.
+
+    Returns:
+        The cost.
+
+    Example:
+        >>> from primenet_lightning.nn.prime.architecture import architecture
+        >>> compact = PrimeNetwork.build(1, (28, 28), 10, architecture("compact", (28, 28)))
+        >>> count_cost(compact, route=(2,))  # the 7x7 capsule
+        Cost(parameters=141344, multiply_adds_inference=2602112, multiply_adds_training=10663232)
+        >>> count_cost(compact, route=(2,), as_run=True)
+        Cost(parameters=141344, multiply_adds_inference=1520192, multiply_adds_training=4899264)
+    """
+    return Cost(_parameters(network), count_inference(network, route, as_run), count_training(network, as_run))
+
+
+def count_module(
+    module: nn.Module,
+    in_shape: tuple[int, int, int],
+    loss: Callable[[Any, Tensor], Tensor] = cross_entropy,
+) -> Cost:
+    """Count any other network, by the convention of `count_cost` and on a copy too.
+
+    Inference is one forward in evaluation mode; a training step is forward and backward of ``loss`` in training mode.
+    The images need no gradient, nor do parameters with ``requires_grad=False``, so that neither is computed; where
+    nothing needs one, a training step is the forward alone. What learns otherwise than by ``loss(module(images))`` is
+    not seen: count the ``network`` of a `PrimeNet` with `count_cost`.
+
+    Args:
+        module: From images to what ``loss`` takes.
+        in_shape: Channels, height and width of the images.
+        loss: From the module's output and targets, class indices ``(batch,)``, all 0 here, to a scalar.
+
+    Returns:
+        The cost.
+
+    Raises:
+        ValueError: If the module cannot take such images, or is a `PrimeNetwork`, whose training step is another.
+
+    Example:
+        >>> count_module(nn.Sequential(nn.Flatten(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 10)), (1, 28, 28))
+        Cost(parameters=79510, multiply_adds_inference=79400, multiply_adds_training=159800)
+    """
+    if isinstance(module, PrimeNetwork):
+        raise ValueError(f"module is a {type(module).__name__}, which trains by stages; count it with count_cost")
+    copied = _copy(module)
+
+    @torch.no_grad()
+    def forward(images: Tensor) -> None:
+        copied(images)
+
+    def step(images: Tensor) -> None:
+        value = loss(copied(images), torch.zeros(len(images), dtype=torch.int64))
+        if value.requires_grad:
+            torch.autograd.backward(value)
+
+    copied.eval()
+    try:
+        inference = _per_image(forward, in_shape)
+    except RuntimeError as error:
+        raise ValueError(f"module cannot take images of in_shape={in_shape}: {error}") from error
+    copied.train()
+    return Cost(_parameters(module), inference, _per_image(step, in_shape))
+
+
+def count_training(network: PrimeNetwork, as_run: bool = False) -> int:
+    """Count the multiply-adds of a training step, as `count_cost` does.
+
+    Args:
+        network: The network.
+        as_run: Count what is computed, not what the architecture says.
+
+    Returns:
+        Multiply-adds an image.
+    """
+    copied = _copy(network, as_run).train()
+
+    def step(images: Tensor) -> None:
+        for stage in copied.stages(images, torch.zeros(len(images), dtype=torch.int64)):
+            torch.autograd.backward(list(stage.losses.values()))
+
+    return _per_image(step, network.in_shape)
+
+
+def count_inference(network: PrimeNetwork, route: Route | None = None, as_run: bool = False) -> int:
+    """Count the multiply-adds of a label-free forward, as `count_cost` does.
+
+    Args:
+        network: The network.
+        route: The route; None takes the network's own.
+        as_run: Count what is computed, not what the architecture says.
+
+    Returns:
+        Multiply-adds an image. Where a gate chooses, which depends on the images, the mean over its capsules.
+    """
+    copied = _copy(network, as_run).eval()
+    gated = [block for block in copied.prime_blocks if isinstance(block.router, Gate)]
+    if gated:
+        counts = []
+        for turn in range(math.lcm(*(len(block.capsules) for block in gated))):
+            for block in gated:
+                block.router = _Taken(block.router, turn % len(block.capsules))
+            counts.append(_count_forward(copied, network, None))
+        return round(sum(counts) / len(counts))
+    return _count_forward(copied, network, route)
+
+
+class _Taken(Gate):
+    """A gate that scores and then takes one capsule, whatever the scores."""
+
+    def __init__(self, gate: Router, taken: int) -> None:
+        super().__init__(per="batch")
+        assert isinstance(gate, Gate)
+        self.classifier, self.taken = gate.classifier, taken
+
+    def _of_batch(self, x: Tensor, average: Average | None = None) -> int:
+        self(x)
+        return self.taken
+
+
+def _count_forward(copied: PrimeNetwork, network: PrimeNetwork, route: Route | None) -> int:
+    @torch.no_grad()
+    def forward(images: Tensor) -> None:
+        if route is None and network.inference_routing == "oracle":  # which must see every capsule's loss
+            copied.evaluate(images, torch.zeros(len(images), dtype=torch.int64))
+        else:
+            copied(images, route)
+
+    return _per_image(forward, network.in_shape)
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _copy(module: Module, as_run: bool = False) -> Module:
+    copied = copy.deepcopy(module).cpu().float()
+    for part in copied.modules():
+        if isinstance(part, ConvFeatures):
+            part.folds &= as_run
+    return copied
+
+
+def _per_image(run: Callable[[Tensor], None], in_shape: tuple[int, int, int]) -> int:
+    """Multiply-adds that one image more costs: products of weights are made once a batch and are not in it."""
+    totals = []
+    with torch.random.fork_rng(devices=[]):  # dropout draws from the generator that a training goes on with
+        for batch in (2, 3):  # not one, since batch norm in training needs more than one value
+            with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
+                run(torch.zeros(batch, *in_shape))
+            totals.append(int(counter.get_total_flops()))
+    return (totals[1] - totals[0]) // 2  # the counter counts each as two operations
+
+
+def _convolution_backward(
+    gradient: torch.Size, x: torch.Size, weight: torch.Size, *options: Any, out_shape: Any, **_: Any
+) -> int:
+    """Each gradient of a convolution costs what the convolution does; torch's own formula forgets groups."""
+    _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, wanted = options
+    pixels = math.prod((x if transposed else gradient)[2:])
+    once = 2 * x[0] * pixels * math.prod(weight)
+    return once * (int(wanted[0]) + int(wanted[1]))
+
+
+_FORMULAS = {torch.ops.aten.convolution_backward: _convolution_backward}

@@ -1,0 +1,1 @@
+"""LightningModules: a network and its options each."""

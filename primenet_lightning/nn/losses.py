@@ -1,0 +1,329 @@
+"""Local losses: what a capsule learns from."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from primenet_lightning.arguments import with_options
+from primenet_lightning.nn.classifiers import glorot_
+from primenet_lightning.nn.layout import autocast_off
+
+LogitsLoss = Callable[[Tensor, Tensor], Tensor]
+"""Maps logits ``(batch, classes)`` and targets ``(batch,)`` to a scalar."""
+
+LocalLossKind = Literal["cross_entropy", "label_smoothing", "similarity", "predsim"]
+"""Names of the local losses, see `local_loss`."""
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    r"""Mean cross-entropy of a batch, equation 1 of the paper: :math:`L_{local} = CE(y, f(x; \theta))`.
+
+    It is computed in float32 whatever the precision of the network, because the loss is also what routing
+    compares: in bfloat16 two capsules less than 0.4 % apart would tie.
+
+    Args:
+        logits: Unnormalised scores, ``(batch, classes)``, any floating dtype.
+        target: Class indices, ``(batch,)``, int64.
+
+    Returns:
+        A scalar, in nats; float64 if the logits are float64, else float32.
+
+    Example:
+        >>> import torch
+        >>> cross_entropy(torch.zeros(2, 4), torch.tensor([0, 3]))  # ln 4
+        tensor(1.3863)
+    """
+    return functional.cross_entropy(at_least_float32(logits), target)
+
+
+def summed_cross_entropy(answers: Sequence[Tensor], target: Tensor) -> Tensor:
+    r"""Cross-entropies of several classifiers, such as the exits of a network: :math:`\sum_i CE(y, f_i(x))`.
+
+    Args:
+        answers: Logits, ``(batch, classes)``, one or more.
+        target: Class indices, ``(batch,)``, int64.
+
+    Returns:
+        A scalar, in nats: the sum of the means over the batch.
+
+    Example:
+        >>> import torch
+        >>> summed_cross_entropy([torch.zeros(2, 4), torch.zeros(2, 4)], torch.tensor([0, 3]))  # 2 ln 4
+        tensor(2.7726)
+    """
+    return torch.stack([cross_entropy(logits, target) for logits in answers]).sum()
+
+
+def similarity_loss(features: Tensor, target: Tensor, num_classes: int) -> Tensor:
+    r"""Mean squared error between how alike the images' features are and how alike their labels are.
+
+    .. math:: L_{sim} = \frac{1}{B^2} \sum_{i,j} \bigl(\cos(h_i - \bar h_i,\, h_j - \bar h_j) - S_{ij}\bigr)^2
+
+    Here :math:`h_i` is the standard deviation over space of each channel of image i, :math:`\bar h_i` its mean over
+    the channels, and :math:`S_{ij}` the same cosine of the one-hot targets: 1 where the classes are equal and
+    :math:`-1 / (C - 1)` where they differ. Maps of 1x1 have no deviation, and of three channels or fewer it would
+    say too little: there :math:`h_i` holds all values of the map. This is Nøkland and Eidnes' (2019) loss.
+
+    A constant map has no direction: its cosines are 0, and no gradient flows into it. It is computed in float32 also
+    under autocast. On several devices each compares the images of its own share of the batch.
+
+    Args:
+        features: ``(batch, channels, height, width)``, any floating dtype.
+        target: Class indices, ``(batch,)``, int64.
+        num_classes: Number of classes, C.
+
+    Returns:
+        A scalar without unit, from 0 to 4; float64 if the features are float64, else float32.
+
+    Example:
+        >>> import torch
+        >>> maps = torch.eye(3).reshape(3, 3, 1, 1)
+        >>> same, different = torch.tensor([0, 0, 0]), torch.tensor([0, 1, 2])
+        >>> similarity_loss(maps, different, 3).round(decimals=5)  # three classes are as unlike as can be: -1/2
+        tensor(0.)
+        >>> similarity_loss(maps, same, 3)  # 6 of 9 pairs are off by 1 + 1/2
+        tensor(1.5000)
+    """
+    with autocast_off(features):
+        directions = _directions(_per_image(at_least_float32(features)))
+        cosines = directions @ directions.T
+        unlike = -1 / max(num_classes - 1, 1)
+        same = (target[:, None] == target).to(cosines.dtype)
+        return (cosines - (unlike + (1 - unlike) * same)).square().mean()
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Give numbers that losses may be computed from: float16 and bfloat16 become float32.
+
+    Args:
+        x: Of any shape and floating dtype.
+
+    Returns:
+        Of the same shape; the tensor itself if it is float32 or float64.
+    """
+    return x if x.dtype.itemsize >= 4 else x.float()
+
+
+def _per_image(maps: Tensor) -> Tensor:
+    """One vector an image: a multiple of the standard deviation over space by channel, or all values of a small map."""
+    pixels = maps.shape[2] * maps.shape[3]
+    if pixels == 1 or maps.shape[1] <= 3:
+        return maps.flatten(1)
+    mean = maps.mean((2, 3), keepdim=True)
+    # The deviation but for a factor, which cosines do not see; torch.std takes about three times as long on a CPU.
+    norm = torch.linalg.vector_norm(maps - mean, dim=(2, 3))
+    noise = _rounding(mean.detach().abs().flatten(1) * math.sqrt(pixels))
+    return torch.where(norm > noise, norm, 0)
+
+
+def _directions(x: Tensor) -> Tensor:
+    """Centre and normalise each row; a row of equal values becomes zero, and gets no gradient."""
+    centred = x - x.mean(1, keepdim=True)
+    norm = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
+    alive = norm > _rounding(torch.linalg.vector_norm(x.detach(), dim=1, keepdim=True))
+    return torch.where(alive, centred, 0) / torch.where(alive, norm, 1)
+
+
+def _rounding(size: Tensor) -> Tensor:
+    """Below this a difference of numbers of that size is rounding: its direction means nothing, its slope is huge."""
+    precision = torch.finfo(size.dtype)
+    return (8 * precision.eps * size).clamp_min(math.sqrt(precision.tiny))
+
+
+class LocalLoss(nn.Module, ABC):
+    """What a capsule learns from: its feature map, its classifier's logits and the targets give a scalar.
+
+    A loss may have parameters of its own, which learn with the capsule and are not needed after training. Like
+    `cross_entropy` it is computed in float32 whatever the precision of the network. On several devices it is that of
+    each one's own share of the batch; losses that compare images compare those within the share.
+
+    Attributes:
+        detaches_features: Whether the classifier is to be given the detached feature map, so that the loss of its
+            logits does not reach the features.
+
+    Example:
+        >>> import torch
+        >>> class Confidence(LocalLoss):  # one's own
+        ...     def forward(self, feature_map, logits, target):
+        ...         return 1 - logits.float().softmax(1).gather(1, target[:, None]).mean()
+        >>> Confidence()(torch.zeros(2, 8, 4, 4), torch.zeros(2, 4), torch.tensor([0, 3]))
+        tensor(0.7500)
+    """
+
+    detaches_features: ClassVar[bool] = False
+
+    @abstractmethod
+    def forward(self, feature_map: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the mean loss of a batch.
+
+        Args:
+            feature_map: The capsule's map, ``(batch, channels, height, width)``, any floating dtype.
+            logits: The local classifier's unnormalised scores, ``(batch, classes)``, any floating dtype.
+            target: Class indices, ``(batch,)``, int64.
+
+        Returns:
+            A scalar; float64 if what it is computed from is float64, else float32.
+        """
+
+
+class CrossEntropy(LocalLoss):
+    r"""Cross-entropy, equation 1 of the paper; with label smoothing :math:`\epsilon` that against softened targets.
+
+    .. math:: L = (1 - \epsilon)\, CE(y, f) + \frac{\epsilon}{C} \sum_{c=1}^{C} CE(c, f)
+
+    Args:
+        label_smoothing: :math:`\epsilon`, at least 0 and below 1.
+
+    Raises:
+        ValueError: If ``label_smoothing`` is outside this range.
+
+    Example:
+        >>> import torch
+        >>> CrossEntropy()(torch.zeros(2, 8, 4, 4), torch.zeros(2, 4), torch.tensor([0, 3]))  # ln 4
+        tensor(1.3863)
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(
+                f"label_smoothing={label_smoothing} must be at least 0 and below 1: it is the share of the target "
+                "that is spread over all classes; 0.1 is usual"
+            )
+        self.label_smoothing = label_smoothing
+
+    def forward(self, feature_map: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the mean cross-entropy, in nats; see `LocalLoss.forward`. The feature map is not looked at."""
+        logits = at_least_float32(logits)
+        return functional.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+
+    def extra_repr(self) -> str:
+        """The option, for ``print``."""
+        return f"label_smoothing={self.label_smoothing}"
+
+
+class SimilarityMatching(LocalLoss):
+    r"""Similarity matching (Nøkland and Eidnes 2019): images of one class get like features, others unlike ones.
+
+    .. math:: L = L_{sim}(W * f, y) + CE(y, g(\mathrm{stop}(f)))
+
+    The first term, `similarity_loss`, trains the features f alone, seen through a 3x3 convolution W of the loss's
+    own. The second trains the classifier g alone, since routing and monitoring read its logits: for this
+    `detaches_features` asks for logits of the detached feature map. The value is the sum of the two.
+
+    Args:
+        channels: Channels of the feature map.
+        projected: Whether there is a W, without bias; else the features are compared as they are.
+
+    Raises:
+        ValueError: If ``channels`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> loss = SimilarityMatching(8)
+        >>> [name for name, _ in loss.named_parameters()]
+        ['projection.weight']
+        >>> features = torch.randn(2, 8, 4, 4, requires_grad=True)
+        >>> logits = torch.nn.Linear(8 * 4 * 4, 3)(features.detach().flatten(1))
+        >>> loss(features, logits, torch.tensor([0, 2])).shape
+        torch.Size([])
+    """
+
+    detaches_features: ClassVar[bool] = True
+
+    def __init__(self, channels: int, projected: bool = True) -> None:
+        super().__init__()
+        self.projection = _projection(channels, projected)
+
+    def forward(self, feature_map: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute similarity loss plus cross-entropy; see `LocalLoss.forward`."""
+        similarity = similarity_loss(self.projection(feature_map), target, logits.shape[1])
+        return similarity + cross_entropy(logits, target)
+
+
+class PredSim(LocalLoss):
+    r"""Nøkland and Eidnes' (2019) mix of prediction and similarity matching.
+
+    .. math:: L = (1 - w)\, CE(y, g(f)) + w\, L_{sim}(W * f, y)
+
+    Both terms train the features; at a weight of 1 the classifier g learns nothing.
+
+    Args:
+        channels: Channels of the feature map.
+        weight: w, the share of `similarity_loss`, from 0 to 1.
+        projected: Whether the features are compared through a 3x3 convolution W, without bias, of the loss's own.
+        label_smoothing: Of the cross-entropy, see `CrossEntropy`.
+
+    Raises:
+        ValueError: If ``weight`` or ``label_smoothing`` is out of range, or ``channels`` below 1.
+
+    Example:
+        >>> import torch
+        >>> loss = PredSim(8, weight=0.5, projected=False)
+        >>> constant = torch.zeros(2, 8, 4, 4)
+        >>> loss(constant, torch.zeros(2, 4), torch.tensor([0, 3]))  # (ln 4 + (1 + 1 + 1/9 + 1/9) / 4) / 2
+        tensor(0.9709)
+    """
+
+    def __init__(
+        self, channels: int, weight: float = 0.99, projected: bool = True, label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__()
+        if not 0 <= weight <= 1:
+            raise ValueError(f"weight={weight} must be from 0, cross-entropy alone, to 1, similarity alone")
+        self.weight = weight
+        self.prediction = CrossEntropy(label_smoothing)
+        self.projection = _projection(channels, projected)
+
+    def forward(self, feature_map: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the weighted sum; see `LocalLoss.forward`."""
+        prediction: Tensor = self.prediction(feature_map, logits, target)
+        similarity = similarity_loss(self.projection(feature_map), target, logits.shape[1])
+        return (1 - self.weight) * prediction + self.weight * similarity
+
+    def extra_repr(self) -> str:
+        """The option, for ``print``."""
+        return f"weight={self.weight}"
+
+
+def _projection(channels: int, projected: bool) -> nn.Module:
+    """What the features are seen through before they are compared."""
+    if channels < 1:
+        raise ValueError(f"channels={channels} must be at least 1: it is that of the feature map")
+    return glorot_(nn.Conv2d(channels, channels, 3, padding=1, bias=False)) if projected else nn.Identity()
+
+
+def local_loss(kind: LocalLossKind, channels: int, options: Mapping[str, Any] | None = None) -> LocalLoss:
+    """Build a local loss by name.
+
+    Args:
+        kind: ``"cross_entropy"`` (the paper's), ``"label_smoothing"`` (the same, smoothed by 0.1 unless told
+            otherwise), ``"similarity"`` (`SimilarityMatching`) or ``"predsim"`` (`PredSim`).
+        channels: Channels of the feature map.
+        options: Of the loss: ``label_smoothing``, ``projected``, ``weight``.
+
+    Returns:
+        The loss, with parameters of its own where it has any.
+
+    Raises:
+        ValueError: If the name is unknown, or the loss does not have an option, or its value is out of range.
+
+    Example:
+        >>> local_loss("label_smoothing", channels=8)
+        CrossEntropy(label_smoothing=0.1)
+    """
+    makers: dict[str, Callable[..., LocalLoss]] = {
+        "cross_entropy": CrossEntropy,
+        "label_smoothing": partial(CrossEntropy, label_smoothing=0.1),
+        "similarity": partial(SimilarityMatching, channels),
+        "predsim": partial(PredSim, channels),
+    }
+    if kind not in makers:
+        raise ValueError(f"local_loss={kind!r} is unknown; use one of {', '.join(map(repr, makers))}")
+    return with_options("local_loss", kind, makers[kind], options)

@@ -1,0 +1,1 @@
+"""PrimeNet's stages: parallel capsules, a projection, and the routing between them."""

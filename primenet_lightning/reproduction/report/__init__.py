@@ -1,0 +1,1 @@
+"""The report of a reproduction, a pure function of its results."""

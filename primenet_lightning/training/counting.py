@@ -1,0 +1,106 @@
+"""What is counted of every learner over one split."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from primenet_lightning.nn.prime.network import HEAD
+
+
+class LearnerMetrics(nn.Module):
+    """Accuracy, error and mean loss of every capsule and of the head, counted by torchmetrics.
+
+    Args:
+        names: The learners' names, ``"block0.k3"``, ..., ``"head"``.
+        num_classes: Number of classes.
+
+    Example:
+        >>> metrics = LearnerMetrics(["block0.k3", "head"], num_classes=2)
+        >>> wrong, right = torch.tensor([1, 1, 1, 1]), torch.tensor([0, 0, 0, 1])
+        >>> metrics.update({"block0.k3": wrong, "head": right}, target=torch.tensor([0, 0, 0, 1]))
+        >>> {name: value.item() for name, value in metrics.compute().items()}
+        {'accuracy/block0.k3': 0.25, 'error/block0.k3': 75.0, 'accuracy': 1.0, 'error': 0.0}
+    """
+
+    def __init__(self, names: Sequence[str], num_classes: int) -> None:
+        super().__init__()
+        self.names = list(names)
+        self.accuracies = nn.ModuleDict(
+            {_key(name): MulticlassAccuracy(num_classes, average="micro") for name in names}
+        )
+        self.losses = nn.ModuleDict({_key(name): MeanMetric() for name in [*names, "total"]})
+
+    def update(self, answers: Mapping[str, Tensor], target: Tensor, losses: Mapping[str, Tensor] | None = None) -> None:
+        """Count a batch.
+
+        Args:
+            answers: By learner, logits ``(batch, classes)`` or classes ``(batch,)``.
+            target: Class indices, ``(batch,)``.
+            losses: Means over the batch, scalars, by learner and ``"total"``.
+        """
+        for name, answer in answers.items():
+            _metric(self.accuracies, name).update(answer, target)
+        for name, loss in (losses or {}).items():
+            _metric(self.losses, name).update(loss, weight=len(target))
+
+    def compute(self) -> dict[str, Tensor]:
+        """What was counted since the last reset.
+
+        Returns:
+            Scalars: ``accuracy`` in [0, 1] and ``error`` in % of the head, ``accuracy/<name>`` and ``error/<name>`` of
+            the others, ``loss/<name>`` in nats of all; only what was counted.
+        """
+        results: dict[str, Tensor] = {}
+        for name in self.names:
+            metric, suffix = _metric(self.accuracies, name), "" if name == HEAD else f"/{name}"
+            if metric.update_called:
+                accuracy = metric.compute()
+                results |= {f"accuracy{suffix}": accuracy, f"error{suffix}": 100 * (1 - accuracy)}
+        for name in [*self.names, "total"]:
+            metric = _metric(self.losses, name)
+            if metric.update_called:
+                results[f"loss/{name}"] = metric.compute()
+        return results
+
+    def counts(self) -> dict[str, dict[str, Tensor]]:
+        """What this rank has counted of each learner's answers, on the CPU; for a checkpoint in the middle of an epoch.
+
+        Returns:
+            By learner, torchmetrics' own states, which are sums, int64 ``(1,)``.
+        """
+        return {
+            name: {key: torch.as_tensor(value).detach().cpu().clone() for key, value in metric.metric_state.items()}
+            for name, metric in ((name, _metric(self.accuracies, name)) for name in self.names)
+            if metric.update_called
+        }
+
+    def set_counts(self, counts: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Go on from what was counted.
+
+        Args:
+            counts: From `counts`, ``(1,)`` each; of several ranks, their sum.
+        """
+        for name, states in counts.items():
+            metric = _metric(self.accuracies, name)
+            for key, value in states.items():
+                setattr(metric, key, value.to(metric.device))
+
+    def reset(self) -> None:
+        """Forget everything."""
+        for metric in [*self.accuracies.values(), *self.losses.values()]:
+            assert isinstance(metric, Metric)
+            metric.reset()
+
+
+def _key(name: str) -> str:
+    """Name of a metric's module, which may not hold dots."""
+    return name.replace(".", "/")
+
+
+def _metric(metrics: nn.ModuleDict, name: str) -> Metric:
+    metric = metrics[_key(name)]
+    assert isinstance(metric, Metric)
+    return metric
