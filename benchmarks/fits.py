@@ -30,8 +30,8 @@ from primenet_lightning.datamodules import (
     MNISTDataModule,
     SVHNDataModule,
 )
+from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.nn.prime.routers import Gate
-from primenet_lightning.nn.prime.routes import NonFiniteError
 
 DATA: dict[str, type[ImageDataModule]] = {
     kind.name: kind for kind in (MNISTDataModule, CIFAR10DataModule, SVHNDataModule, DigitsDataModule)

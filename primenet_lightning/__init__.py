@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
     from primenet_lightning.models.prime import PrimeNet
     from primenet_lightning.nn.classifiers import ClassifierHead, FlattenClassifier, PooledClassifier, local_classifier
     from primenet_lightning.nn.losses import LocalLoss
+    from primenet_lightning.nn.numbers import NonFiniteError
     from primenet_lightning.nn.prime.architecture import Architecture, architecture
     from primenet_lightning.nn.prime.block import (
         BlockOutput,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
     from primenet_lightning.nn.prime.capsules import Capsule, ConvCapsule
     from primenet_lightning.nn.prime.network import PrimeNetwork
     from primenet_lightning.nn.prime.routers import Router, build_router
-    from primenet_lightning.nn.prime.routes import NonFiniteError
     from primenet_lightning.nn.prime.twin import EndToEndNetwork
     from primenet_lightning.training.optimizers import CompositeOptimizer, PaperAdam
 
@@ -81,7 +81,7 @@ _HOMES = {
     "FlattenClassifier": "nn.classifiers",
     "LinearProbe": "models.linear_probe",
     "LocalLoss": "nn.losses",
-    "NonFiniteError": "nn.prime.routes",
+    "NonFiniteError": "nn.numbers",
     "PaperAdam": "training.optimizers",
     "PooledClassifier": "nn.classifiers",
     "PrimeBlock": "nn.prime.block",

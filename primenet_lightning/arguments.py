@@ -1,10 +1,48 @@
-"""Parts that are chosen by name, with options by name: what does not fit is said in a sentence."""
+"""What arguments are refused for, and parts that are chosen by name: what does not fit is said in a sentence."""
 
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 Part = TypeVar("Part")
+
+
+def at_least(least: float, unit: str = "", **arguments: float) -> None:
+    """Refuse numbers that are too small.
+
+    Args:
+        least: The smallest number that will do.
+        unit: What is counted, and what else the sentence should say: ``"batch"``, ``"epoch, or None for the end"``.
+        **arguments: Numbers by the name of their argument.
+
+    Raises:
+        ValueError: For the first that is smaller, or is not a number.
+
+    Example:
+        >>> at_least(1, "block", depth=0)
+        Traceback (most recent call last):
+        ...
+        ValueError: depth=0 must be at least 1 block
+    """
+    for name, value in arguments.items():
+        if not value >= least:
+            raise ValueError(f"{name}={value} must be at least {least} {unit}".rstrip())
+
+
+def first_line(error: BaseException) -> str:
+    r"""Say in one line what went wrong.
+
+    Args:
+        error: What was raised.
+
+    Returns:
+        The first line of its message, or the name of its kind where it has none.
+
+    Example:
+        >>> first_line(ValueError("too large\nmore of it")), first_line(KeyboardInterrupt())
+        ('too large', 'KeyboardInterrupt')
+    """
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def with_options(choice: str, name: str, maker: Callable[..., Part], options: Mapping[str, Any] | None) -> Part:

@@ -7,8 +7,8 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import nn
 
 from primenet_lightning.models.classifier import CrossEntropyClassifier
+from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.nn.prime.network import HEAD
-from primenet_lightning.nn.prime.routes import NonFiniteError
 from primenet_lightning.training.checkpoints import AtomicCheckpointIO
 from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
 from primenet_lightning.training.predictor import ImagePredictor

@@ -34,8 +34,8 @@ from primenet_lightning.callbacks.figures import without_stopping
 from primenet_lightning.callbacks.wandb_log import PatientWandbLogger
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.models.prime import PrimeNet
+from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.nn.prime.network import PrimeNetwork
-from primenet_lightning.nn.prime.routes import NonFiniteError
 from primenet_lightning.runs.folder import RunFolder, write_whole
 from primenet_lightning.runs.summary import (
     PAPER,

@@ -10,8 +10,8 @@ from torch.optim import Optimizer
 
 from primenet_lightning.models.prime import COUNT_EVERY
 from primenet_lightning.nn.losses import cross_entropy
+from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.nn.prime.network import HEAD
-from primenet_lightning.nn.prime.routes import NonFiniteError
 from primenet_lightning.training.counting import LearnerMetrics
 from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
 

@@ -18,12 +18,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from primenet_lightning.nn.classifiers import ClassifierHead, LocalClassifier
 from primenet_lightning.nn.losses import LocalLossKind, cross_entropy
+from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.nn.prime.architecture import Architecture, Size, architecture
 from primenet_lightning.nn.prime.block import PrimeBlock, Projection
 from primenet_lightning.nn.prime.capsules import Capsule
 from primenet_lightning.nn.prime.network import HEAD, PrimeNetwork, Stage, capsules_of, stack_blocks
 from primenet_lightning.nn.prime.routers import Router, RouterName, build_router
-from primenet_lightning.nn.prime.routes import InferenceRouting, NonFiniteError
+from primenet_lightning.nn.prime.routes import InferenceRouting
 from primenet_lightning.nn.prime.twin import EndToEndNetwork
 from primenet_lightning.training.checkpoints import AtomicCheckpointIO
 from primenet_lightning.training.counting import LearnerMetrics

@@ -13,9 +13,10 @@ from torch.nn import functional
 from primenet_lightning.nn.classifiers import FollowingLayer, LocalClassifier, glorot_, local_classifier
 from primenet_lightning.nn.layout import channels_last, is_plain
 from primenet_lightning.nn.losses import LocalLoss, LocalLossKind, LogitsLoss, at_least_float32, cross_entropy
+from primenet_lightning.nn.numbers import refuse_non_finite
 from primenet_lightning.nn.prime.capsules import Capsule, ConvCapsule
 from primenet_lightning.nn.prime.routers import GATE, Commit, LeastLoss, Router
-from primenet_lightning.nn.prime.routes import RouteHistory, least_entropy, least_loss, refuse_non_finite
+from primenet_lightning.nn.prime.routes import RouteHistory, least_entropy, least_loss
 from primenet_lightning.training.exchange import Average
 
 PROJECTION = "projection"

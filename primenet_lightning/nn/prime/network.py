@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from primenet_lightning.nn.classifiers import ClassifierHead, FollowingLayer, LocalClassifier, local_classifier
 from primenet_lightning.nn.layout import channels_last
 from primenet_lightning.nn.losses import cross_entropy
+from primenet_lightning.nn.numbers import NonFiniteError, refuse_non_finite
 from primenet_lightning.nn.prime.architecture import Architecture
 from primenet_lightning.nn.prime.block import OnLoss, PrimeBlock, Projection, conv_capsules, trial_run
 from primenet_lightning.nn.prime.capsules import Capsule
@@ -17,10 +18,8 @@ from primenet_lightning.nn.prime.routers import GATE, Commit, Router, build_rout
 from primenet_lightning.nn.prime.routes import (
     ROUTING_MODES,
     InferenceRouting,
-    NonFiniteError,
     Route,
     RouteHistory,
-    refuse_non_finite,
 )
 from primenet_lightning.training.exchange import Average
 

@@ -3,9 +3,8 @@
 In training the batch's labels decide (equation 4). At inference there are no labels, and the choice is made without.
 """
 
-import math
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,46 +17,6 @@ InferenceRouting = Literal["majority", "best_validation", "min_entropy", "oracle
 """How a network routes without labels (and ``"oracle"``, which cheats, for analysis); see `PrimeNetwork`."""
 
 ROUTING_MODES = ("majority", "best_validation", "min_entropy", "oracle")
-
-
-class NonFiniteError(RuntimeError):
-    """A loss, or a parameter, is NaN or infinite.
-
-    For a loss it is raised before the update, so that the parameters are those of the step before.
-
-    Args:
-        name: Whose, e.g. ``"block0.k3"``.
-        value: The loss; None where it is a parameter.
-        step: The step, where it is known.
-        learning_rate: Of that learner, where it is known.
-    """
-
-    def __init__(
-        self, name: str, value: float | None = None, step: int | None = None, learning_rate: float | None = None
-    ) -> None:
-        what = f"a parameter of {name} is not finite" if value is None else f"the loss of {name} is {value}"
-        at = "" if step is None else f" at step {step}"
-        rate = "" if learning_rate is None else f", learning rate {learning_rate:g}"
-        super().__init__(
-            f"{what}{at}{rate}: lower its learning rate, clip its gradients (gradient_clip_val), or look for NaN in "
-            "the images of this batch"
-        )
-        self.name = name
-        self.value = value
-
-
-def refuse_non_finite(values: Mapping[str, float]) -> None:
-    """Check losses that are on the host already.
-
-    Args:
-        values: Losses by name.
-
-    Raises:
-        NonFiniteError: For the first that is NaN or infinite.
-    """
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise NonFiniteError(name, value)
 
 
 def least_loss(values: Sequence[float]) -> int:

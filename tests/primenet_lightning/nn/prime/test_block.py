@@ -13,7 +13,7 @@ from primenet_lightning import (
     conv_capsules,
     local_targets,
 )
-from primenet_lightning.nn.prime.routes import NonFiniteError
+from primenet_lightning.nn.numbers import NonFiniteError
 
 
 def make_block(**options):

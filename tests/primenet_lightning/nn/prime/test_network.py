@@ -14,8 +14,8 @@ from primenet_lightning import (
     architecture,
     conv_capsules,
 )
+from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.nn.prime.architecture import Architecture
-from primenet_lightning.nn.prime.routes import NonFiniteError
 
 SMALL = Architecture(2, 4, 3, 5, "flatten", stride=1)
 

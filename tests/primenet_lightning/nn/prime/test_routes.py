@@ -3,12 +3,11 @@ from collections import Counter
 import pytest
 import torch
 
+from primenet_lightning.nn.numbers import NonFiniteError, refuse_non_finite
 from primenet_lightning.nn.prime.routes import (
-    NonFiniteError,
     RouteHistory,
     least_entropy,
     least_loss,
-    refuse_non_finite,
 )
 
 
