@@ -10,8 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-Route = tuple[int, ...]
-"""One capsule index a block: a *joint* route through the network."""
+from primenet_lightning.nn.stages import Route
+
+EACH_SUREST = -1
+"""In place of a capsule's index: each sample takes the capsule that is surest of it."""
+
+BY_LABELS = -2
+"""In place of a capsule's index: the capsule of least loss on the very batch under test (``"oracle"``)."""
 
 InferenceRouting = Literal["majority", "best_validation", "min_entropy", "oracle"] | int | Sequence[int]
 """How a network routes without labels (and ``"oracle"``, which cheats, for analysis); see `PrimeNetwork`."""
