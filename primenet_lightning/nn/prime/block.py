@@ -13,9 +13,9 @@ from torch.nn import functional
 from primenet_lightning.nn.classifiers import FollowingLayer, LocalClassifier, glorot_, local_classifier
 from primenet_lightning.nn.layout import channels_last, is_plain
 from primenet_lightning.nn.losses import LocalLoss, LocalLossKind, LogitsLoss, at_least_float32, cross_entropy
-from primenet_lightning.nn.numbers import refuse_non_finite
+from primenet_lightning.nn.numbers import WHOLE, Share, refuse_non_finite
 from primenet_lightning.nn.prime.capsules import Capsule, ConvCapsule
-from primenet_lightning.nn.prime.routers import GATE, Commit, LeastLoss, Router
+from primenet_lightning.nn.prime.router import GATE, LeastLoss, Router
 from primenet_lightning.nn.prime.routes import RouteHistory, least_entropy, least_loss
 from primenet_lightning.training.exchange import Average
 
@@ -422,7 +422,8 @@ class PrimeBlock(nn.Module):
         values = self._on_host(losses, average)
         refuse_non_finite(values)
         index = self.router.route(list(values.values())[: len(maps)])
-        chosen, index = self.router.select(x.detach(), [feature_map.detach() for feature_map in maps], index, average)
+        index = self.router.decide(x.detach(), index, _share_of(average))
+        chosen = self.router.select(x.detach(), [feature_map.detach() for feature_map in maps], index)
         return BlockOutput(_join(chosen, projected), losses, logits, values, index)
 
     def _gate_loss(
@@ -433,7 +434,7 @@ class PrimeBlock(nn.Module):
             return None
         scores = at_least_float32(torch.stack([logits[name].detach() for name in self.capsule_names]))
         each = functional.cross_entropy(scores.flatten(0, 1), target.repeat(len(scores)), reduction="none")
-        return self.router.loss(x.detach(), each.view(scores.shape[:2]), average)
+        return self.router.loss(x.detach(), each.view(scores.shape[:2]), _share_of(average))
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, target: Tensor, routing: int | Literal["min_entropy", "oracle"]) -> BlockOutput:
@@ -455,7 +456,8 @@ class PrimeBlock(nn.Module):
             index, chosen = -1, _surest(maps, [logits[name] for name in self.capsule_names])
         else:
             index = least_loss(list(values.values())[: len(maps)]) if routing == "oracle" else routing
-            chosen, index = self.router.select(x, maps, index)
+            index = self.router.decide(x, index)
+            chosen = self.router.select(x, maps, index)
         return BlockOutput(_join(chosen, projected), losses, logits, values, index)
 
     def infer(self, x: Tensor, routing: int | Literal["min_entropy"]) -> Tensor:
@@ -494,6 +496,7 @@ class PrimeBlock(nn.Module):
             Names of the capsules dropped; empty if the router has not committed, or all is done.
 
         Example:
+            >>> from primenet_lightning.nn.prime.lasting import Commit
             >>> router = Commit(warm_up=100)
             >>> block = PrimeBlock.multiscale(1, (8, 8), 3, channels=4, projection_channels=0, router=router)
             >>> block.prune()
@@ -514,8 +517,8 @@ class PrimeBlock(nn.Module):
             for tensor in (*capsule.parameters(), *capsule.buffers()):
                 if id(tensor) not in shared:
                     tensor.grad, tensor.data = None, tensor.data.new_empty(0)
-        self.router.keep(kept)
-        self.history.keep(0)
+        self.router.pruned_to(kept)
+        self.history.reduce_to_one(0)
         return list(gone)
 
     def match_capsules(self, state_dict: Mapping[str, Any], prefix: str) -> None:
@@ -527,7 +530,7 @@ class PrimeBlock(nn.Module):
         """
         start = f"{prefix}capsules."
         there = {key[len(start) :].partition(".")[0] for key in state_dict if key.startswith(start)}
-        if isinstance(self.router, Commit) and len(there) == 1 and there < set(self.capsules):
+        if self.router.prunes and len(there) == 1 and there < set(self.capsules):
             self.router.commit(self.capsule_names.index(there.pop()))
             self.prune()
         elif self._pruned and there == self.capsules.keys() | self._pruned.keys():
@@ -584,6 +587,20 @@ class PrimeBlock(nn.Module):
         stacked = torch.stack([loss.detach() for loss in losses.values()])
         values = (stacked if average is None else average(stacked)).tolist()
         return dict(zip(losses, values, strict=True))
+
+
+class _Averaging(NamedTuple):
+    """A share that has nothing but an average."""
+
+    mean: Average
+    weight: float = 1.0
+
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        return list(flags)
+
+
+def _share_of(average: Average | None) -> Share:
+    return WHOLE if average is None else _Averaging(average)
 
 
 def _join(chosen: Tensor, projected: Tensor | None) -> Tensor:

@@ -14,7 +14,8 @@ from primenet_lightning.nn.numbers import NonFiniteError, refuse_non_finite
 from primenet_lightning.nn.prime.architecture import Architecture
 from primenet_lightning.nn.prime.block import OnLoss, PrimeBlock, Projection, conv_capsules, trial_run
 from primenet_lightning.nn.prime.capsules import Capsule
-from primenet_lightning.nn.prime.routers import GATE, Commit, Router, build_router
+from primenet_lightning.nn.prime.router import GATE, Router
+from primenet_lightning.nn.prime.routers import build_router
 from primenet_lightning.nn.prime.routes import (
     ROUTING_MODES,
     InferenceRouting,
@@ -484,7 +485,7 @@ class PrimeNetwork(nn.Module):
             kept = block.router.committed
             if names := block.prune():
                 dropped += [f"block{i}.{name}" for name in names]
-                self.history.keep(i)
+                self.history.reduce_to_one(i)
                 self.selected_route = _without(self.selected_route, i, kept)
         return dropped
 
@@ -567,7 +568,7 @@ class PrimeNetwork(nn.Module):
                     f"inference_routing={mode!r} chooses one capsule a block, but router={router.name!r} makes its own "
                     "of all; use 'majority', the default"
                 )
-            if isinstance(router, Commit) and mode not in ROUTING_MODES:
+            if router.prunes and mode not in ROUTING_MODES:
                 raise ValueError(
                     f"inference_routing={mode!r} fixes capsules that router='commit' may prune; use 'majority', the "
                     "default, or router='settle'"
