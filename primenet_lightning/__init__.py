@@ -28,7 +28,8 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
     )
     from primenet_lightning.nn.prime.capsules import Capsule, ConvCapsule
     from primenet_lightning.nn.prime.network import PrimeNetwork
-    from primenet_lightning.nn.prime.routers import Router, build_router
+    from primenet_lightning.nn.prime.router import Router
+    from primenet_lightning.nn.prime.routers import build_router
     from primenet_lightning.nn.prime.twin import EndToEndNetwork
     from primenet_lightning.training.optimizers import CompositeOptimizer, PaperAdam
 
@@ -88,7 +89,7 @@ _HOMES = {
     "PrimeNet": "models.prime",
     "PrimeNetwork": "nn.prime.network",
     "Projection": "nn.prime.block",
-    "Router": "nn.prime.routers",
+    "Router": "nn.prime.router",
     "SavedActivations": "analysis.memory",
     "architecture": "nn.prime.architecture",
     "build_router": "nn.prime.routers",

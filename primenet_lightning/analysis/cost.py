@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning.nn.losses import cross_entropy
+from primenet_lightning.nn.numbers import WHOLE, Share
 from primenet_lightning.nn.prime.capsules import ConvFeatures
+from primenet_lightning.nn.prime.mixing import Gate
 from primenet_lightning.nn.prime.network import PrimeNetwork
-from primenet_lightning.nn.prime.routers import Gate, Router
+from primenet_lightning.nn.prime.router import Router
 from primenet_lightning.nn.prime.routes import Route
-from primenet_lightning.training.exchange import Average
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -157,11 +158,11 @@ class _Taken(Gate):
     def __init__(self, gate: Router, taken: int) -> None:
         super().__init__(per="batch")
         assert isinstance(gate, Gate)
-        self.classifier, self.taken = gate.classifier, taken
+        self.classifier, self.capsule = gate.classifier, taken
 
-    def _of_batch(self, x: Tensor, average: Average | None = None) -> int:
+    def decide(self, x: Tensor, index: int, share: Share = WHOLE) -> int:
         self(x)
-        return self.taken
+        return self.capsule
 
 
 def _count_forward(copied: PrimeNetwork, network: PrimeNetwork, route: Route | None) -> int:

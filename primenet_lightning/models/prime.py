@@ -23,7 +23,8 @@ from primenet_lightning.nn.prime.architecture import Architecture, Size, archite
 from primenet_lightning.nn.prime.block import PrimeBlock, Projection
 from primenet_lightning.nn.prime.capsules import Capsule
 from primenet_lightning.nn.prime.network import HEAD, PrimeNetwork, Stage, capsules_of, stack_blocks
-from primenet_lightning.nn.prime.routers import Router, RouterName, build_router
+from primenet_lightning.nn.prime.router import Router
+from primenet_lightning.nn.prime.routers import RouterName, build_router
 from primenet_lightning.nn.prime.routes import InferenceRouting
 from primenet_lightning.nn.prime.twin import EndToEndNetwork
 from primenet_lightning.training.checkpoints import AtomicCheckpointIO

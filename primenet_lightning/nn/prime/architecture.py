@@ -45,7 +45,7 @@ class Architecture:
     head_channels: int
     local_classifier: LocalClassifier
     stride: int
-    router: RouterName = "least_loss"
+    router: RouterName | str = "least_loss"
     router_options: Mapping[str, Any] | None = None
     local_loss: LocalLossKind = "cross_entropy"
     local_loss_options: Mapping[str, Any] | None = None

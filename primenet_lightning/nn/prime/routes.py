@@ -99,7 +99,7 @@ class RouteHistory(nn.Module):
         """
         self.ring.append(route)
 
-    def keep(self, block: int) -> None:
+    def reduce_to_one(self, block: int) -> None:
         """Forget which capsules a block took: it has one left, whose index is 0.
 
         Args:

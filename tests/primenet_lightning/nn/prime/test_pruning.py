@@ -11,7 +11,7 @@ from torch import nn
 from primenet_lightning import Capsule, PrimeBlock, PrimeNetwork
 from primenet_lightning.analysis.cost import count_cost
 from primenet_lightning.nn.prime.architecture import Architecture
-from primenet_lightning.nn.prime.routers import Commit
+from primenet_lightning.nn.prime.lasting import Commit
 
 COMMIT = dict(router="commit", router_options={"warm_up": 3, "decay": 0.0, "hysteresis": 0.0})
 
