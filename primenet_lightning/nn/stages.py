@@ -63,11 +63,13 @@ class Evaluation(NamedTuple):
         losses: Scalars by learner.
         logits: ``(batch, classes)`` by the learners that classify; those of ``"head"`` are the network's answer.
         route: One index a stage that chooses; -1 where each sample took its own.
+        total: Loss of the learners whose maps went on, the head's included; None where each sample took its own.
     """
 
     losses: dict[str, Tensor]
     logits: dict[str, Tensor]
     route: Route
+    total: Tensor | None = None
 
 
 class Stage(Layer, ABC):
@@ -341,15 +343,17 @@ class StagedNetwork(nn.Module, ABC):
         losses: dict[str, Tensor] = {}
         logits: dict[str, Tensor] = {}
         route: list[int] = []
+        went_on: list[Tensor | None] = []
         for stage, planned in zip(self.stages, self.choices() if choices is None else choices, strict=True):
             outputs = list(stage.run_learners(x, target))
             losses |= losses_of(outputs)
             logits |= logits_of(outputs)
             choice = stage.settle(x, outputs, planned)
             x = stage.hand_on(x, outputs, choice)
+            went_on.append(outputs[choice].loss if choice >= 0 else None)
             if stage.chooses:
                 route.append(choice)
-        return Evaluation(losses, logits, tuple(route))
+        return Evaluation(losses, logits, tuple(route), _total(went_on))
 
     @property
     def decided(self) -> bool:
@@ -395,3 +399,14 @@ def logits_of(outputs: Sequence[LearnerOutput]) -> dict[str, Tensor]:
         ``(batch, classes)`` by the learners that classify.
     """
     return {output.learner: output.logits for output in outputs if output.logits is not None}
+
+
+def _total(losses: Sequence[Tensor | None]) -> Tensor | None:
+    """The head's loss, and those of the stages before it."""
+    *stages, head = losses
+    total = head
+    for loss in stages:
+        if loss is None or total is None:
+            return None
+        total = total + loss
+    return total

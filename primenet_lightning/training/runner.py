@@ -175,7 +175,7 @@ class StageRunner:
         batch = _Batch(share, window, applies)
         values: dict[str, float] = {}
         route: list[int] = []
-        total = 0.0
+        went_on: list[float] = []
         logits: list[Tensor] = []
         stages = self.network.stages
         x = self.enter(x)
@@ -191,12 +191,13 @@ class StageRunner:
             values |= losses
             if stage.chooses:
                 route.append(choice)
-            total += list(losses.values())[choice]
+            went_on.append(list(losses.values())[choice])
             logits += [output.logits for output in outputs if output.logits is not None]
             del outputs
         self._reached("batch", [], batch, last=True)
         self.leave(x)
         self.network.learned(tuple(route))
+        total = sum(went_on[:-1], went_on[-1])
         return Record(values, tuple(route), total, torch.stack(logits).argmax(2))
 
     def enter(self, x: Tensor) -> Tensor:

@@ -14,8 +14,7 @@ from primenet_lightning.nn.numbers import WHOLE, Share
 from primenet_lightning.nn.prime.capsule_dict import CapsuleDict
 from primenet_lightning.nn.prime.capsules import Capsule, conv_capsules
 from primenet_lightning.nn.prime.projection import Projection
-from primenet_lightning.nn.prime.router import LeastLoss, Router
-from primenet_lightning.nn.prime.routers import GATE
+from primenet_lightning.nn.prime.router import GATE, LeastLoss, Router
 from primenet_lightning.nn.prime.routes import BY_LABELS, EACH_SUREST, RouteHistory, least_entropy, least_loss
 from primenet_lightning.nn.prime.shapes import MapShape, refuse_shape, shape_handed_on
 from primenet_lightning.nn.stages import LearnerOutput, Stage
@@ -51,7 +50,6 @@ class PrimeBlock(Stage):
         loss: The local loss, from logits ``(batch, classes)`` and targets ``(batch,)``, of the projection, and of
             capsules that have none of their own.
         router: What goes on of the capsules' maps, see `primenet_lightning.nn.prime.routers`; None is the paper's.
-        index: The block's place in a stack, for its router.
 
     Attributes:
         pooled: Whether a 2x2 max pool ends the block; a `PrimeNetwork` sets it.
@@ -83,7 +81,6 @@ class PrimeBlock(Stage):
         routing_window: int = 256,
         loss: LogitsLoss = cross_entropy,
         router: Router | None = None,
-        index: int = 0,
     ) -> None:
         super().__init__()
         if not capsules:
@@ -100,7 +97,7 @@ class PrimeBlock(Stage):
         self.history = RouteHistory(routing_window)
         self.loss = loss
         self.router = LeastLoss() if router is None else router
-        self.router.build(in_shape, len(capsules), index)
+        self.router.build(in_shape, len(capsules))
         self.pooled = False
         with trial_run(self):
             self.map_shape = shape_handed_on(in_shape, self.capsules, projection, self.router)

@@ -105,7 +105,7 @@ class Plan:
         Returns:
             A router of this block's own.
         """
-        return build_router(self.architecture.router, options=self.architecture.router_options)
+        return build_router(self.architecture.router, index, self.architecture.router_options)
 
     def head(self, in_shape: MapShape) -> nn.Module:
         """Build the classifier head.
@@ -150,7 +150,7 @@ class Plan:
             classifier = None
             if projected is not None and not last:
                 classifier = self._projection_classifier(projected, shape, map_size)
-            block = PrimeBlock(shape, made, projected, classifier, router=(router or self.router)(index), index=index)
+            block = PrimeBlock(shape, made, projected, classifier, router=(router or self.router)(index))
             block.pooled = not last and pool_follows(self.pool_every, index)
             blocks.append(block)
             shape = block.out_shape
