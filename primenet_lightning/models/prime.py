@@ -20,9 +20,10 @@ from primenet_lightning.nn.classifiers import ClassifierHead, LocalClassifier
 from primenet_lightning.nn.losses import LocalLossKind, cross_entropy
 from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.nn.prime.architecture import Architecture, Size, architecture
-from primenet_lightning.nn.prime.block import PrimeBlock, Projection
+from primenet_lightning.nn.prime.block import PrimeBlock
 from primenet_lightning.nn.prime.capsules import Capsule
 from primenet_lightning.nn.prime.network import HEAD, PrimeNetwork, Stage, capsules_of, stack_blocks
+from primenet_lightning.nn.prime.projection import Projection
 from primenet_lightning.nn.prime.router import Router
 from primenet_lightning.nn.prime.routers import RouterName, build_router
 from primenet_lightning.nn.prime.routes import InferenceRouting

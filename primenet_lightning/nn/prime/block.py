@@ -4,17 +4,18 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, NamedTuple, TypeGuard, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from primenet_lightning.nn.classifiers import FollowingLayer, LocalClassifier, glorot_, local_classifier
-from primenet_lightning.nn.layout import channels_last, is_plain
-from primenet_lightning.nn.losses import LocalLoss, LocalLossKind, LogitsLoss, at_least_float32, cross_entropy
+from primenet_lightning.nn.classifiers import LocalClassifier, local_classifier
+from primenet_lightning.nn.layers import at_least_float32, blank_input, check_input, size_after, trial_run
+from primenet_lightning.nn.losses import LocalLoss, LocalLossKind, LogitsLoss, cross_entropy
 from primenet_lightning.nn.numbers import WHOLE, Share, refuse_non_finite
-from primenet_lightning.nn.prime.capsules import Capsule, ConvCapsule
+from primenet_lightning.nn.prime.capsules import Capsule, conv_capsules
+from primenet_lightning.nn.prime.projection import Projection
 from primenet_lightning.nn.prime.router import GATE, LeastLoss, Router
 from primenet_lightning.nn.prime.routes import RouteHistory, least_entropy, least_loss
 from primenet_lightning.training.exchange import Average
@@ -27,85 +28,6 @@ OnLoss = Callable[[str, Tensor], None]
 
 _TARGET: ContextVar[Tensor | None] = ContextVar("primenet_local_target", default=None)
 _AVERAGE: ContextVar[Average | None] = ContextVar("primenet_local_average", default=None)
-
-
-class Projection(nn.Sequential):
-    """S(x) of equation 5: 3x3 max pool, 1x1 convolution, ReLU, on the same input as the capsules.
-
-    Args:
-        in_channels: Channels of the input.
-        channels: Channels of the projection.
-        pool: Replaces the 3x3 max pool of stride 1, where the maps are smaller than the input.
-
-    Example:
-        >>> Projection(3, 16)(torch.zeros(2, 3, 32, 32)).shape
-        torch.Size([2, 16, 32, 32])
-    """
-
-    def __init__(self, in_channels: int, channels: int, pool: nn.Module | None = None) -> None:
-        pool = nn.MaxPool2d(3, stride=1, padding=1) if pool is None else pool
-        super().__init__(pool, nn.Conv2d(in_channels, channels, 1), nn.ReLU())
-        glorot_(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Project the block's input.
-
-        Args:
-            x: ``(batch, in_channels, height, width)``.
-
-        Returns:
-            ``(batch, channels, height', width')``.
-        """
-        pool, *rest = self
-        x = channels_last(_pool_few_channels(pool, x) if _has_few_channels(pool, x) else pool(x))
-        for layer in rest:
-            x = layer(x)
-        return x
-
-    @classmethod
-    def to_size(cls, in_shape: tuple[int, int, int], channels: int, map_size: tuple[int, int]) -> "Projection":
-        """Build the projection whose map has the size of the capsules' maps.
-
-        Args:
-            in_shape: Channels, height and width of the input.
-            channels: Channels of the projection.
-            map_size: Height and width of the capsules' maps.
-
-        Returns:
-            A projection whose 3x3 pool has the stride that gives this size; where none does, it pools adaptively.
-
-        Example:
-            >>> Projection.to_size((3, 9, 32), 16, (5, 16))(torch.zeros(2, 3, 9, 32)).shape
-            torch.Size([2, 16, 5, 16])
-        """
-        stride = (-(-in_shape[1] // map_size[0]), -(-in_shape[2] // map_size[1]))
-        fits = map_size == (-(-in_shape[1] // stride[0]), -(-in_shape[2] // stride[1]))
-        pool = nn.MaxPool2d(3, stride=stride, padding=1) if fits else nn.AdaptiveMaxPool2d(map_size)
-        return cls(in_shape[0], channels, pool)
-
-
-FEW_CHANNELS = 8
-"""Below so many, torch's max pool on the CPU goes value by value: half of `compact`'s projection of a color image."""
-
-
-def _has_few_channels(pool: nn.Module, x: Tensor) -> TypeGuard[nn.MaxPool2d]:
-    """Whether `_pool_few_channels` does what the pool does, and faster: on the images themselves, without gradient."""
-    return (
-        x.shape[1] < FEW_CHANNELS
-        and x.device.type == "cpu"
-        and not (x.requires_grad or torch.compiler.is_compiling())
-        and is_plain(pool, nn.MaxPool2d)
-        and (pool.kernel_size, pool.padding, pool.dilation) == (3, 1, 1)
-        and not (pool.ceil_mode or pool.return_indices)
-    )
-
-
-def _pool_few_channels(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
-    """3x3 max pool, first over rows, then over columns: the maximum of shifted views, to the same numbers."""
-    vertical, horizontal = pool.stride if isinstance(pool.stride, tuple) else (pool.stride, pool.stride)
-    x = functional.pad(x, (1, 1, 1, 1), value=-torch.inf)
-    x = torch.maximum(torch.maximum(x[:, :, :-2:vertical], x[:, :, 1:-1:vertical]), x[:, :, 2::vertical])
-    return torch.maximum(torch.maximum(x[..., :-2:horizontal], x[..., 1:-1:horizontal]), x[..., 2::horizontal])
 
 
 class BlockOutput(NamedTuple):
@@ -248,18 +170,18 @@ class PrimeBlock(nn.Module):
             in_channels,
             image_size,
             num_classes,
-            kernel_sizes,
-            reduce_channels,
-            channels,
-            stride,
-            classifier,
-            local_loss,
-            local_loss_options,
+            kernel_sizes=kernel_sizes,
+            reduce_channels=reduce_channels,
+            channels=channels,
+            stride=stride,
+            classifier=classifier,
+            loss=local_loss,
+            loss_options=local_loss_options,
             classifier_options=classifier_options,
         )
         projection = projection_classifier = None
         if projection_channels:
-            map_size = (-(-image_size[0] // stride), -(-image_size[1] // stride))
+            map_size = size_after(stride, image_size)
             projection = Projection.to_size((in_channels, *image_size), projection_channels, map_size)
             projection_classifier = local_classifier(classifier, projection_channels, map_size, num_classes)
         return cls((in_channels, *image_size), capsules, projection, projection_classifier, **kwargs)
@@ -309,8 +231,7 @@ class PrimeBlock(nn.Module):
 
     def _check_shapes(self) -> tuple[int, int, int]:
         """Run two blank images through every part; return the output's shape or say what does not fit."""
-        like = next(self.parameters(), torch.empty(0))
-        x = torch.zeros(2, *self.in_shape, device=like.device, dtype=like.dtype)
+        x = blank_input(self, self.in_shape)
         shapes: dict[str, tuple[int, ...]] = {}
         for name in self.capsule_names:
             try:
@@ -350,13 +271,7 @@ class PrimeBlock(nn.Module):
         Raises:
             ValueError: If it has another shape, or is not floating point.
         """
-        if x.dim() != 4 or tuple(x.shape[1:]) != self.in_shape:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}, but this block was built for "
-                f"(batch, {', '.join(map(str, self.in_shape))})"
-            )
-        if not x.is_floating_point():
-            raise ValueError(f"x has dtype {x.dtype}; normalise images to floating point first")
+        check_input(x, self.in_shape, "block")
 
     @overload
     def forward(self, x: Tensor, target: None = None) -> Tensor: ...
@@ -612,88 +527,6 @@ def _surest(maps: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
     """Take each sample's map from the capsule whose verdict on it has the least entropy."""
     choice = least_entropy(torch.stack(list(logits)))
     return torch.stack(list(maps))[choice, torch.arange(choice.shape[0], device=choice.device)]
-
-
-@contextmanager
-def trial_run(module: nn.Module) -> Iterator[None]:
-    """Run a module on blank images without a trace: in evaluation mode, each part's own mode restored after.
-
-    Args:
-        module: All of whose parts are switched to evaluation.
-
-    Yields:
-        Nothing.
-    """
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
-def conv_capsules(
-    in_channels: int,
-    image_size: tuple[int, int],
-    num_classes: int,
-    kernel_sizes: Sequence[int] = (3, 5, 7),
-    reduce_channels: int = 32,
-    channels: int = 64,
-    stride: int = 1,
-    classifier: LocalClassifier = "flatten",
-    loss: LocalLossKind = "cross_entropy",
-    loss_options: Mapping[str, Any] | None = None,
-    following: Sequence[FollowingLayer] = (),
-    classifier_options: Mapping[str, Any] | None = None,
-) -> dict[str, Capsule]:
-    """Build the paper's capsules, one a scale, named ``k3``, ``k5``, ....
-
-    Args:
-        in_channels: Channels of the input.
-        image_size: Height and width of the input, in pixels.
-        num_classes: Number of classes.
-        kernel_sizes: Odd scales, each once.
-        reduce_channels: Channels after each 1x1 convolution.
-        channels: Channels of each map.
-        stride: Stride of the k x k convolutions.
-        classifier: See `primenet_lightning.nn.classifiers.local_classifier`.
-        loss: See `primenet_lightning.nn.losses.local_loss`.
-        loss_options: Arguments of that loss.
-        following: The layers that follow in the network, for the classifier ``"layers"``.
-        classifier_options: Further arguments of the classifier.
-
-    Returns:
-        Capsules by name.
-
-    Raises:
-        ValueError: If a scale is named twice or is even.
-
-    Example:
-        >>> capsules = conv_capsules(1, (28, 28), num_classes=10, kernel_sizes=(3, 5), channels=16)
-        >>> {name: capsule(torch.zeros(2, 1, 28, 28))[0].shape for name, capsule in capsules.items()}
-        {'k3': torch.Size([2, 16, 28, 28]), 'k5': torch.Size([2, 16, 28, 28])}
-    """
-    if len(set(kernel_sizes)) != len(kernel_sizes):
-        raise ValueError(f"kernel_sizes={tuple(kernel_sizes)} names a scale twice; give each once")
-    return {
-        f"k{size}": ConvCapsule(
-            in_channels,
-            image_size,
-            num_classes,
-            size,
-            reduce_channels,
-            channels,
-            stride,
-            classifier,
-            loss,
-            loss_options,
-            following,
-            classifier_options,
-        )
-        for size in kernel_sizes
-    }
 
 
 @contextmanager

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from primenet_lightning.nn.classifiers import ClassifierHead, FollowingLayer, LocalClassifier, local_classifier
+from primenet_lightning.nn.layers import blank_input, trial_run
 from primenet_lightning.nn.layout import channels_last
 from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.numbers import NonFiniteError, refuse_non_finite
 from primenet_lightning.nn.prime.architecture import Architecture
-from primenet_lightning.nn.prime.block import OnLoss, PrimeBlock, Projection, conv_capsules, trial_run
-from primenet_lightning.nn.prime.capsules import Capsule
+from primenet_lightning.nn.prime.block import OnLoss, PrimeBlock
+from primenet_lightning.nn.prime.capsules import Capsule, conv_capsules
+from primenet_lightning.nn.prime.projection import Projection
 from primenet_lightning.nn.prime.router import GATE, Router
 from primenet_lightning.nn.prime.routers import build_router
 from primenet_lightning.nn.prime.routes import (
@@ -534,10 +536,9 @@ class PrimeNetwork(nn.Module):
                         f"give{'' if pool else 's'} {expected}"
                     )
         shape = self._block(-1).out_shape
-        like = next(self.parameters(), torch.empty(0))
         try:
             with trial_run(self.head):
-                self.head(channels_last(torch.zeros(2, *shape, device=like.device, dtype=like.dtype)))
+                self.head(channels_last(blank_input(self, shape)))
         except RuntimeError as error:
             raise ValueError(f"the head cannot take the last block's output of shape {shape}: {error}") from error
 
