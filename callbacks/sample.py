@@ -12,7 +12,7 @@ from torch import Tensor
 
 from primenet_lightning.callbacks.figures import run_folder, without_stopping
 from primenet_lightning.models.prime import PrimeNet
-from primenet_lightning.nn.prime.block import trial_run
+from primenet_lightning.nn.layers import trial_run
 
 
 class BalancedSample:

@@ -21,13 +21,12 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
     from primenet_lightning.nn.prime.block import (
         BlockOutput,
         PrimeBlock,
-        Projection,
         collect_local_losses,
-        conv_capsules,
         local_targets,
     )
-    from primenet_lightning.nn.prime.capsules import Capsule, ConvCapsule
+    from primenet_lightning.nn.prime.capsules import Capsule, ConvCapsule, conv_capsules
     from primenet_lightning.nn.prime.network import PrimeNetwork
+    from primenet_lightning.nn.prime.projection import Projection
     from primenet_lightning.nn.prime.router import Router
     from primenet_lightning.nn.prime.routers import build_router
     from primenet_lightning.nn.prime.twin import EndToEndNetwork
@@ -88,13 +87,13 @@ _HOMES = {
     "PrimeBlock": "nn.prime.block",
     "PrimeNet": "models.prime",
     "PrimeNetwork": "nn.prime.network",
-    "Projection": "nn.prime.block",
+    "Projection": "nn.prime.projection",
     "Router": "nn.prime.router",
     "SavedActivations": "analysis.memory",
     "architecture": "nn.prime.architecture",
     "build_router": "nn.prime.routers",
     "collect_local_losses": "nn.prime.block",
-    "conv_capsules": "nn.prime.block",
+    "conv_capsules": "nn.prime.capsules",
     "count_cost": "analysis.cost",
     "count_module": "analysis.cost",
     "extract_features": "analysis.features",

@@ -15,7 +15,8 @@ from primenet_lightning.datamodules.in_memory import ImageTensors
 from primenet_lightning.datamodules.loader import BatchLoader
 from primenet_lightning.datamodules.samplers import EpochBatchSampler, OrderedBatchSampler
 from primenet_lightning.models.prime import PrimeNet
-from primenet_lightning.nn.prime.block import PrimeBlock, trial_run
+from primenet_lightning.nn.layers import trial_run
+from primenet_lightning.nn.prime.block import PrimeBlock
 from primenet_lightning.nn.prime.network import PrimeNetwork
 from primenet_lightning.nn.prime.routes import least_entropy
 

@@ -24,7 +24,7 @@ from primenet_lightning.analysis.features import (
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.models.linear_probe import LinearProbe
 from primenet_lightning.models.prime import PrimeNet
-from primenet_lightning.nn.prime.block import trial_run
+from primenet_lightning.nn.layers import trial_run
 from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
 
 __all__ = [

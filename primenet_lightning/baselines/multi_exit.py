@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning.baselines.classifier import ImageClassifier
 from primenet_lightning.baselines.resnets import he_
-from primenet_lightning.nn.losses import at_least_float32, summed_cross_entropy
+from primenet_lightning.nn.layers import at_least_float32
+from primenet_lightning.nn.losses import summed_cross_entropy
 from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
 
 Maps = tuple[Tensor, Tensor]

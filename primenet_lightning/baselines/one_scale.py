@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from primenet_lightning.baselines.classifier import ImageClassifier
 from primenet_lightning.nn.classifiers import ClassifierHead
 from primenet_lightning.nn.prime.architecture import Architecture, Size, architecture
-from primenet_lightning.nn.prime.block import Projection
 from primenet_lightning.nn.prime.capsules import ConvFeatures
+from primenet_lightning.nn.prime.projection import Projection
 from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
 
 

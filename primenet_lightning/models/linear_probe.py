@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from primenet_lightning.models.classifier import CrossEntropyClassifier
-from primenet_lightning.nn.classifiers import glorot_
+from primenet_lightning.nn.layers import glorot_
 from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from primenet_lightning.arguments import at_least
-from primenet_lightning.nn.classifiers import glorot_
+from primenet_lightning.nn.layers import glorot_
 from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.numbers import WHOLE, Share
 from primenet_lightning.nn.prime.router import Router

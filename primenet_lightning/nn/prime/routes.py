@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from primenet_lightning.arguments import at_least
 from primenet_lightning.nn.stages import Route
 
 EACH_SUREST = -1
@@ -86,8 +87,7 @@ class RouteHistory(nn.Module):
 
     def __init__(self, window: int, blocks: int = 1) -> None:
         super().__init__()
-        if window < 1:
-            raise ValueError(f"routing_window={window} must be at least 1 batch")
+        at_least(1, "batch", routing_window=window)
         self.blocks = blocks
         self.ring: deque[Route] = deque(maxlen=window)
 
@@ -105,7 +105,10 @@ class RouteHistory(nn.Module):
         Args:
             block: The block's index.
         """
-        self.ring = deque(((*route[:block], 0, *route[block + 1 :]) for route in self.ring), self.ring.maxlen)
+        routes = list(self.ring)
+        self.ring.clear()
+        for route in routes:
+            self.ring.append((*route[:block], 0, *route[block + 1 :]))
 
     def majority(self) -> Route:
         """The route taken most often; ties go to the first in lexicographic order, and with none taken all are 0."""
@@ -124,8 +127,9 @@ class RouteHistory(nn.Module):
         Returns:
             One share in [0, 1] a capsule; all zero before the first batch.
         """
-        taken = Counter(route[block] for route in self.ring)
-        return [taken[index] / max(len(self.ring), 1) for index in range(capsules)]
+        counts = Counter(route[block] for route in self.ring)
+        batches = max(len(self.ring), 1)
+        return [counts[index] / batches for index in range(capsules)]
 
     def get_extra_state(self) -> Tensor:
         """The ring as an int64 tensor, ``(batches, blocks)``."""
