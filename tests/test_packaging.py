@@ -45,7 +45,7 @@ def test_nothing_is_loaded_before_it_is_needed(loaded):
 def test_exports_are_told_alike_to_users_type_checkers_and_the_interpreter():
     tree = ast.parse(Path(primenet_lightning.__file__).read_text(encoding="utf-8"))
     typed = {
-        name.name: node.module.rpartition(".")[2]
+        name.name: node.module.removeprefix("primenet_lightning.")
         for block in tree.body
         if isinstance(block, ast.If)
         for node in block.body
