@@ -68,8 +68,10 @@ MOVED: dict[str, tuple[str, ...]] = {
 }
 """The modules that have the names of a module of version 0.1, in the order in which they are asked."""
 
-REMOVED: dict[str, str] = {}
-"""What to use instead of a name of version 0.1 that there is no more, by its full path of then without the package."""
+REMOVED: dict[str, str] = {
+    "datamodules.downloaded.file_md5": "use `calculate_md5` of `torchvision.datasets.utils`",
+}
+"""What to use instead of a name of version 0.1 that there is no more, by its path of then."""
 
 
 class Signposts(MetaPathFinder):
@@ -98,7 +100,7 @@ class Signposts(MetaPathFinder):
         Returns:
             The module as it is, with the names that have left it; of one that is no more, all its names.
         """
-        if not moved(fullname):
+        if not _is_old(fullname):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is None:
@@ -125,6 +127,14 @@ def moved(old: str) -> tuple[str, ...]:
     if package != PACKAGE:
         return ()
     return tuple(f"{PACKAGE}.{home}" for home in MOVED.get(name, ()))
+
+
+def _is_old(fullname: str) -> bool:
+    """Tell whether a module has names in one of the tables."""
+    package, _, name = fullname.partition(".")
+    if package != PACKAGE:
+        return False
+    return name in MOVED or any(path.rpartition(".")[0] == name for path in REMOVED)
 
 
 class _Gone(Loader):
