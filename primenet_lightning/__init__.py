@@ -4,8 +4,11 @@ The names below are imported when they are first used: what is pure torch, like 
 Lightning, which takes longer to import than torch.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from primenet_lightning import moved
 
 if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at runtime
     from primenet_lightning.analysis.cost import Cost, count_cost, count_module
@@ -107,10 +110,12 @@ _HOMES = {
 
 _SUBPACKAGES = ("analysis", "baselines", "callbacks", "commands", "datamodules", "models", "nn", "runs", "training")
 
+sys.meta_path.insert(0, moved.Signposts())
+
 
 def __getattr__(name: str) -> Any:
     """Import a name's module, or a subpackage, on first use (PEP 562)."""
-    if name in _SUBPACKAGES:
+    if name in _SUBPACKAGES or name in moved.MOVED:
         return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

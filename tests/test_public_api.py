@@ -112,6 +112,8 @@ def faults_of(member: Member) -> list[str]:
         return [f"{member.name}: cannot be read: {error}"]
     function = member.function
     if function is None:
+        if getattr(member.thing, "_is_protocol", False):
+            return []  # its constructor is typing's
         own = [vars(member.thing).get(name) for name in ("__new__", "__init__", "__post_init__")]
         builders = [builder for builder in own if inspect.isfunction(builder)]
         faults = [*_of_constructor(member.thing, docstring), *_of_errors(builders, docstring)]

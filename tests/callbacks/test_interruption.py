@@ -115,6 +115,11 @@ def stop_one_rank(folder, number, send):
     return status, saved["global_step"], done, ended, gone_on
 
 
+@pytest.fixture(scope="module")
+def whole_of_two(ranks, tmp_path_factory):
+    return ranks(fit, tmp_path_factory.mktemp("whole"), None, 2)[0][1]
+
+
 @pytest.mark.parametrize(
     ("number", "send", "steps"),
     [
@@ -123,13 +128,12 @@ def stop_one_rank(folder, number, send):
         (signal.SIGTERM, dict(validation=0), 4),
     ],
 )
-def test_a_signal_to_one_rank_alone_stops_both_after_the_same_batch(number, send, steps, ranks, tmp_path):
+def test_a_signal_to_one_rank_alone_stops_both_after_the_same_batch(number, send, steps, whole_of_two, ranks, tmp_path):
     """The other rank hears of it with the next batch's message."""
-    (_, whole, _), _ = ranks(fit, tmp_path / "whole", None, 2)
     first, second = ranks(stop_one_rank, tmp_path, number, send)
     assert first[:4] == (1 if number == signal.SIGINT else 143, steps, steps, None)
     assert second[:4] == (1 if number == signal.SIGINT else 0, steps, steps, None)
-    assert differences(whole, first[4]) == []
+    assert differences(whole_of_two, first[4]) == []
 
 
 # -- SLURM

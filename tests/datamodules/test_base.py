@@ -275,9 +275,9 @@ def test_every_argument_can_stand_in_yaml():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "batch_size=0 is too small; give at least 1"),
-        ({"eval_batch_size": -5}, "eval_batch_size=-5 is too small"),
-        ({"limit_train": 0}, "limit_train=0 is too small"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1 image"),
+        ({"eval_batch_size": -5}, "eval_batch_size=-5 must be at least 1 image"),
+        ({"limit_train": 0}, "limit_train=0 must be at least 1 image, or None for all"),
         (
             {"validation_fraction": 0},
             "validation_fraction=0 leaves no validation split.* choose the checkpoint",
