@@ -186,6 +186,21 @@ def batch_norm_statistics(module: nn.Module) -> list[Tensor]:
     ]
 
 
+def gather(value: Any, group: ProcessGroup | None = None) -> list[Any]:
+    """Collect one small object of each process; every process has to call it.
+
+    Args:
+        value: Anything that can be pickled.
+        group: The processes; None for all.
+
+    Returns:
+        The objects by process, on every process.
+    """
+    gathered: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(gathered, value, group=group)
+    return gathered
+
+
 class Exchange(Protocol):
     """What passes between processes that each have a replica of the network."""
 
@@ -319,9 +334,7 @@ class Replicas:
 
     def gather(self, value: Any) -> list[Any]:
         """Collect one small object of each process; every process has to call it."""
-        gathered: list[Any] = [None] * dist.get_world_size(self.group)
-        dist.all_gather_object(gathered, value, group=self.group)
-        return gathered
+        return gather(value, self.group)
 
     def sum(self, values: Tensor) -> Tensor:
         """Add up over processes; every process has to call it."""

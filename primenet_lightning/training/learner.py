@@ -19,7 +19,6 @@ from primenet_lightning.nn.stages import HEAD
 from primenet_lightning.training.checkpoints import use_atomic_checkpoints
 from primenet_lightning.training.evaluator import Batch
 from primenet_lightning.training.exchange import ALONE, Replicas
-from primenet_lightning.training.loss_log import LossLog
 from primenet_lightning.training.optimizers import (
     CompositeOptimizer,
     CompositeScheduler,
@@ -32,7 +31,6 @@ from primenet_lightning.training.resumable import Resumable
 from primenet_lightning.training.runner import Per, Rhythm, StageRunner
 from primenet_lightning.training.schedules import Schedule, steps_of_fit
 from primenet_lightning.training.schedules import schedule as make_schedule
-from primenet_lightning.training.stopping import GracefulStop
 
 Value = TypeVar("Value")
 
@@ -123,6 +121,9 @@ class LocalLearner(Resumable, ABC):
     UNSAVED: ClassVar[tuple[str, ...]] = ("optimizer", "head_optimizer", "scheduler", "head_scheduler")
     """Arguments that no checkpoint holds: functions, which cannot be loaded with ``weights_only=True``."""
 
+    LOGS_HYPERPARAMETERS: ClassVar[bool] = True
+    """Whether loggers are told the arguments."""
+
     def __init__(
         self,
         in_channels: int = 1,
@@ -142,7 +143,7 @@ class LocalLearner(Resumable, ABC):
         gradient_clip_val: float | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=list(self.UNSAVED))
+        self.save_hyperparameters(ignore=list(self.UNSAVED), logger=self.LOGS_HYPERPARAMETERS)
         self.automatic_optimization = False
         refuse_options(
             scheduler_interval, schedule, (scheduler, head_scheduler), step, accumulate_grad_batches, gradient_clip_val
@@ -169,6 +170,9 @@ class LocalLearner(Resumable, ABC):
 
     def configure_callbacks(self) -> list[Callback]:
         """Attach the loss log and the graceful stop, unless the Trainer has them already."""
+        from primenet_lightning.callbacks.interruption import GracefulStop
+        from primenet_lightning.callbacks.loss_curves import CapsuleLossCurves as LossLog
+
         present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         kinds: list[type[Callback]] = [LossLog, GracefulStop]
         return [kind() for kind in kinds if not any(isinstance(callback, kind) for callback in present)]

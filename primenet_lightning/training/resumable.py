@@ -2,13 +2,13 @@
 
 from abc import ABC
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.training.evaluator import Evaluator
 from primenet_lightning.training.refusals import description_of, refuse_architecture, refuse_classes
 from primenet_lightning.training.resuming import ProcessStates
-from primenet_lightning.training.version_0_1 import FORMAT, FORMAT_KEY, readable
+from primenet_lightning.training.version_0_1 import FORMAT, FORMAT_KEY, is_of_0_1, readable, rename_entries
 
 
 class Resumable(Evaluator, ABC):
@@ -19,6 +19,9 @@ class Resumable(Evaluator, ABC):
         skipped_steps: Optimizer steps that fp16's scaler left out because a gradient was not finite.
         schedule_steps: Over how many steps the schedule is laid out; None without one, or before the fit.
     """
+
+    ENTRIES_OF_0_1: ClassVar[dict[str, str]] = {}
+    """How names of weights began in checkpoints of version 0.1, and how they begin now."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,6 +91,8 @@ class Resumable(Evaluator, ABC):
         Raises:
             ValueError: If the checkpoint is of another architecture, or of other classes than the data at hand.
         """
+        if is_of_0_1(checkpoint):
+            rename_entries(checkpoint["state_dict"], self.ENTRIES_OF_0_1)
         self.data_description = checkpoint.get("data_description")
         if self._trainer is None:
             return
@@ -102,6 +107,11 @@ class Resumable(Evaluator, ABC):
 
     def _resume(self, checkpoint: Mapping[str, Any]) -> None:
         """Go on with a run: what this process has of its own waits for the start of the fit."""
+        if is_of_0_1(checkpoint) and self.ENTRIES_OF_0_1:
+            raise ValueError(
+                f"the checkpoint is of a {type(self).__name__} of version 0.1, which was trained by another loop; it can "
+                "be tested and used for prediction, but its training cannot go on: start a new run"
+            )
         self.skipped_steps = checkpoint.get("skipped_steps", 0)
         self._resumed_schedule_steps = checkpoint.get("schedule_steps")
         self._states.load(checkpoint)

@@ -1,6 +1,6 @@
 """What version 0.1 called otherwise: refused where a user writes it, translated where a file of that version has it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,28 @@ def is_of_0_1(checkpoint: Mapping[str, Any]) -> bool:
         Whether it lacks what every later version puts in.
     """
     return FORMAT_KEY not in checkpoint
+
+
+def rename_entries(state_dict: MutableMapping[str, Any], beginnings: Mapping[str, str]) -> None:
+    """Give weights their names of today, in place.
+
+    Args:
+        state_dict: Of a checkpoint.
+        beginnings: How names began then, and how they begin now.
+
+    Example:
+        >>> weights = {"network.fc.weight": 1, "other": 2}
+        >>> rename_entries(weights, {"network.": "network.model."})
+        >>> weights
+        {'network.model.fc.weight': 1, 'other': 2}
+    """
+    for name, value in list(state_dict.items()):
+        del state_dict[name]
+        for then, now in beginnings.items():
+            if name.startswith(then):
+                name = now + name.removeprefix(then)
+                break
+        state_dict[name] = value
 
 
 def readable(path: Any) -> Any:

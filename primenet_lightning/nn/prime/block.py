@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from primenet_lightning.nn.classifiers import LocalClassifier, local_classifier
-from primenet_lightning.nn.layers import at_least_float32, trial_run
+from primenet_lightning.nn.layers import at_least_float32, check_input, size_after, trial_run
 from primenet_lightning.nn.losses import LocalLossKind, LogitsLoss, cross_entropy
 from primenet_lightning.nn.numbers import WHOLE, Share
 from primenet_lightning.nn.prime.capsule_dict import CapsuleDict
@@ -16,7 +16,7 @@ from primenet_lightning.nn.prime.capsules import Capsule, conv_capsules
 from primenet_lightning.nn.prime.projection import Projection
 from primenet_lightning.nn.prime.router import GATE, LeastLoss, Router
 from primenet_lightning.nn.prime.routes import BY_LABELS, EACH_SUREST, RouteHistory, least_entropy, least_loss
-from primenet_lightning.nn.prime.shapes import MapShape, refuse_shape, shape_handed_on
+from primenet_lightning.nn.prime.shapes import MapShape, shape_handed_on
 from primenet_lightning.nn.stages import LearnerOutput, Stage
 
 PROJECTION = "projection"
@@ -154,7 +154,7 @@ class PrimeBlock(Stage):
         )
         projection = projection_classifier = None
         if projection_channels:
-            map_size = (-(-image_size[0] // stride), -(-image_size[1] // stride))
+            map_size = size_after(stride, image_size)
             projection = Projection.to_size((in_channels, *image_size), projection_channels, map_size)
             projection_classifier = local_classifier(classifier, projection_channels, map_size, num_classes)
         return cls((in_channels, *image_size), capsules, projection, projection_classifier, **kwargs)
@@ -232,7 +232,7 @@ class PrimeBlock(Stage):
 
     def run_learners(self, x: Tensor, target: Tensor, share: Share = WHOLE) -> Iterator[LearnerOutput]:
         """Run the capsules, the projection where it learns here, and the gate; see `Stage.run_learners`."""
-        refuse_shape(x, self.in_shape)
+        check_input(x, self.in_shape, "block")
         x = x.detach()
         logits_of_capsules: list[Tensor] = []
         for name in self.capsule_names:
@@ -304,7 +304,7 @@ class PrimeBlock(Stage):
         return self._join(routed, projected)
 
     def _routed(self, x: Tensor, choice: int) -> Tensor:
-        refuse_shape(x, self.in_shape)
+        check_input(x, self.in_shape, "block")
         if choice == EACH_SUREST:
             outputs = [capsule(x) for capsule in self.in_order]
             return _surest([feature_map for feature_map, _ in outputs], [logits for _, logits in outputs])

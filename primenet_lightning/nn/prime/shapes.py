@@ -2,31 +2,13 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
+from primenet_lightning.nn.layers import blank_input
 from primenet_lightning.nn.prime.router import Router
 
 MapShape = tuple[int, int, int]
 """Channels, height and width."""
-
-
-def refuse_shape(x: Tensor, in_shape: MapShape) -> None:
-    """Refuse images of another shape or of integers.
-
-    Args:
-        x: What is to be ``(batch, channels, height, width)``.
-        in_shape: Channels, height and width that a block was built for.
-
-    Raises:
-        ValueError: If it has another shape, or is not floating point.
-    """
-    if x.dim() != 4 or tuple(x.shape[1:]) != in_shape:
-        raise ValueError(
-            f"x has shape {tuple(x.shape)}, but this block was built for (batch, {', '.join(map(str, in_shape))})"
-        )
-    if not x.is_floating_point():
-        raise ValueError(f"x has dtype {x.dtype}; normalise images to floating point first")
 
 
 def shape_handed_on(
@@ -46,8 +28,7 @@ def shape_handed_on(
     Raises:
         ValueError: If parts do not fit each other, or the input.
     """
-    like = next((parameter for capsule in capsules.values() for parameter in capsule.parameters()), torch.empty(0))
-    x = torch.zeros(2, *in_shape, device=like.device, dtype=like.dtype)
+    x = blank_input(next(iter(capsules.values())), in_shape)
     maps = _shape_of_maps(x, capsules)
     channels, height, width = maps
     channels = router.out_channels(channels, len(capsules))
