@@ -20,8 +20,9 @@ from primenet_lightning.analysis.probe import WITHIN, ProbeResult, fit_finetuned
 from primenet_lightning.baselines import ImageClassifier
 from primenet_lightning.callbacks.figures import COLOURS, new_figure, plain_log_scale
 from primenet_lightning.datamodules import ImageDataModule
+from primenet_lightning.files import write_whole
 from primenet_lightning.models.prime import PrimeNet
-from primenet_lightning.runs.folder import RunFolder, write_whole
+from primenet_lightning.runs.folder import RunFolder
 
 Advance = Callable[[int], None]
 
