@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from primenet_lightning.models.end_to_end import EndToEnd
 from primenet_lightning.baselines.resnets import he_
+from primenet_lightning.models.end_to_end import EndToEnd
 from primenet_lightning.nn.layers import at_least_float32
 from primenet_lightning.nn.losses import summed_cross_entropy
 from primenet_lightning.nn.whole import WholeNetwork

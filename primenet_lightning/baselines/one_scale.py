@@ -1,8 +1,8 @@
 """The plain network of one scale that figure 7 compares PrimeNet with."""
 
 import dataclasses
-from typing import Any
 from bisect import bisect_left
+from typing import Any
 
 import torch
 from torch import Tensor, nn

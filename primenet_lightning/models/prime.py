@@ -37,8 +37,8 @@ class PrimeNet(LocalLearner):
     ``configure_head``, ``configure_blocks``, ``configure_network``. This constructor calls them: a subclass's own
     arguments they read from ``self.hparams``, since its attributes are not yet set.
 
-    Metrics are named as in `LocalLearner`, learners ``block0.k3``, ..., ``head``. Under the ``"oracle"`` route the names
-    begin with ``val/oracle/`` and ``test/oracle/``.
+    Metrics are named as in `LocalLearner`, learners ``block0.k3``, ..., ``head``. Under the ``"oracle"`` route the
+    names begin with ``val/oracle/`` and ``test/oracle/``.
 
     Args:
         in_channels: Channels of the images.
@@ -160,9 +160,7 @@ class PrimeNet(LocalLearner):
     @property
     def plan(self) -> Plan:
         """What the network is built from, as far as nothing is overridden."""
-        return Plan(
-            self.architecture, self.in_shape, self.num_classes, self.kernel_sizes, self.depth, self.pool_every
-        )
+        return Plan(self.architecture, self.in_shape, self.num_classes, self.kernel_sizes, self.depth, self.pool_every)
 
     def configure_capsules(self, index: int, in_shape: MapShape) -> Mapping[str, Capsule]:
         """Build the capsules of one block. **The** method to override for a new backbone.

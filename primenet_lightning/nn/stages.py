@@ -133,7 +133,7 @@ class Stage(Layer, ABC):
         """
 
     def choose(self, x: Tensor, outputs: Sequence[LearnerOutput], values: Sequence[float], share: Share = WHOLE) -> int:
-        """Choose in training whose map goes on, and take note of the batch. Labels have spoken through the values alone.
+        """Choose in training whose map goes on, and take note of the batch. Labels speak through the values alone.
 
         Args:
             x: The stage's input, ``(batch, *in_shape)``.

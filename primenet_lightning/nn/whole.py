@@ -28,7 +28,7 @@ class Whole(Stage):
     Args:
         module: From images to logits, or to what ``loss`` takes.
         loss: From the module's output and targets, ``(batch,)``, to a scalar.
-        logits: From the module's output to the network's logits, ``(batch, classes)``.
+        logits: From the module's output to the network's logits, ``(batch, classes)``; None where it does not classify.
         name: Of the stage and its learner.
 
     Example:
@@ -43,7 +43,7 @@ class Whole(Stage):
         self,
         module: nn.Module,
         loss: Callable[[Any, Tensor], Tensor] = cross_entropy,
-        logits: Callable[[Any], Tensor] = itself,
+        logits: Callable[[Any], Tensor] | None = itself,
         name: str = HEAD,
     ) -> None:
         super().__init__(name)
@@ -64,13 +64,19 @@ class Whole(Stage):
         """Run the module; see `Stage.run_learners`."""
         output = self.module(x)
         loss = self.loss(output, target)
-        logits = self.logits(output).detach()
+        logits = None if self.logits is None else self.logits(output).detach()
         del output
         yield LearnerOutput(self.name, loss, logits, logits)
 
+    def hand_on(self, x: Tensor, outputs: Sequence[LearnerOutput], choice: int) -> Tensor:
+        """Hand on the logits, or where there are none the input: nothing follows that would look at it."""
+        logits = outputs[choice].logits
+        return x.detach() if logits is None else logits
+
     def through(self, x: Tensor, choice: int = 0) -> Tensor:
-        """Classify; see `Stage.through`."""
-        return self.logits(self.module(x))
+        """Run the module, and give the logits if it classifies; see `Stage.through`."""
+        output: Tensor = self.module(x)
+        return output if self.logits is None else self.logits(output)
 
 
 class WholeNetwork(StagedNetwork):
@@ -80,7 +86,7 @@ class WholeNetwork(StagedNetwork):
         model: From images to logits, or to what ``loss`` takes.
         in_shape: Of one sample, without the batch.
         loss: From the model's output and targets, ``(batch,)``, to a scalar.
-        logits: From the model's output to the network's logits, ``(batch, classes)``.
+        logits: From the model's output to the network's logits, ``(batch, classes)``; None where it does not classify.
 
     Example:
         >>> import torch
@@ -96,7 +102,7 @@ class WholeNetwork(StagedNetwork):
         model: nn.Module,
         in_shape: tuple[int, ...],
         loss: Callable[[Any, Tensor], Tensor] = cross_entropy,
-        logits: Callable[[Any], Tensor] = itself,
+        logits: Callable[[Any], Tensor] | None = itself,
     ) -> None:
         super().__init__()
         self.model = model

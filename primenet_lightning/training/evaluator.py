@@ -36,7 +36,7 @@ class Evaluator(LightningModule, ABC):
 
     @abstractmethod
     def configure_network(self) -> StagedNetwork:
-        """Build the network. A subclass's own arguments are in ``self.hparams``, whose attributes may not yet be set."""
+        """Build the network; a subclass's own arguments are in ``self.hparams``, its attributes may not yet be set."""
 
     def build(self) -> None:
         """Build the network, and what counts its learners' answers; the last thing that a constructor does."""
@@ -175,4 +175,3 @@ class Evaluator(LightningModule, ABC):
                 sync_dist=self.exchange is not ALONE,
                 reduce_fx="max",
             )
-

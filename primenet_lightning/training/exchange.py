@@ -140,7 +140,9 @@ class GradientSum:
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in members]
             present = torch.tensor([float(p.grad is not None) for p in members], dtype=like.dtype, device=like.device)
             flat = torch.cat([*(g.reshape(-1) for g in gradients), *(b.reshape(-1) * weight for b in buffers), present])
-            self._buckets.append(_Bucket(members, buffers, flat, dist.all_reduce(flat, async_op=True, group=self.group)))
+            self._buckets.append(
+                _Bucket(members, buffers, flat, dist.all_reduce(flat, async_op=True, group=self.group))
+            )
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -325,7 +327,7 @@ class Replicas:
 
     @torch.no_grad()
     def settle(self, network: StagedNetwork) -> None:
-        """Average batch-norm statistics where no step has done so since the last batch; every process has to call it."""
+        """Average batch-norm statistics where no step has done so since the last batch; every process has to call."""
         if self._drifted:
             statistics = GradientSum(self.group)
             statistics.start([], batch_norm_statistics(network), weight=1 / dist.get_world_size(self.group))

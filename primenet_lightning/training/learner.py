@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal, TypedDict, TypeVar
 
-import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -369,7 +368,7 @@ class LocalLearner(Resumable, ABC):
         self.train_metrics.reset()
         self._step_schedulers("epoch")
 
-    # -- checks ----------------------------------------------------------------------------------------------------------
+    # -- checks --------------------------------------------------------------------------------------------------------
 
     def on_validation_model_zero_grad(self) -> None:
         """Keep the gradients: a validation may fall between two batches whose gradients accumulate."""

@@ -109,8 +109,8 @@ class Resumable(Evaluator, ABC):
         """Go on with a run: what this process has of its own waits for the start of the fit."""
         if is_of_0_1(checkpoint) and self.ENTRIES_OF_0_1:
             raise ValueError(
-                f"the checkpoint is of a {type(self).__name__} of version 0.1, which was trained by another loop; it can "
-                "be tested and used for prediction, but its training cannot go on: start a new run"
+                f"the checkpoint is of a {type(self).__name__} of version 0.1, which was trained by another loop; it "
+                "can be tested and used for prediction, but its training cannot go on: start a new run"
             )
         self.skipped_steps = checkpoint.get("skipped_steps", 0)
         self._resumed_schedule_steps = checkpoint.get("schedule_steps")

@@ -42,8 +42,8 @@ class Rhythm:
         >>> Rhythm(backward="batch", exchange="stage")
         Traceback (most recent call last):
         ...
-        ValueError: exchange='stage' comes more often than backward='batch', on which it waits; use exchange='batch', or a \
-finer backward
+        ValueError: exchange='stage' comes more often than backward='batch', on which it waits; use exchange='batch', or a finer \
+backward
     """
 
     backward: Per = "stage"
@@ -198,7 +198,7 @@ class StageRunner:
         self.leave(x)
         self.network.learned(tuple(route))
         total = sum(went_on[:-1], went_on[-1])
-        return Record(values, tuple(route), total, torch.stack(logits).argmax(2))
+        return Record(values, tuple(route), total, _answers(logits, target))
 
     def enter(self, x: Tensor) -> Tensor:
         """Take in what the first stage here sees; for a runner that has only some of the stages.
@@ -277,3 +277,8 @@ class StageRunner:
         if self.clip_norm is not None:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+
+
+def _answers(logits: Sequence[Tensor], target: Tensor) -> Tensor:
+    """The classes that each classifier gave."""
+    return torch.stack(list(logits)).argmax(2) if logits else target.new_empty(0, len(target))

@@ -255,10 +255,7 @@ class PrimeBlock(Stage):
     def _run_capsule(self, name: str, x: Tensor, target: Tensor) -> LearnerOutput:
         capsule = self.capsules.named(name)
         feature_map, logits = capsule(x)
-        if capsule.loss is None:
-            loss = self.loss(logits, target)
-        else:
-            loss = capsule.loss(feature_map, logits, target)
+        loss = self.loss(logits, target) if capsule.loss is None else capsule.loss(feature_map, logits, target)
         return LearnerOutput(self.full_name(name), loss, logits.detach(), feature_map.detach())
 
     def choose(self, x: Tensor, outputs: Sequence[LearnerOutput], values: Sequence[float], share: Share = WHOLE) -> int:

@@ -163,9 +163,7 @@ class Plan:
                 f"block{index}; use larger images, fewer blocks, or a pool_every above {self.pool_every}"
             )
 
-    def _projection_classifier(
-        self, projection: nn.Module, in_shape: MapShape, map_size: tuple[int, int]
-    ) -> nn.Module:
+    def _projection_classifier(self, projection: nn.Module, in_shape: MapShape, map_size: tuple[int, int]) -> nn.Module:
         """What a projection below the last block learns with."""
         with trial_run(projection):
             channels = projection(torch.zeros(2, *in_shape)).shape[1]

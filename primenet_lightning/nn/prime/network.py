@@ -23,6 +23,7 @@ from primenet_lightning.nn.prime.routing_checks import refuse_pools, refuse_rout
 from primenet_lightning.nn.stages import HEAD, Evaluation, Route, Stage, StagedNetwork
 from primenet_lightning.nn.whole import Whole
 
+
 class PrimeNetwork(StagedNetwork):
     """Locally trained blocks in a row, 2x2 max pools between them, and a classifier head (figure 2).
 
@@ -228,7 +229,7 @@ class PrimeNetwork(StagedNetwork):
         return x
 
     def choices(self) -> Route:
-        """Plan what goes on of each stage: the inference route, or what ``"min_entropy"`` and ``"oracle"`` make of it."""
+        """Plan what goes on of each stage: the inference route, or ``"min_entropy"`` or ``"oracle"`` in its place."""
         if self.inference_routing == "min_entropy":
             return (*(EACH_SUREST for _ in self.blocks), 0)
         if self.inference_routing == "oracle":
@@ -297,7 +298,6 @@ class PrimeNetwork(StagedNetwork):
             ``(joint routes, 2)``, float32, in the order of `joint_routes`: wrong answers, and the sum of the head's
             losses in nats.
         """
-
         blocks = self.prime_blocks
 
         def descend(x: Tensor, depth: int) -> list[Tensor]:
