@@ -273,7 +273,7 @@ class LocalLearner(Resumable, ABC):
         # apply
         if ends:
             self._mend_short_window(batch_idx)
-            self._apply()
+            self._step_all()
         raised = share.any(self._flags())
         requests = [request for request, asked in zip(REQUESTS, raised, strict=True) if asked]
         return {"losses": record.values | {"total": record.total}, "route": list(record.route), "requests": requests}
@@ -313,7 +313,7 @@ class LocalLearner(Resumable, ABC):
             if parameter.grad is not None:
                 parameter.grad *= size / count
 
-    def _apply(self) -> None:
+    def _step_all(self) -> None:
         """Step the composite once: Lightning then counts one step. After steps stage by stage it finds no gradients."""
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
