@@ -42,7 +42,7 @@ def refuse_strategy(strategy: Strategy) -> None:
     ):
         if value is not None:
             raise ValueError(
-                f"{name}({option}=...) changes how DDP averages gradients, which this package does itself, once a step; "
+                f"{name}({option}=...) changes how DDP averages gradients, which the engine does itself, once a step; "
                 "use strategy='ddp' without it"
             )
 

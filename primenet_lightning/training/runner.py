@@ -42,8 +42,8 @@ class Rhythm:
         >>> Rhythm(backward="batch", exchange="stage")
         Traceback (most recent call last):
         ...
-        ValueError: exchange='stage' comes more often than backward='batch', on which it waits; use exchange='batch', or a finer \
-backward
+        ValueError: exchange='stage' comes more often than backward='batch', which it follows; use exchange='batch', or a \
+finer backward
     """
 
     backward: Per = "stage"
@@ -59,7 +59,7 @@ backward
                 raise ValueError(f"{name}={value!r} is unknown; use {' or '.join(map(repr, known))}")
             if _COARSENESS[value] < _COARSENESS[least]:
                 raise ValueError(
-                    f"{name}={value!r} comes more often than {before}={least!r}, on which it waits; use "
+                    f"{name}={value!r} comes more often than {before}={least!r}, which it follows; use "
                     f"{name}={least!r}, or a finer {before}"
                 )
             before = name

@@ -17,10 +17,14 @@ from primenet_lightning.nn.prime.projection import Projection
 from primenet_lightning.nn.prime.router import GATE, LeastLoss, Router
 from primenet_lightning.nn.prime.routes import BY_LABELS, EACH_SUREST, RouteHistory, least_entropy, least_loss
 from primenet_lightning.nn.prime.shapes import MapShape, shape_handed_on
-from primenet_lightning.nn.stages import LearnerOutput, Stage
+from primenet_lightning.nn.stages import LearnerOutput, Stage, StageOutput
 
 PROJECTION = "projection"
 """Name of the projection's own loss, where it has one."""
+
+
+BlockOutput = StageOutput
+"""What a block gives with targets, by its name in version 0.1."""
 
 
 class PrimeBlock(Stage):

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 import torch
 from routed import MAPS, X, routed_batch, routed_block, routed_network
+from stepping import run_stages
 
 from primenet_lightning import EndToEndNetwork
 from primenet_lightning.nn.prime.router import Fixed, LeastLoss, RandomChoice
@@ -33,7 +34,7 @@ def test_fixed_hands_on_its_capsule_whatever_the_losses_and_all_learn():
 def test_fixed_has_its_way_in_a_network_from_the_start():
     network = routed_network("fixed", {"capsule": 2})
     assert network.inference_route() == (2, 2)
-    assert [stage.route for stage in network.stages(*routed_batch())] == [2, 2, None]
+    assert [stage.route for stage in run_stages(network, *routed_batch())] == [2, 2, None]
     network.inference_routing = 0  # what is asked for goes first
     assert network.inference_route() == (0, 0)
 
@@ -72,7 +73,7 @@ def test_random_follows_from_seed_block_and_batch_alone():
 
 def test_random_resumes_exactly_from_a_state_dict():
     def routes(network, batches):
-        return [[stage.route for stage in network.stages(*routed_batch())] for _ in range(batches)]
+        return [[stage.route for stage in run_stages(network, *routed_batch())] for _ in range(batches)]
 
     network, again = routed_network("random"), routed_network("random")
     routes(network, 5)
@@ -83,7 +84,7 @@ def test_random_resumes_exactly_from_a_state_dict():
 
 def test_random_infers_without_labels_by_the_route_taken_most():
     network = routed_network("random", {"seed": 3})
-    taken = Counter(tuple(stage.route for stage in network.stages(*routed_batch()))[:2] for _ in range(12))
+    taken = Counter(tuple(stage.route for stage in run_stages(network, *routed_batch()))[:2] for _ in range(12))
     most = max(taken.values())
     assert network.inference_route() == min(route for route, count in taken.items() if count == most)
     network.eval()

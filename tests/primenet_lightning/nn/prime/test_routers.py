@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 import torch
 from routed import MAPS, X, routed_batch, routed_block, routed_network
+from stepping import run_stages
 from torch import nn
 
 from primenet_lightning import Capsule, PrimeBlock, Router
@@ -115,7 +116,7 @@ def test_a_router_of_ones_own_comes_by_its_import_path(my_package):
     assert isinstance(router, Router)
     assert (router.route([0.1, 0.2, 0.3]), router.block_index) == (1, 3)
     network = routed_network(f"{my_package}.Last", {"back": 1})
-    assert [stage.route for stage in network.stages(*routed_batch())] == [1, 1, None]
+    assert [stage.route for stage in run_stages(network, *routed_batch())] == [1, 1, None]
     with pytest.raises(ValueError, match=r"has 'front', which router='my_routers.Last' does not take; it takes back"):
         build_router(f"{my_package}.Last", options={"front": 1})
 
