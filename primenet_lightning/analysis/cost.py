@@ -149,7 +149,7 @@ class _OneCapsule(Router):
 
     def __init__(self, gate: nn.Module, index: int) -> None:
         super().__init__()
-        self.gate = gate.gate if isinstance(gate, _OneCapsule) else gate
+        self.gate: nn.Module = gate.gate if isinstance(gate, _OneCapsule) else gate
         self.index = index
 
     def infer(self, x: Tensor, features: Sequence[nn.Module], index: int) -> Tensor:

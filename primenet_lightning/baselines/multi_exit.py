@@ -249,14 +249,14 @@ class MultiExit(EndToEnd):
         super().__init__(in_channels, image_size, num_classes, optimizer, **learning)
         self.threshold = threshold
 
-    def configure_model(self) -> MultiExitNetwork:
+    def configure_backbone(self) -> MultiExitNetwork:
         """Build the network of several exits."""
         sizes = {name: self.hparams[name] for name in ("exits", "layers", "channels", "growth", "exit_channels")}
         return MultiExitNetwork(self.in_shape[0], self.num_classes, **sizes)
 
     def configure_network(self) -> WholeNetwork:
         """Make it one stage, whose loss is the sum of the exits' losses, and whose logits are the last exit's."""
-        return WholeNetwork(self.configure_model(), self.in_shape, summed_cross_entropy, last_exit)
+        return WholeNetwork(self.configure_backbone(), self.in_shape, summed_cross_entropy, last_exit)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify images, each at the exit where it leaves; as in `EndToEnd`."""

@@ -99,7 +99,7 @@ class OneScale(EndToEnd):
             raise ValueError(f"channels={channels} must be at least 1, or None to match PrimeNet's parameters")
         super().__init__(in_channels, image_size, num_classes, optimizer, **learning)
 
-    def configure_model(self) -> OneScaleNetwork:
+    def configure_backbone(self) -> OneScaleNetwork:
         """Build the network, of the width given or found."""
         kernel_size, channels = self.hparams["kernel_size"], self.hparams["channels"]
         widths = architecture(self.hparams["size"], self.in_shape[1:])

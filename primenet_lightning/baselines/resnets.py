@@ -97,7 +97,7 @@ class Residual(nn.Module):
 class CifarResNet20(EndToEnd):
     """`ResNet20`, trained end to end; arguments as in `EndToEnd`."""
 
-    def configure_model(self) -> ResNet20:
+    def configure_backbone(self) -> ResNet20:
         """Build the network."""
         return ResNet20(self.in_shape[0], self.num_classes)
 
@@ -158,7 +158,7 @@ class ResNet50(EndToEnd):
             raise ValueError(f"in_channels={in_channels} fits no ResNet-50, which takes grey (1) or colour images (3)")
         super().__init__(in_channels, image_size, num_classes, optimizer, **learning)
 
-    def configure_model(self) -> nn.Sequential:
+    def configure_backbone(self) -> nn.Sequential:
         """Build the model, with ``network.model.resnet`` as torchvision's."""
         if not self.hparams["pretrained"]:
             resnet = resnet50(num_classes=self.num_classes)

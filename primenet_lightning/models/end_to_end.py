@@ -16,7 +16,7 @@ class EndToEnd(LocalLearner):
 
     Resuming, several devices, precision, checkpoints and the command line are those of `LocalLearner`.
 
-    A subclass builds its model in `configure_model`, which this constructor calls: its own arguments it reads there
+    A subclass builds its model in `configure_backbone`, which this constructor calls: its own arguments it reads there
     from ``self.hparams``, since its attributes are not yet set.
 
     Args:
@@ -33,7 +33,7 @@ class EndToEnd(LocalLearner):
     Example:
         >>> import torch
         >>> class Linear(EndToEnd):
-        ...     def configure_model(self):
+        ...     def configure_backbone(self):
         ...         return nn.Sequential(nn.Flatten(), nn.Linear(8 * 8, self.num_classes))
         >>> Linear(in_channels=1, image_size=(8, 8), num_classes=10)(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 10])
@@ -58,9 +58,9 @@ class EndToEnd(LocalLearner):
         self.build()
 
     @abstractmethod
-    def configure_model(self) -> nn.Module:
+    def configure_backbone(self) -> nn.Module:
         """Build the model, for ``self.in_shape`` and ``self.num_classes``."""
 
     def configure_network(self) -> StagedNetwork:
         """Make the model a network of one stage."""
-        return WholeNetwork(self.configure_model(), self.in_shape)
+        return WholeNetwork(self.configure_backbone(), self.in_shape)

@@ -1,7 +1,6 @@
 """PrimeNet: parallel capsules, routed, under the engine of local learning."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +10,7 @@ from torch.optim import Optimizer
 
 from primenet_lightning.nn.classifiers import LocalClassifier
 from primenet_lightning.nn.losses import LocalLossKind
-from primenet_lightning.nn.prime.architecture import Architecture, Size, architecture
+from primenet_lightning.nn.prime.architecture import Size, customized
 from primenet_lightning.nn.prime.block import PrimeBlock
 from primenet_lightning.nn.prime.building import Plan
 from primenet_lightning.nn.prime.capsules import Capsule
@@ -30,8 +29,7 @@ from primenet_lightning.training.version_0_1 import refuse_renamed
 class PrimeNet(LocalLearner):
     """PrimeNet, trained locally: each capsule by its own optimizer from its own cross-entropy (section 3.5).
 
-    How it learns is `LocalLearner`'s: every block runs, its capsules' losses go backward, its activations are freed,
-    and the map of the capsule with the least loss goes on detached.
+    How it learns is `LocalLearner`'s; the map of the capsule with the least loss goes on detached.
 
     Extension is by subclass: override one of ``configure_capsules``, ``configure_projection``, ``configure_router``,
     ``configure_head``, ``configure_blocks``, ``configure_network``. This constructor calls them: a subclass's own
@@ -131,7 +129,7 @@ class PrimeNet(LocalLearner):
             scheduler=capsule_scheduler,
             **learning,
         )
-        self.architecture = _architecture(
+        self.architecture = customized(
             size,
             image_size,
             reduce_channels=reduce_channels,
@@ -188,13 +186,13 @@ class PrimeNet(LocalLearner):
         return self.plan.projection(index, in_shape, map_size)
 
     def configure_router(self, index: int) -> Router:
-        """Build what decides what goes on of one block's maps.
+        """Build what decides what goes on of one block's maps; each block has a router of its own.
 
         Args:
             index: The block's index, 0 first.
 
         Returns:
-            A router of this block's own.
+            The router.
         """
         return self.plan.router(index)
 
@@ -300,12 +298,3 @@ class PrimeNet(LocalLearner):
                 "fit with 'majority', then validate or test that run with 'oracle'"
             )
         super().check(trainer, stage, datamodule)
-
-
-def _architecture(size: Size, image_size: tuple[int, int], **fields: Any) -> Architecture:
-    """The fields of a size, some replaced."""
-    given: dict[str, Any] = {}
-    for name, value in fields.items():
-        if value is not None:
-            given[name] = tuple(value) if isinstance(value, list) else value
-    return replace(architecture(size, image_size), **given)

@@ -3,7 +3,7 @@
 from abc import ABC
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Literal, TypedDict, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.strategies import ParallelStrategy
@@ -30,28 +30,9 @@ from primenet_lightning.training.resumable import Resumable
 from primenet_lightning.training.runner import Per, Rhythm, StageRunner
 from primenet_lightning.training.schedules import Schedule, steps_of_fit
 from primenet_lightning.training.schedules import schedule as make_schedule
+from primenet_lightning.training.step_output import REQUESTS, StepOutput
 
 Value = TypeVar("Value")
-
-REQUESTS = ("interrupt", "terminate", "requeue")
-"""What a process may be asked to do, by a signal, after the batch under way."""
-
-
-class StepOutput(TypedDict):
-    """What a training step tells the callbacks; host numbers, so that nobody has to wait for the device again.
-
-    They are the same on every rank.
-
-    Attributes:
-        losses: Means over the global batch by name, and under ``"total"`` those of the learners whose maps went on,
-            the head's included (section 5.1).
-        route: Whose map went on, one index a stage that chooses.
-        requests: What any rank had been asked for when the batch began, of `REQUESTS`; on one process, when it ended.
-    """
-
-    losses: dict[str, float]
-    route: list[int]
-    requests: list[str]
 
 
 class LocalLearner(Resumable, ABC):

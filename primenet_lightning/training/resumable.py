@@ -2,13 +2,15 @@
 
 from abc import ABC
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.training.evaluator import Evaluator
 from primenet_lightning.training.refusals import description_of, refuse_architecture, refuse_classes
 from primenet_lightning.training.resuming import ProcessStates
 from primenet_lightning.training.version_0_1 import FORMAT, FORMAT_KEY, is_of_0_1, readable, rename_entries
+
+Model = TypeVar("Model", bound="Resumable")
 
 
 class Resumable(Evaluator, ABC):
@@ -124,7 +126,7 @@ class Resumable(Evaluator, ABC):
             self.train_metrics.set_counts(checkpoint.get("train_counts", {}))
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+    def load_from_checkpoint(cls: type[Model], checkpoint_path: Any, *args: Any, **kwargs: Any) -> Model:
         """Load a model as Lightning does, also from a checkpoint of version 0.1.
 
         Args:
@@ -135,4 +137,5 @@ class Resumable(Evaluator, ABC):
         Returns:
             A model of this class.
         """
-        return super().load_from_checkpoint(readable(checkpoint_path), *args, **kwargs)
+        model: Model = super().load_from_checkpoint(readable(checkpoint_path), *args, **kwargs)
+        return model

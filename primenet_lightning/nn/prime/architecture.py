@@ -1,7 +1,7 @@
 """What a network of capsules is made of, and the two sizes of the paper's."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from primenet_lightning.nn.classifiers import LocalClassifier
@@ -126,3 +126,25 @@ def architecture(size: Size, image_size: tuple[int, int]) -> Architecture:
         head_channels = 96 if side < 32 else 56
         return Architecture(8, 16, 16, head_channels, "flatten", stride=2)
     raise ValueError(f"size={size!r} is unknown; use 'paper' or 'compact'")
+
+
+def customized(size: Size, image_size: tuple[int, int], **fields: Any) -> Architecture:
+    """Look a size up, and replace some of its fields.
+
+    Args:
+        size: ``"paper"`` or ``"compact"``.
+        image_size: Height and width, in pixels.
+        **fields: Of `Architecture`; None leaves the size's own, and lists become tuples.
+
+    Returns:
+        The fields.
+
+    Example:
+        >>> customized("compact", (28, 28), channels=[8, 16], stride=None).channels
+        (8, 16)
+    """
+    given: dict[str, Any] = {}
+    for name, value in fields.items():
+        if value is not None:
+            given[name] = tuple(value) if isinstance(value, list) else value
+    return replace(architecture(size, image_size), **given)

@@ -104,7 +104,7 @@ class PrimeBlock(Stage):
         self.router.build(in_shape, len(capsules))
         self.pooled = False
         with trial_run(self):
-            self.map_shape = shape_handed_on(in_shape, self.capsules, projection, self.router)
+            self.map_shape = shape_handed_on(in_shape, capsules, projection, self.router)
 
     @classmethod
     def multiscale(
