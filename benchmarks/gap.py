@@ -24,7 +24,7 @@ import yaml
 from fits import Fit, Run, Store, add_arguments, mean_and_spread, paired_bootstrap, prepare
 from timing import Bound, conclude, machine
 
-from primenet_lightning.runs.folder import write_whole
+from primenet_lightning.files import write_whole
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "deep"
 SIDES = {"local": True, "twin": False}

@@ -23,9 +23,9 @@ from typing import Any, get_args
 from fits import Fit, Interval, Run, Store, add_arguments, mean_and_spread, paired_bootstrap, prepare, shard
 from timing import conclude, machine
 
+from primenet_lightning.files import write_whole
 from primenet_lightning.nn.classifiers import LocalClassifier
 from primenet_lightning.nn.losses import LocalLossKind
-from primenet_lightning.runs.folder import write_whole
 
 DEPTH = 3
 NETWORK: dict[str, Any] = {

@@ -9,7 +9,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from primenet_lightning.models.prime import PrimeNet
-from primenet_lightning.nn.prime.routers import Gate, Router
+from primenet_lightning.nn.prime.mixing import Gate
+from primenet_lightning.nn.prime.router import Router
 from primenet_lightning.nn.prime.routes import least_entropy
 
 if TYPE_CHECKING:

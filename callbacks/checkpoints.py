@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from primenet_lightning.callbacks.figures import without_stopping
+from primenet_lightning.files import without_stopping
 
 
 class BestCheckpoint(ModelCheckpoint):

@@ -11,7 +11,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from primenet_lightning.callbacks.figures import without_stopping
+from primenet_lightning.files import without_stopping
 
 
 class ResumableCSVLogger(CSVLogger):

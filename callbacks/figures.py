@@ -1,15 +1,14 @@
 """One look for every figure, and one way to put it where the run's loggers and its folder are."""
 
 import csv
-import functools
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+from primenet_lightning.files import without_stopping
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -132,29 +131,6 @@ class DrawnAtTheEnd(Callback):
 
     def _take_over(self, state_dict: Mapping[str, Any]) -> None:
         raise NotImplementedError
-
-
-@contextmanager
-def without_stopping(what: str, errors: type[Exception] = Exception) -> Iterator[None]:
-    """Go on training when something cannot be written or sent, and say so once for each kind of thing.
-
-    Args:
-        what: What is written, for the warning.
-        errors: What becomes a warning.
-
-    Yields:
-        Nothing; inside, a full disk, a lost network and what W&B raises become a warning.
-    """
-    try:
-        yield
-    except errors as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        _warn_once(what, f"{what} failed ({type(error).__name__}: {reason}); training goes on without")
-
-
-@functools.lru_cache(maxsize=64)
-def _warn_once(what: str, sentence: str) -> None:
-    warnings.warn(sentence, stacklevel=4)
 
 
 def publish_table(

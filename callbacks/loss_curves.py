@@ -17,7 +17,7 @@ from primenet_lightning.callbacks.figures import (
 )
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.losses import CrossEntropy
-from primenet_lightning.nn.prime.network import HEAD
+from primenet_lightning.nn.stages import HEAD
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

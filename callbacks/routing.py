@@ -19,7 +19,7 @@ from primenet_lightning.callbacks.figures import (
     style_of,
 )
 from primenet_lightning.nn.prime.network import PrimeNetwork
-from primenet_lightning.nn.prime.routers import LeastLoss
+from primenet_lightning.nn.prime.router import LeastLoss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

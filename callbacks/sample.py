@@ -10,9 +10,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from primenet_lightning.callbacks.figures import run_folder, without_stopping
+from primenet_lightning.callbacks.figures import run_folder
+from primenet_lightning.files import without_stopping
 from primenet_lightning.models.prime import PrimeNet
-from primenet_lightning.nn.prime.block import trial_run
+from primenet_lightning.nn.layers import trial_run
 
 
 class BalancedSample:

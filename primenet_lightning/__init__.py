@@ -21,18 +21,14 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
     from primenet_lightning.nn.losses import LocalLoss
     from primenet_lightning.nn.numbers import NonFiniteError
     from primenet_lightning.nn.prime.architecture import Architecture, architecture
-    from primenet_lightning.nn.prime.block import (
-        BlockOutput,
-        PrimeBlock,
-        Projection,
-        collect_local_losses,
-        conv_capsules,
-        local_targets,
-    )
-    from primenet_lightning.nn.prime.capsules import Capsule, ConvCapsule
+    from primenet_lightning.nn.prime.block import BlockOutput, PrimeBlock
+    from primenet_lightning.nn.prime.capsules import Capsule, ConvCapsule, conv_capsules
     from primenet_lightning.nn.prime.network import PrimeNetwork
-    from primenet_lightning.nn.prime.routers import Router, build_router
+    from primenet_lightning.nn.prime.projection import Projection
+    from primenet_lightning.nn.prime.router import Router
+    from primenet_lightning.nn.prime.routers import build_router
     from primenet_lightning.nn.prime.twin import EndToEndNetwork
+    from primenet_lightning.nn.targets import collect_local_losses, local_targets
     from primenet_lightning.training.optimizers import CompositeOptimizer, PaperAdam
 
 __version__ = "0.1.0"
@@ -90,20 +86,20 @@ _HOMES = {
     "PrimeBlock": "nn.prime.block",
     "PrimeNet": "models.prime",
     "PrimeNetwork": "nn.prime.network",
-    "Projection": "nn.prime.block",
-    "Router": "nn.prime.routers",
+    "Projection": "nn.prime.projection",
+    "Router": "nn.prime.router",
     "SavedActivations": "analysis.memory",
     "architecture": "nn.prime.architecture",
     "build_router": "nn.prime.routers",
-    "collect_local_losses": "nn.prime.block",
-    "conv_capsules": "nn.prime.block",
+    "collect_local_losses": "nn.targets",
+    "conv_capsules": "nn.prime.capsules",
     "count_cost": "analysis.cost",
     "count_module": "analysis.cost",
     "extract_features": "analysis.features",
     "feature_extractor": "analysis.features",
     "fit_probe": "analysis.probe",
     "local_classifier": "nn.classifiers",
-    "local_targets": "nn.prime.block",
+    "local_targets": "nn.targets",
     "training_activation_bytes": "analysis.memory",
 }
 """The module of each name."""

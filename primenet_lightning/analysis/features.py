@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader
 
-from primenet_lightning.baselines.classifier import ImageClassifier
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.datamodules.in_memory import ImageTensors
 from primenet_lightning.datamodules.loader import BatchLoader
 from primenet_lightning.datamodules.samplers import EpochBatchSampler, OrderedBatchSampler
-from primenet_lightning.models.prime import PrimeNet
-from primenet_lightning.nn.prime.block import PrimeBlock, trial_run
+from primenet_lightning.nn.layers import trial_run
 from primenet_lightning.nn.prime.network import PrimeNetwork
-from primenet_lightning.nn.prime.routes import least_entropy
+from primenet_lightning.nn.prime.routes import EACH_SUREST
+from primenet_lightning.nn.stages import Route
+from primenet_lightning.training.evaluator import Evaluator
 
 FeatureLayer = Literal["head", "routed", "capsules"]
 """Which features; see `feature_extractor`."""
@@ -35,7 +35,7 @@ class SplitFeatures(NamedTuple):
     labels: Tensor
 
 
-def feature_extractor(model: PrimeNet | nn.Module, layer: FeatureLayer = "head") -> nn.Module:
+def feature_extractor(model: nn.Module, layer: FeatureLayer = "head") -> nn.Module:
     """Make a module from images to features. It shares the model's parameters, and its modes.
 
     Routing is that of inference, without labels. In a PrimeNet nothing is cut: the numbers are those of the network's
@@ -64,7 +64,7 @@ def feature_extractor(model: PrimeNet | nn.Module, layer: FeatureLayer = "head")
     """
     if layer not in (known := get_args(FeatureLayer)):
         raise ValueError(f"layer={layer!r} is unknown; use one of {known}")
-    network = model.network if isinstance(model, PrimeNet | ImageClassifier) else model
+    network = model.network if isinstance(model, Evaluator) else model
     if isinstance(network, PrimeNetwork):
         if layer == "head":
             last_linear(network.head)
@@ -100,26 +100,16 @@ class _PrimeFeatures(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         network, x = self.network, _in_precision(images, self.network)
         # under "min_entropy" each image takes its own, and there is no route that holds for all
-        route = None if network.inference_routing == "min_entropy" else network.inference_route()
-        last = len(network.prime_blocks) - 1
-        for i, block in enumerate(network.prime_blocks):
-            x = network._enter(x, i)
-            if self.layer == "capsules" and i == last:
+        if network.inference_routing == "min_entropy":
+            route: Route = (EACH_SUREST,) * len(network.blocks)
+        else:
+            route = network.inference_route()
+        last = network.prime_blocks[-1]
+        for block, choice in zip(network.prime_blocks, route, strict=True):
+            if self.layer == "capsules" and block is last:
                 return torch.cat([pooled(capsule.features(x)) for capsule in block.in_order], dim=1)
-            x = _through(block, x, None if route is None else route[i])
+            x = block.through(x, choice)
         return pooled(x) if self.layer == "routed" else _seen_by_last_linear(network.head, x)
-
-
-def _through(block: PrimeBlock, x: Tensor, index: int | None) -> Tensor:
-    """As `PrimeBlock.infer`, without its cuts; no index means that each image takes its surest capsule."""
-    block.check_input(x)
-    if index is None:
-        outputs = [capsule(x) for capsule in block.in_order]
-        choice = least_entropy(torch.stack([logits.detach() for _, logits in outputs]))
-        chosen = torch.stack([maps for maps, _ in outputs])[choice, torch.arange(len(x), device=x.device)]
-    else:
-        chosen = block.router.infer(x, [capsule.features for capsule in block.in_order], index)
-    return chosen if block.projection is None else torch.cat([chosen, block.projection(x)], dim=1)
 
 
 def _in_precision(images: Tensor, network: nn.Module) -> Tensor:

@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 import torch
 
-from primenet_lightning.baselines.classifier import ImageClassifier
 from primenet_lightning.datamodules.files import ImageFileError, ImageFiles
 from primenet_lightning.datamodules.normalization import Normalize
-from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.runs.folder import RunFolder
+from primenet_lightning.training.learner import LocalLearner
 
 
 class Prediction(NamedTuple):
@@ -30,7 +29,7 @@ class Prediction(NamedTuple):
     error: str | None = None
 
 
-def load_model(checkpoint: str | Path) -> PrimeNet | ImageClassifier:
+def load_model(checkpoint: str | Path) -> LocalLearner:
     """Load a trained model, and with it what it knows of its data.
 
     The checkpoint says of which class the model is, and the module of that class is imported, from the Python
@@ -44,7 +43,7 @@ def load_model(checkpoint: str | Path) -> PrimeNet | ImageClassifier:
 
     Raises:
         FileNotFoundError: If there is no such file or run.
-        ValueError: If it is no checkpoint of PrimeNet or of an `ImageClassifier`, or not of one that was trained with
+        ValueError: If it is no checkpoint of a `LocalLearner`, or not of one that was trained with
             a data module of this package.
     """
     path = Path(checkpoint)
@@ -67,19 +66,19 @@ def load_model(checkpoint: str | Path) -> PrimeNet | ImageClassifier:
     return model.eval()
 
 
-def _class_in(path: Path) -> type[PrimeNet] | type[ImageClassifier]:
+def _class_in(path: Path) -> type[LocalLearner]:
     """The class of a checkpoint's model."""
     saved = torch.load(path, map_location="cpu", weights_only=True)
     name = saved["class_path"]
     module, _, attribute = name.rpartition(".")
     found = getattr(importlib.import_module(module), attribute)
-    if not (isinstance(found, type) and issubclass(found, PrimeNet | ImageClassifier)):
-        raise TypeError(f"{name} is no subclass of PrimeNet or ImageClassifier")
+    if not (isinstance(found, type) and issubclass(found, LocalLearner)):
+        raise TypeError(f"{name} is no subclass of LocalLearner")
     return found
 
 
 @torch.inference_mode()
-def predict_files(model: PrimeNet | ImageClassifier, paths: Sequence[str | Path]) -> Iterator[Prediction]:
+def predict_files(model: LocalLearner, paths: Sequence[str | Path]) -> Iterator[Prediction]:
     """Classify image files, in order and one at a time; one that cannot be used does not stop the others.
 
     Args:

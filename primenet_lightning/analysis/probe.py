@@ -1,45 +1,28 @@
 """Phase 2: a linear classifier on the features of a trained network (section 4.1, section 5.2)."""
 
 import copy
-import logging
-import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch import LightningDataModule
 from torch import nn
 
 from primenet_lightning.analysis.features import (
     FeatureDataModule,
     FeatureLayer,
     SplitFeatures,
-    extract_features,
     feature_extractor,
 )
+from primenet_lightning.arguments import at_least
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.models.linear_probe import LinearProbe
 from primenet_lightning.models.prime import PrimeNet
-from primenet_lightning.nn.prime.block import trial_run
+from primenet_lightning.nn.layers import trial_run
+from primenet_lightning.training.fitting import BestWeights, Notes, fit_and_test, quiet_trainer, quietly
 from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
-
-__all__ = [
-    "FeatureDataModule",
-    "FeatureLayer",
-    "LinearProbe",
-    "ProbeResult",
-    "SplitFeatures",
-    "epochs_until_converged",
-    "extract_features",
-    "feature_extractor",
-    "fit_finetuned",
-    "fit_probe",
-    "logistic_regression",
-]
 
 WITHIN = 0.1
 """Percentage points of the final accuracy within which a probe counts as converged."""
@@ -203,33 +186,6 @@ def _width(extractor: nn.Module, data: ImageDataModule) -> int:
         return int(extractor(like.new_zeros(2, data.in_channels, *data.image_size)).flatten(1).shape[1])
 
 
-class _Best(Checkpoint):
-    """Keeps each epoch's numbers, and in memory the weights of the first epoch of least validation error.
-
-    It is a `Checkpoint` because Lightning runs those after the module, whose metrics it reads.
-    """
-
-    def __init__(self, on_epoch: Callable[[int], None] | None) -> None:
-        self.on_epoch = on_epoch
-        self.train_accuracy: list[float] = []
-        self.train_loss: list[float] = []
-        self.validation_accuracy: list[float] = []
-        self.error = math.inf
-        self.weights: dict[str, Any] = {}
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the epoch."""
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.train_accuracy.append(100 * metrics["train/accuracy"])
-        self.train_loss.append(metrics["train/loss/head"])
-        self.validation_accuracy.append(100 * metrics["val/accuracy"])
-        if metrics["val/error"] < self.error:
-            self.error = metrics["val/error"]
-            self.weights = copy.deepcopy(pl_module.state_dict())
-        if self.on_epoch is not None:
-            self.on_epoch(trainer.current_epoch + 1)
-
-
 def _fit(
     probe: LinearProbe,
     data: LightningDataModule,
@@ -238,32 +194,25 @@ def _fit(
     on_epoch: Callable[[int], None] | None,
 ) -> dict[str, Any]:
     """Train, and test the best epoch once: the fields of a `ProbeResult` that come of it."""
-    best = _Best(on_epoch)
+
+    def after(epochs_done: int, seconds: float) -> None:
+        if on_epoch is not None:
+            on_epoch(epochs_done)
+
+    best, notes = BestWeights(), Notes(after)
     with quietly():
-        trainer = Trainer(
-            accelerator=accelerator,
-            devices=1,
-            max_epochs=epochs,
-            callbacks=[best],
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
-        began = time.perf_counter()
-        trainer.fit(probe, data)
-        seconds = time.perf_counter() - began
-        probe.load_state_dict(best.weights)
-        trainer.test(probe, datamodule=data, verbose=False)
+        trainer = quiet_trainer(epochs, [best, notes], accelerator=accelerator)
+        fitted = fit_and_test(trainer, probe, data, best)
+    train_accuracy, validation_accuracy = notes.curves["train_accuracy"], notes.curves["validation_accuracy"]
     return {
-        "test_error": float(trainer.callback_metrics["test/error"]),
-        "validation_error": best.error,
-        "train_accuracy": best.train_accuracy,
-        "train_loss": best.train_loss,
-        "validation_accuracy": best.validation_accuracy,
-        "epochs_until_converged": epochs_until_converged(best.train_accuracy),
-        "epochs_until_converged_validation": epochs_until_converged(best.validation_accuracy),
-        "seconds": seconds,
+        "test_error": fitted.test_error,
+        "validation_error": fitted.validation_error,
+        "train_accuracy": train_accuracy,
+        "train_loss": notes.curves["train_loss"],
+        "validation_accuracy": validation_accuracy,
+        "epochs_until_converged": epochs_until_converged(train_accuracy),
+        "epochs_until_converged_validation": epochs_until_converged(validation_accuracy),
+        "seconds": fitted.seconds,
     }
 
 
@@ -278,9 +227,7 @@ def refuse_schedule(epochs: int, batch_size: int, seed: int) -> None:
     Raises:
         ValueError: If one is not so.
     """
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name}={value} is too small; give at least 1")
+    at_least(1, epochs=epochs, batch_size=batch_size)
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed={seed} is out of range; give a whole number from 0 to 2**32 - 1")
 
@@ -293,18 +240,6 @@ def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Keep from the terminal which accelerators there are, and that a fit has ended: probes come by the dozen."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def logistic_regression(splits: Mapping[str, SplitFeatures], seed: int = 0, max_iter: int = 1000) -> float:

@@ -30,16 +30,15 @@ from primenet_lightning.callbacks import (
 )
 from primenet_lightning.callbacks.checkpoints import BestCheckpoint
 from primenet_lightning.callbacks.csv_log import ResumableCSVLogger
-from primenet_lightning.callbacks.figures import without_stopping
 from primenet_lightning.callbacks.wandb_log import PatientWandbLogger
 from primenet_lightning.datamodules import ImageDataModule
+from primenet_lightning.files import without_stopping, write_whole
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.nn.prime.network import PrimeNetwork
-from primenet_lightning.runs.folder import RunFolder, write_whole
+from primenet_lightning.paper import PAPER, PAPER_COST
+from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.runs.summary import (
-    PAPER,
-    PAPER_COST,
     git_commit,
     peak_memory_bytes,
     result_rows,

@@ -14,22 +14,15 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from primenet_lightning.analysis.features import FeatureLayer, extract_features, feature_extractor
 from primenet_lightning.analysis.prediction import load_model
-from primenet_lightning.analysis.probe import (
-    WITHIN,
-    FeatureLayer,
-    ProbeResult,
-    extract_features,
-    feature_extractor,
-    fit_finetuned,
-    fit_probe,
-    refuse_schedule,
-)
+from primenet_lightning.analysis.probe import WITHIN, ProbeResult, fit_finetuned, fit_probe, refuse_schedule
 from primenet_lightning.baselines import ImageClassifier
 from primenet_lightning.callbacks.figures import COLOURS, new_figure, plain_log_scale
 from primenet_lightning.datamodules import ImageDataModule
+from primenet_lightning.files import write_whole
 from primenet_lightning.models.prime import PrimeNet
-from primenet_lightning.runs.folder import RunFolder, write_whole
+from primenet_lightning.runs.folder import RunFolder
 
 Advance = Callable[[int], None]
 

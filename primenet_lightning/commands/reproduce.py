@@ -11,7 +11,6 @@ from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from primenet_lightning.analysis.probe import quietly
 from primenet_lightning.nn.prime.architecture import Size
 from primenet_lightning.reproduction.carrying_out import (
     OnEpoch,
@@ -24,6 +23,7 @@ from primenet_lightning.reproduction.carrying_out import (
 )
 from primenet_lightning.reproduction.plan import Dataset, Part, Probing, Scale, extent, plan
 from primenet_lightning.reproduction.results import PARTS, Folder, Settings
+from primenet_lightning.training.fitting import quietly
 
 BATCH_SIZE, PROBE_BATCH_SIZE = 200, 32
 """The paper's, of both phases."""

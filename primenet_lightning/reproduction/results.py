@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from primenet_lightning.runs.folder import write_whole
+from primenet_lightning.files import write_whole
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -1,27 +1,40 @@
 """Run folders: where a run lives."""
 
 import json
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from primenet_lightning.files import write_whole
 
-class RunFolder:
-    """A folder that holds all of a run, and nothing else.
 
-    ``config.yaml``, ``metrics.csv``, ``checkpoints/``, ``figures/*.png``, ``summary.json``.
+class RunFolder(os.PathLike[str]):
+    """A folder that holds all of a run, and nothing else; it knows each of its files.
+
+    ``config.yaml``, ``metrics.csv``, ``checkpoints/``, ``figures/*.png``, ``summary.json``, ``report.html``, and
+    ``probe.json`` where its features were probed. Wherever a path is wanted, it stands for its own.
 
     Args:
-        path: The folder.
+        path: The folder, or another `RunFolder`.
 
     Example:
-        >>> RunFolder("runs/mine").checkpoints.as_posix()
-        'runs/mine/checkpoints'
+        >>> run = RunFolder("runs/mine")
+        >>> run.checkpoints.as_posix(), run.figure("losses").as_posix()
+        ('runs/mine/checkpoints', 'runs/mine/figures/losses.png')
+        >>> Path(run) == run.path == RunFolder(run).path
+        True
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
 
     @classmethod
     def new(cls, path: str | Path | None, label: str, parent: str | Path = "runs") -> "RunFolder":
@@ -38,23 +51,24 @@ class RunFolder:
         Raises:
             FileExistsError: If the folder exists and is not empty.
         """
-        if path is None:
-            stamp = Path(parent) / f"{label}-{datetime.now():%Y%m%d-%H%M%S}"
-            path, count = stamp, 1
-            while path.exists():  # two runs begun in the same second
-                count += 1
-                path = stamp.with_name(f"{stamp.name}-{count}")
-        path = Path(path)
-        # a crash may have come before the very first file was whole
-        if path.exists() and (not path.is_dir() or any(inside.suffix != ".part" for inside in path.iterdir())):
+        run = cls(_unused(Path(parent), label) if path is None else path)
+        if not run._is_free():
             raise FileExistsError(
-                f"run={path} exists already and is not overwritten: give another name, or go on with that "
-                f"run with --resume {path}"
+                f"run={run.path} exists already and is not overwritten: give another name, or go on with that "
+                f"run with --resume {run.path}"
             )
-        return cls(path)
+        return run
+
+    def _is_free(self) -> bool:
+        if not self.path.exists():
+            return True
+        if not self.path.is_dir():
+            return False
+        # a crash may have come before the very first file was whole
+        return all(file.suffix == ".part" for file in self.path.iterdir())
 
     @classmethod
-    def existing(cls, path: str | Path) -> "RunFolder":
+    def existing(cls, path: str | os.PathLike[str]) -> "RunFolder":
         """Open the folder of a run that was begun.
 
         Args:
@@ -69,14 +83,21 @@ class RunFolder:
         run = cls(path)
         if not run.config.is_file():
             raise FileNotFoundError(
-                f"{path} is no run folder: it has no config.yaml; give the folder that `primenet fit` printed"
+                f"{run.path} is no run folder: it has no config.yaml; give the folder that `primenet fit` printed"
             )
         return run
+
+    # -- its files -----------------------------------------------------------------------------------------------------
 
     @property
     def config(self) -> Path:
         """The options of the run; ``primenet fit --config`` repeats it."""
         return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """All that was logged, by step."""
+        return self.path / "metrics.csv"
 
     @property
     def checkpoints(self) -> Path:
@@ -105,14 +126,62 @@ class RunFolder:
         return path if path.is_file() else None
 
     @property
+    def figures(self) -> Path:
+        """Folder of the pictures, and of the numbers of some of them."""
+        return self.path / "figures"
+
+    def figure(self, name: str) -> Path:
+        """Tell where a picture is.
+
+        Args:
+            name: Of the picture, without suffix.
+
+        Returns:
+            The PNG file, which need not be there.
+        """
+        return self.figures / f"{name}.png"
+
+    @property
+    def summary(self) -> Path:
+        """What came out; the file is there once the run has been trained, tested and summed up."""
+        return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """The page that shows all of it."""
+        return self.path / "report.html"
+
+    def probe(self, *marks: str) -> Path:
+        """Tell where the result of a probe is.
+
+        Args:
+            *marks: What tells it from the run's other probes: its layer, or that it was fine-tuned.
+
+        Returns:
+            The JSON file, which need not be there; the picture is the `figure` of the same name.
+
+        Example:
+            >>> [RunFolder("mine").probe(*marks).name for marks in ((), ("routed", "finetune"))]
+            ['probe.json', 'probe-routed-finetune.json']
+        """
+        return self.path / f"{'-'.join(['probe', *marks])}.json"
+
+    @property
+    def wandb(self) -> Path:
+        """Folder of W&B's own files."""
+        return self.path / "wandb"
+
+    # -- what they say -------------------------------------------------------------------------------------------------
+
+    @property
     def is_finished(self) -> bool:
         """Whether the run has been trained, tested and summed up."""
-        return (self.path / "summary.json").is_file()
+        return self.summary.is_file()
 
     @property
     def wandb_id(self) -> str | None:
         """The run's id in W&B, found in the folder that W&B itself keeps; None where it was not used."""
-        for path in self.path.glob("wandb/*run-*/run-*.wandb"):
+        for path in self.wandb.glob("*run-*/run-*.wandb"):
             return path.stem.removeprefix("run-")
         return None
 
@@ -125,19 +194,26 @@ class RunFolder:
         Returns:
             The path of the file.
         """
-        return write_whole(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+        return write_whole(self.summary, json.dumps(summary, indent=2) + "\n")
+
+    def read_summary(self) -> dict[str, Any]:
+        """Read ``summary.json``.
+
+        Returns:
+            Its content; nothing where the run has not finished.
+        """
+        if not self.is_finished:
+            return {}
+        summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
+        return summary
 
 
-def write_whole(path: Path, content: str | bytes) -> Path:
-    """Write a file beside its target and rename it, so that a crash leaves the old file or the new one.
-
-    Args:
-        path: The file.
-        content: Of the file; a string is written as UTF-8.
-
-    Returns:
-        The path.
-    """
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_bytes(content.encode() if isinstance(content, str) else content)
-    return beside.replace(path)
+def _unused(parent: Path, label: str) -> Path:
+    """A name made of the time, which no folder has."""
+    stamp = f"{label}-{datetime.now():%Y%m%d-%H%M%S}"
+    path = parent / stamp
+    count = 1
+    while path.exists():  # two runs begun in the same second
+        count += 1
+        path = parent / f"{stamp}-{count}"
+    return path

@@ -1,15 +1,15 @@
 """One self-contained page from a run folder."""
 
-import base64
 import csv
-import html
-import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from primenet_lightning.runs.folder import RunFolder, write_whole
+from primenet_lightning.files import write_whole
+from primenet_lightning.runs.folder import RunFolder
+from primenet_lightning.runs.page import inlined, render
 from primenet_lightning.runs.summary import result_rows
 
 CAPTIONS = {
@@ -23,19 +23,23 @@ CAPTIONS = {
 }
 """Figures in the order of the page; others follow by name."""
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-  background: #fff; overflow-wrap: anywhere }
-th, td { overflow-wrap: normal }
-h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2.5rem }
-img { max-width: 100%; height: auto; border: 1px solid #ddd }
-.wide { overflow-x: auto }
-table { border-collapse: collapse } th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right }
-th:first-child, td:first-child { text-align: left }
-pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: .85rem }
-"""
+EPOCH_METRICS = ("val/error", "train/error", "val/loss/head", "train/epoch_loss/head", "train/epoch_loss/total")
+"""What the table of epochs shows, as far as it was logged."""
 
 MOST_EPOCHS = 20
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """A table of the page.
+
+    Attributes:
+        heads: Of the columns.
+        rows: Values, as many each.
+    """
+
+    heads: Sequence[str] = ()
+    rows: Sequence[Sequence[Any]] = field(default_factory=list)
 
 
 def write_report(run: RunFolder) -> Path:
@@ -50,139 +54,118 @@ def write_report(run: RunFolder) -> Path:
     Raises:
         FileNotFoundError: If the folder is no run's.
     """
-    run = RunFolder.existing(run.path)
-    path = run.path / "summary.json"
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    title = f"PrimeNet on {summary['dataset']}, seed {summary['seed']}" if summary else f"PrimeNet run {run.path.name}"
-    parts = [f"<h1>{escape(title)}</h1>", f"<p>Run folder <code>{escape(run.path.name)}</code></p>"]
-    parts += _results(summary) if summary else ["<p>This run has not finished: there is no summary.json yet.</p>"]
-    parts += [_figure(figure) for figure in _ordered(run.path / "figures")]
-    parts += _epochs(run.path / "metrics.csv")
-    options = run.config.read_text(encoding="utf-8")
-    parts.append(f"<details><summary>Options (config.yaml)</summary><pre>{escape(options)}</pre></details>")
-    parts.append(
-        f"<p>Repeat it with <code>primenet fit --config {escape(shlex.quote(run.config.as_posix()))}</code></p>"
+    run = RunFolder.existing(run)
+    summary = run.read_summary()
+    page = render(
+        "report.html.j2",
+        title=_title(run, summary),
+        name=run.path.name,
+        summary=summary,
+        results=_results(summary),
+        figures=list(map(_figure, _ordered(run.figures))),
+        epochs=epoch_table(run.metrics),
+        options=run.config.read_text(encoding="utf-8"),
+        config=shlex.quote(run.config.as_posix()),
     )
-    return write_whole(run.path / "report.html", whole_page(title, parts))
+    return write_whole(run.report, page)
 
 
-def escape(value: Any) -> str:
-    """Turn a value into text that stands for itself in HTML.
-
-    Args:
-        value: Of any kind; its ``str`` is taken.
-
-    Returns:
-        The text, with ``&``, ``<``, ``>`` and quotes escaped.
-    """
-    return html.escape(str(value))
+def _title(run: RunFolder, summary: Mapping[str, Any]) -> str:
+    if not summary:
+        return f"PrimeNet run {run.path.name}"
+    return f"PrimeNet on {summary['dataset']}, seed {summary['seed']}"
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], words: bool = False) -> str:
-    """Write a table that scrolls where the page is too narrow for it.
-
-    Args:
-        heads: Of the columns.
-        rows: Values, as many each.
-        words: Whether the cells are sentences: then it has a class of that name, and each cell its column's head.
-
-    Returns:
-        HTML.
-    """
-    told = [f' data-head="{escape(name)}"' if words else "" for name in heads]
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    body = "".join(
-        "<tr>" + "".join(f"<td{name}>{escape(value)}</td>" for name, value in zip(told, row, strict=True)) + "</tr>"
-        for row in rows
-    )
-    kind = ' class="words"' if words else ""
-    return f'<div class="wide"><table{kind}><tr>{head}</tr>{body}</table></div>'
-
-
-def image(data: bytes, kind: str, caption: str) -> str:
-    """Write a picture into the page itself.
-
-    Args:
-        data: Of the file.
-        kind: ``"png"`` or ``"gif"``.
-        caption: What is said where it is not seen.
-
-    Returns:
-        HTML.
-    """
-    return f'<img src="data:image/{kind};base64,{base64.b64encode(data).decode()}" alt="{escape(caption)}">'
-
-
-def whole_page(title: str, parts: Sequence[str], style: str = STYLE) -> str:
-    """Write a page: no script, nothing from the network.
-
-    Args:
-        title: Of the window.
-        parts: HTML, one below the other.
-        style: CSS.
-
-    Returns:
-        HTML in ASCII alone, which reads the same in whatever encoding it is written.
-    """
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
-    return page.encode("ascii", "xmlcharrefreplace").decode()
-
-
-def _results(summary: Mapping[str, Any]) -> list[str]:
+def _results(summary: Mapping[str, Any]) -> PageTable:
+    if not summary:
+        return PageTable()
     rows = result_rows(summary)
     rows.append(["training images a second", f"{summary['images_per_second']:,.0f}", ""])
     rows.append(["optimizer steps skipped (fp16)", f"{summary.get('skipped_steps', 0):,}", ""])
-    rows.append(["routing at inference", str(summary["routing_mode"]), ""])
+    rows += _routing(summary)
+    heads = ["", "measured"]
+    if "paper" in summary:
+        return PageTable([*heads, "paper's claim"], rows)
+    return PageTable(heads, [measured for *measured, _ in rows])
+
+
+def _routing(summary: Mapping[str, Any]) -> list[list[str]]:
+    """How a run routes; nothing of a network that does not."""
+    if "routing" not in summary:
+        return []
+    rows = [["routing at inference", str(summary["routing_mode"]), ""]]
     for index, shares in enumerate(summary["routing"]):
-        rows.append([f"routing shares of block{index}", " / ".join(f"{share:.2f}" for share in shares), ""])
-    columns = 3 if "paper" in summary else 2
-    heads = ["", "measured", "paper's claim"][:columns]
-    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
-    commit = f" Commit {escape(summary['git_commit'])}." if summary.get("git_commit") else ""
-    return [
-        "<h2>Result</h2>",
-        table(heads, [row[:columns] for row in rows]),
-        "<p>Test error: measured once, on the checkpoint of least validation error, routed without labels unless "
-        f"said otherwise. Versions: {escape(versions)}.{commit}</p>",
-    ]
+        rows.append([f"routing shares of block{index}", " / ".join(map("{:.2f}".format, shares)), ""])
+    return rows
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
 
 
 def _ordered(folder: Path) -> list[Path]:
     """The figures: the known ones in the page's order, then the others by name."""
-    found = sorted(path for path in folder.glob("*") if path.suffix in (".png", ".gif") and path.is_file())
-    known = list(CAPTIONS)
-    return sorted(found, key=lambda path: known.index(path.stem) if path.stem in known else len(known))
+    order = list(CAPTIONS)
+
+    def place(path: Path) -> tuple[int, str]:
+        if path.stem in order:
+            return order.index(path.stem), path.name
+        return len(order), path.name
+
+    pictures = [path for path in folder.glob("*.*") if path.suffix in (".png", ".gif") and path.is_file()]
+    return sorted(pictures, key=place)
 
 
-def _figure(path: Path) -> str:
+def _figure(path: Path) -> dict[str, str]:
     caption = CAPTIONS.get(path.stem, path.stem.replace("_", " "))
-    return f"<h2>{escape(caption)}</h2>{image(path.read_bytes(), path.suffix.removeprefix('.'), caption)}"
+    return {"caption": caption, "picture": inlined(path.read_bytes(), path.suffix.removeprefix("."))}
 
 
-def _epochs(path: Path) -> list[str]:
-    """A table of the epochs, at most twenty, evenly chosen, the last one included."""
+# -- epochs ------------------------------------------------------------------------------------------------------------
+
+
+def epoch_table(path: Path) -> PageTable:
+    """Make a table of a run's epochs: at most twenty, evenly chosen, the last one included.
+
+    Args:
+        path: ``metrics.csv``, which need not be there.
+
+    Returns:
+        Errors in %, losses in nats; without rows where nothing was logged.
+    """
     if not path.is_file():
-        return []
+        return PageTable()
     with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    wanted = ("val/error", "train/error", "val/loss/head", "train/epoch_loss/head", "train/epoch_loss/total")
-    columns = [name for name in wanted if rows and name in rows[0]]
-    epochs: dict[int, dict[str, str]] = {}
-    for row in rows:
-        if row.get("epoch") and any(row.get(name) for name in columns):
-            epochs.setdefault(int(float(row["epoch"])), {}).update({name: row[name] for name in columns if row[name]})
-    if not epochs:
-        return []
-    numbers = sorted(epochs)
-    count = min(MOST_EPOCHS, len(numbers))
-    chosen = sorted({numbers[len(numbers) - 1 - i * len(numbers) // count] for i in range(count)})
-    body = [[epoch, *(_number(epochs[epoch].get(name)) for name in columns)] for epoch in chosen]
-    units = {name: f"{name} ({'%' if 'error' in name else 'nats'})" for name in columns}
-    return ["<h2>Epochs</h2>", table(["epoch", *(units[name] for name in columns)], body)]
+        lines = list(csv.DictReader(file))
+    columns = [name for name in EPOCH_METRICS if lines and name in lines[0]]
+    metrics_by_epoch = _by_epoch(lines, columns)
+    rows: list[list[Any]] = []
+    for epoch in _evenly(sorted(metrics_by_epoch)):
+        metrics = metrics_by_epoch[epoch]
+        rows.append([epoch, *(_number(metrics.get(name)) for name in columns)])
+    return PageTable(["epoch", *map(_with_unit, columns)], rows)
+
+
+def _by_epoch(lines: Sequence[Mapping[str, str]], columns: Sequence[str]) -> dict[int, dict[str, str]]:
+    """The last value of each column in each epoch; a line has values of some columns only."""
+    metrics_by_epoch: dict[int, dict[str, str]] = {}
+    for line in lines:
+        values = {name: line[name] for name in columns if line.get(name)}
+        if values and line.get("epoch"):
+            epoch = int(float(line["epoch"]))
+            metrics_by_epoch.setdefault(epoch, {}).update(values)
+    return metrics_by_epoch
+
+
+def _evenly(epochs: Sequence[int]) -> list[int]:
+    count = min(MOST_EPOCHS, len(epochs))
+    last = len(epochs) - 1
+    chosen = {epochs[last - i * len(epochs) // count] for i in range(count)}
+    return sorted(chosen)
+
+
+def _with_unit(name: str) -> str:
+    unit = "%" if "error" in name else "nats"
+    return f"{name} ({unit})"
 
 
 def _number(value: str | None) -> str:

@@ -11,16 +11,6 @@ from typing import Any
 import torch
 from rich.table import Table
 
-PAPER = {
-    "mnist": {"test_error": 0.58},
-    "cifar10": {"test_error": 6.21},
-    "svhn": {"test_error": 1.71},
-}
-"""Test errors in %, as claimed in table 2 of the paper."""
-
-PAPER_COST = {"parameters": 410_000, "multiply_adds": 2_700_000, "epochs": 150}
-"""The row of PrimeNet in table 3; the paper calls the second number FLOPs."""
-
 PACKAGES = (
     "primenet-lightning",
     "torch",
@@ -45,10 +35,10 @@ def git_commit() -> str | None:
     try:
         # an installed copy may lie in somebody else's repository, which does not track it
         subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True, check=True)
-        found = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
+    return commit.stdout.strip()
 
 
 def peak_memory_bytes() -> int | None:
@@ -83,11 +73,12 @@ def result_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     Returns:
         Rows of what, measurement, and claim, which is empty where there is none.
     """
-    claim = summary.get("paper", {})
-    return [
-        [name, format(summary[key], form), format(claim[claimed], form) if claimed in claim else ""]
-        for name, key, claimed, form in ROWS
-    ]
+    claims = summary.get("paper", {})
+    rows = []
+    for name, key, claimed, form in ROWS:
+        claim = format(claims[claimed], form) if claimed in claims else ""
+        rows.append([name, format(summary[key], form), claim])
+    return rows
 
 
 def result_table(summary: Mapping[str, Any]) -> Table:
@@ -105,6 +96,7 @@ def result_table(summary: Mapping[str, Any]) -> Table:
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for row in result_rows(summary):
         table.add_row(*row[:columns])
-    table.caption = f"routed by {summary['routing_mode']}"
-    table.caption_justify = "left"
+    if "routing_mode" in summary:
+        table.caption = f"routed by {summary['routing_mode']}"
+        table.caption_justify = "left"
     return table

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.strategies import Strategy
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -80,3 +81,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
+
+
+def use_atomic_checkpoints(strategy: Strategy) -> None:
+    """Put an `AtomicCheckpointIO` in place of Lightning's default; what a user chose stays.
+
+    Args:
+        strategy: The Trainer's.
+    """
+    if type(strategy.checkpoint_io) is TorchCheckpointIO:
+        strategy.checkpoint_io = AtomicCheckpointIO()

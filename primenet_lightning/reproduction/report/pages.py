@@ -7,15 +7,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from markupsafe import escape
+
 from primenet_lightning import paper
+from primenet_lightning.files import write_whole
 from primenet_lightning.reproduction.report.measurements import ERRORS, Measured
 from primenet_lightning.reproduction.report.pictures import draw
 from primenet_lightning.reproduction.report.remarks import findings, remarks
 from primenet_lightning.reproduction.report.tables import Table, tables
 from primenet_lightning.reproduction.report.verdicts import Verdict, head_start, judge
 from primenet_lightning.reproduction.results import PARTS, Result, Results
-from primenet_lightning.runs.folder import write_whole
-from primenet_lightning.runs.report import STYLE, escape, image, table, whole_page
+from primenet_lightning.runs.page import image, table, whole_page
 
 CAPTIONS = {
     "figure4": "Figure 4: feature maps and the choice among them",
@@ -95,7 +97,7 @@ def _html(results: Results, pictures: Mapping[str, bytes]) -> str:
                 parts.append(f"<h2>{escape(CAPTIONS[name])}</h2>")
                 parts += [f"<p>{escape(note)}</p>" for note in _below(results, name)]
                 parts.append(f'<div class="wide">{image(data, "png", CAPTIONS[name])}</div>')
-    return whole_page(_title(results), parts, STYLE + WORDS)
+    return whole_page(_title(results), parts, WORDS)
 
 
 def _below(results: Results, name: str) -> list[str]:

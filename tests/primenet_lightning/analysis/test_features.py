@@ -1,5 +1,6 @@
 import pytest
 import torch
+from stepping import run_stages
 from tiny import TinyData, make_model
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
@@ -19,7 +20,7 @@ def deep(**options):
     """Two blocks, batch norms with statistics, and a route that is not the first."""
     model = make_model(depth=2, **options)
     for _ in range(3):
-        list(model.network.stages(IMAGES, torch.arange(6) % 3))
+        list(run_stages(model.network, IMAGES, torch.arange(6) % 3))
     if model.local:
         for _ in range(4):
             model.network.history.append((2, 1))

@@ -12,12 +12,12 @@ from torch.nn.functional import cross_entropy
 from primenet_lightning import NonFiniteError
 from primenet_lightning.analysis.features import FeatureDataModule, SplitFeatures, feature_extractor
 from primenet_lightning.analysis.probe import (
-    LinearProbe,
     epochs_until_converged,
     fit_finetuned,
     fit_probe,
     logistic_regression,
 )
+from primenet_lightning.models.linear_probe import LinearProbe
 
 
 def make_splits(sizes=(90, 40, 50), features=5, classes=3, seed=0):
@@ -215,8 +215,8 @@ def test_epochs_until_converged(accuracies, epochs):
         (lambda: LinearProbe(0, 3), "num_features=0 is too small"),
         (lambda: LinearProbe(5, 1), "num_classes=1 is too small"),
         (lambda: LinearProbe(5, 3)(torch.zeros(2, 4)), r"shape \(2, 4\), but num_features=5"),
-        (lambda: fit_probe(make_splits(), 3, epochs=0), "epochs=0 is too small"),
-        (lambda: fit_probe(make_splits(), 3, batch_size=0), "batch_size=0 is too small"),
+        (lambda: fit_probe(make_splits(), 3, epochs=0), "epochs=0 must be at least 1"),
+        (lambda: fit_probe(make_splits(), 3, batch_size=0), "batch_size=0 must be at least 1"),
         (lambda: fit_finetuned(make_model(), TinyData(), seed=-1), "seed=-1 is out of range"),
     ],
 )

@@ -83,8 +83,8 @@ def test_data_are_split_as_in_the_run(trained):
     ("options", "sentence"),
     [
         (["--layer=hed"], "layer='hed' is unknown; use one of ('head', 'routed', 'capsules')"),
-        (["--epochs=0"], "epochs=0 is too small; give at least 1"),
-        (["--batch_size=0"], "batch_size=0 is too small; give at least 1"),
+        (["--epochs=0"], "epochs=0 must be at least 1"),
+        (["--batch_size=0"], "batch_size=0 must be at least 1"),
         (["--seed=-1"], "seed=-1 is out of range"),
     ],
 )

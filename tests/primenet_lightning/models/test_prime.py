@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from stepping import run_stages
 from torch import nn
 from torch.nn import functional
 from torch.optim import SGD, Adam
@@ -238,7 +239,7 @@ def test_accumulation_averages_each_window_also_the_last_shorter_one(sized, make
         total = {name: torch.zeros_like(p) for name, p in twin.named_parameters()}
         for images, target in window:
             twin.zero_grad()
-            for stage in twin.stages(images, target):
+            for stage in run_stages(twin, images, target):
                 sum(stage.losses.values()).backward()
             for name, p in twin.named_parameters():
                 total[name] += p.grad / len(window)
@@ -371,7 +372,7 @@ def test_train_metrics_count_every_batch_of_the_epoch(make_trainer, make_batches
     network = model.network.train()
     correct = dict.fromkeys(network.loss_names, 0)
     for images, target in batches:
-        for stage in network.stages(images, target):
+        for stage in run_stages(network, images, target):
             for name, logits in stage.logits.items():
                 correct[name] += (logits.argmax(1) == target).sum().item()
     assert trainer.callback_metrics["train/accuracy"].item() == pytest.approx(correct["head"] / 30)

@@ -1,11 +1,11 @@
 import json
+import os
 import re
-from pathlib import Path
 
 import pytest
 
 from primenet_lightning.runs import folder as runs
-from primenet_lightning.runs.folder import RunFolder, write_whole
+from primenet_lightning.runs.folder import RunFolder
 
 
 def test_new_folder_is_not_made_yet_and_never_an_old_one(tmp_path, monkeypatch):
@@ -56,21 +56,21 @@ def test_wandb_id_is_that_of_the_runs_own_files(tmp_path):
     assert run.wandb_id == "ab12"
 
 
-def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
-    path = write_whole(tmp_path / "it", "old")
-
-    def crash(self, content):
-        with self.open("wb") as file:
-            file.write(content[:2])
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(Path, "write_bytes", crash)
-    with pytest.raises(ZeroDivisionError):
-        write_whole(path, "new and longer")
-    assert path.read_text() == "old"
-
-
 def test_summary_is_json(tmp_path):
     path = RunFolder(tmp_path).write_summary({"test_error": 2.5, "routing": [[0.25, 0.75]]})
     assert path == tmp_path / "summary.json"
     assert json.loads(path.read_text()) == {"test_error": 2.5, "routing": [[0.25, 0.75]]}
+    assert RunFolder(tmp_path).read_summary() == json.loads(path.read_text())
+    assert RunFolder(tmp_path / "other").read_summary() == {}
+
+
+def test_a_run_folder_stands_for_its_path_and_knows_its_files(tmp_path):
+    run = RunFolder(tmp_path)
+    run.metrics.touch()
+    assert os.listdir(run) == ["metrics.csv"]
+    assert RunFolder(run).path == tmp_path
+    files = (run.config, run.summary, run.report, run.figure("losses"), run.probe(), run.probe("routed", "finetune"))
+    assert [path.relative_to(tmp_path).as_posix() for path in files] == [
+        *("config.yaml", "summary.json", "report.html", "figures/losses.png", "probe.json"),
+        "probe-routed-finetune.json",
+    ]
