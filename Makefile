@@ -13,8 +13,8 @@ LOWEST := .venv/lowest/$(BIN)
 BUILD := .venv/build/$(BIN)
 # what takes long and is no test: see benchmarks/
 BENCHMARKS := imports data step training inference growth processes memory callbacks kills
-# the tests on two processes; those of a file stay together, since they share what takes long to make
-WORKERS := --numprocesses 2 --dist loadfile
+# the tests on two processes; those that share what takes long to make stay together: see tests/conftest.py
+WORKERS := --numprocesses 2 --dist loadgroup
 # the versions in constraints.txt are of Linux and Python 3.11; elsewhere the newest that fit are taken
 PINNED := import sys; print("-c constraints.txt" if (sys.platform, *sys.version_info[:2]) == ("linux", 3, 11) else "")
 # what must work where there is no checkout

@@ -292,7 +292,7 @@ def test_ctrl_c_in_an_epoch_and_resuming_is_exact(finished, capsys):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--data.batch_size=0"], "batch_size=0 is too small; give at least 1."),
+        (["--data.batch_size=0"], "batch_size=0 must be at least 1 image"),
         (["--model.depth=0"], "depth=0 must be at least 1 block"),
         (["--model.inference_routing=oracle"], "inference_routing='oracle' routes by the labels under test"),
         (["--data=MNISTDataModule", "--data.root=none", "--data.download=false"], "mnist is not complete"),

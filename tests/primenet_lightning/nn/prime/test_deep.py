@@ -29,7 +29,7 @@ def adam(parameters):
     return Adam(parameters, lr=1e-2)
 
 
-def digits_error(folder, frozen, epochs=16):
+def digits_error(folder, frozen, epochs=10):
     seed_everything(0, verbose=False)
     model = LinearHead(
         depth=2,
