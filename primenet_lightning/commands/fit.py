@@ -11,10 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from primenet_lightning.baselines import ImageClassifier
 from primenet_lightning.callbacks import CostSummary, GracefulStop, LastCheckpoint
 from primenet_lightning.callbacks.checkpoints import BestCheckpoint
-from primenet_lightning.commands.attached import has_capsules, looking, progress_bar
+from primenet_lightning.commands.attached import looking, progress_bar
 from primenet_lightning.commands.loggers import BeginRun, RunLoggers
 from primenet_lightning.commands.main import COMMANDS
 from primenet_lightning.commands.resumption import (
@@ -28,14 +27,13 @@ from primenet_lightning.commands.resumption import (
 from primenet_lightning.commands.summing_up import sum_up, summary_of
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.files import write_whole
-from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.training.checkpoints import AtomicCheckpointIO
 from primenet_lightning.training.fitting import Fitted, NothingChosen, fit_and_test
-from primenet_lightning.training.predictor import ImagePredictor
+from primenet_lightning.training.learner import LocalLearner
 from primenet_lightning.training.refusals import refuse_architecture, refuse_classes
 
-MODEL = ImagePredictor
+MODEL = LocalLearner
 """What can be trained: this class and its subclasses, by class path."""
 
 DEFAULT_MODEL = "primenet_lightning.PrimeNet"
@@ -178,15 +176,15 @@ class PrimeNetCLI(LightningCLI):
             return  # Lightning prepares the data of the others, and lets them wait for it
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
-        check(self.model, self.trainer, self.datamodule)
+        self.model.trainer = self.trainer
+        self.model.check(self.trainer, "fit", self.datamodule)  # not setup, which may only run once
         self.model.configure_optimizers()
         if self.saved is not None:
             self._check_checkpoint(self.saved)
 
     def _check_checkpoint(self, saved: dict[str, Any]) -> None:
         refuse_classes(saved.get("data_description"), self.datamodule.description())
-        if has_capsules(self.model):
-            self.model.network.match_capsules(saved["state_dict"], "network.")
+        self.model.network.match(saved["state_dict"], "network.")
         refuse_architecture(saved["state_dict"], self.model.state_dict())
         loader: Any = self.datamodule.train_dataloader()
         for state in saved["loops"]["fit_loop"]["state_dict"].get("combined_loader", []):
@@ -283,27 +281,6 @@ class PrimeNetCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Keep a checkpoint's hyperparameters from replacing the user's options; ``--run`` brings them."""
-
-
-def check(model: Any, trainer: Trainer, data: ImageDataModule) -> None:
-    """Refuse what could not work with this Trainer and these data, before anything is written.
-
-    A subclass's own ``setup``, which may only run once, is not called.
-
-    Args:
-        model: To be trained.
-        trainer: Which will train it.
-        data: Set up.
-
-    Raises:
-        ValueError: If the model cannot be trained so.
-    """
-    if hasattr(model, "check"):
-        model.check(trainer, "fit", data)
-        return
-    own: Any = PrimeNet if isinstance(model, PrimeNet) else ImageClassifier
-    model.trainer = trainer
-    own.setup(model, "fit")
 
 
 def main(args: Sequence[str]) -> int:

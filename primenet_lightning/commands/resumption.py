@@ -1,6 +1,5 @@
 """Where a run lives and from where it goes on: a new folder, one that SLURM requeued, or one that is resumed."""
 
-import inspect
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +8,6 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
-from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.training.version_0_1 import translated_options
 
@@ -143,8 +141,6 @@ def run_config(run: RunFolder) -> str:
     Returns:
         The path of its ``config.yaml``; where that has options of version 0.1, its content in today's words.
     """
-    if "update" in inspect.signature(PrimeNet).parameters:
-        return str(run.config)  # the engine has the words of version 0.1 still
     options = yaml.safe_load(run.config.read_text(encoding="utf-8"))
     todays = in_todays_words(options)
     if todays == options:
