@@ -6,7 +6,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 
-from primenet_lightning.analysis.cost import Cost, count_cost, count_module
+from primenet_lightning.analysis.cost import Cost, count_cost
 from primenet_lightning.commands.attached import has_capsules
 from primenet_lightning.commands.wandb_process import finish_wandb
 from primenet_lightning.datamodules import ImageDataModule
@@ -60,6 +60,7 @@ def summary_of(
     """
     cost = cost_of(model)
     summary = {
+        "model": type(model).__name__,
         "dataset": data.dataset_name,
         "seed": seed,
         "test_error": round(fitted.test_error, 4),  # counted in float32, which has no more digits
@@ -100,10 +101,7 @@ def cost_of(model: LightningModule) -> Cost:
         The cost for one image.
     """
     network: Any = model.network
-    if has_capsules(model):
-        return count_cost(network)
-    in_shape: Any = model.in_shape
-    return count_module(network, in_shape)
+    return count_cost(network)
 
 
 def images_seen(trainer: Trainer, data: ImageDataModule) -> float:
