@@ -20,27 +20,27 @@ PACKAGE = "primenet_lightning"
 
 MOVED: dict[str, tuple[str, ...]] = {
     # the network
-    "blocks": ("nn.prime.block",),
-    "capsules": ("nn.prime.capsules",),
+    "blocks": ("nn.prime.block", "nn.prime.capsules", "nn.prime.projection", "nn.targets", "nn.layers", "nn.fast"),
+    "capsules": ("nn.prime.capsules", "nn.fast"),
     "end_to_end": ("nn.prime.twin",),
-    "heads": ("nn.classifiers",),
-    "layout": ("nn.layout",),
-    "losses": ("nn.losses",),
-    "network": ("nn.prime.network",),
+    "heads": ("nn.classifiers", "nn.layers"),
+    "layout": ("nn.layout", "nn.layers", "nn.fast"),
+    "losses": ("nn.losses", "nn.similarity", "nn.layers"),
+    "network": ("nn.prime.network", "nn.stages", "nn.prime.building", "nn.prime.routing_checks"),
     "presets": ("nn.prime.architecture",),
-    "routers": ("nn.prime.routers",),
-    "routing": ("nn.prime.routes", "nn.numbers"),
+    "routers": ("nn.prime.routers", "nn.prime.router", "nn.prime.lasting", "nn.prime.mixing"),
+    "routing": ("nn.prime.routes", "nn.numbers", "nn.stages"),
     # its training
     "checkpoint_io": ("training.checkpoints",),
     "checks": ("training.refusals",),
-    "classifier": ("models.classifier",),
+    "classifier": ("models.end_to_end",),
     "distributed": ("training.exchange",),
     "linear_probe": ("models.linear_probe",),
     "metrics": ("training.counting",),
-    "module": ("models.prime",),
+    "module": ("models.prime", "training.step_output", "training.counting"),
     "optimizers": ("training.optimizers",),
     "options": ("arguments",),
-    "predictor": ("training.predictor",),
+    "predictor": ("training.evaluator",),
     "random_state": ("training.resuming",),
     "schedules": ("training.schedules",),
     # what is learned of it
@@ -48,15 +48,17 @@ MOVED: dict[str, tuple[str, ...]] = {
     "features": ("analysis.features",),
     "memory": ("analysis.memory",),
     "prediction": ("analysis.prediction",),
-    "probe": ("analysis.probe",),
+    "probe": ("analysis.probe", "analysis.features", "models.linear_probe", "training.fitting"),
     # runs and commands
     "cli": ("commands.main",),
     "dashboard": ("commands.dashboard",),
     "probe_command": ("commands.probe",),
-    "report": ("runs.report",),
-    "runs": ("runs.folder",),
-    "summary": ("runs.summary",),
+    "report": ("runs.report", "runs.page"),
+    "runs": ("runs.folder", "files"),
+    "summary": ("runs.summary", "paper"),
+    "callbacks.figures": ("files",),
     # the paper, measured
+    "baselines.classifier": ("baselines",),
     "reproduction.claims": ("paper",),
     "reproduction.command": ("commands.reproduce",),
     "reproduction.measurements": ("reproduction.report.measurements",),
@@ -69,7 +71,18 @@ MOVED: dict[str, tuple[str, ...]] = {
 """The modules that have the names of a module of version 0.1, in the order in which they are asked."""
 
 REMOVED: dict[str, str] = {
-    "datamodules.downloaded.file_md5": "use `calculate_md5` of `torchvision.datasets.utils`",
+    "blocks.OnLoss": "a stage hands out its losses one by one, see `run_learners` in primenet_lightning.nn.stages",
+    "classifier.CrossEntropyClassifier": "use EndToEnd of primenet_lightning.models.end_to_end",
+    "datamodules.downloaded.file_md5": "use calculate_md5 of torchvision.datasets.utils",
+    "distributed.Average": "use Share of primenet_lightning.nn.numbers, whose `mean` it was",
+    "distributed.average_batch_norm": "use Replicas of primenet_lightning.training.exchange, whose `settle` does it",
+    "network.Stage": "use LearnerOutput of primenet_lightning.nn.stages; a Stage is now what gives it",
+    "network.capsules_of": "use Plan of primenet_lightning.nn.prime.building, whose `capsules` does it",
+    "network.next_shape": "use `out_shape` of the block, which pools by itself",
+    "network.stack_blocks": "use Plan of primenet_lightning.nn.prime.building, whose `blocks` does it",
+    "predictor.ImagePredictor": "use Evaluator of primenet_lightning.training.evaluator",
+    "report.STYLE": "read primenet_lightning/runs/templates/page.css",
+    "report.escape": "use escape of markupsafe",
 }
 """What to use instead of a name of version 0.1 that there is no more, by its path of then."""
 

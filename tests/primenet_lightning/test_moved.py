@@ -128,12 +128,12 @@ def test_a_name_that_has_left_a_module_is_told_by_name(monkeypatch):
 
 def test_a_name_that_is_gone_is_refused_in_each_kind_of_module(forget, monkeypatch):
     forget("heads")
-    monkeypatch.setitem(moved.REMOVED, "heads.OldHead", "use `NewHead` of `primenet_lightning.nn`")
-    monkeypatch.setitem(moved.REMOVED, "runs.OldFolder", "use `RunFolder` of `primenet_lightning.runs.folder`")
+    monkeypatch.setitem(moved.REMOVED, "heads.OldHead", "use NewHead of primenet_lightning.nn")
+    monkeypatch.setitem(moved.REMOVED, "runs.OldFolder", "use RunFolder of primenet_lightning.runs.folder")
     with (
         pytest.warns(DeprecationWarning, match=IS_NOW),
-        pytest.raises(ImportError, match=r"^primenet_lightning\.heads\.OldHead is gone: use `NewHead`"),
+        pytest.raises(ImportError, match=r"^primenet_lightning\.heads\.OldHead is gone: use NewHead"),
     ):
         from primenet_lightning.heads import OldHead  # noqa: F401
-    with pytest.raises(ImportError, match=r"^primenet_lightning\.runs\.OldFolder is gone: use `RunFolder`"):
+    with pytest.raises(ImportError, match=r"^primenet_lightning\.runs\.OldFolder is gone: use RunFolder"):
         from primenet_lightning.runs import OldFolder  # noqa: F401
