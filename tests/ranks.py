@@ -41,7 +41,7 @@ def context() -> "ForkServerContext":
     if sys.platform == "win32":
         pytest.skip("Windows has no fork server")
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["primenet_lightning.commands.main", "pytest"])
+    server.set_forkserver_preload(["primenet_lightning.commands.fit", "pytest"])
     return server
 
 
@@ -61,8 +61,10 @@ def serve(rank: int, size: int, port: int, pipe: Connection) -> NoReturn:
     if sys.platform == "linux":
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     import torch
+    from lightning.pytorch.utilities import rank_zero_only
     from torch import distributed
 
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]  # the server imported Lightning before there was one
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", rank=rank, world_size=size, timeout=timedelta(seconds=60))
     while True:

@@ -25,6 +25,7 @@ from lightning.pytorch import Trainer
 import primenet_lightning
 from primenet_lightning import baselines, callbacks, datamodules
 from primenet_lightning.analysis import probe
+from primenet_lightning.commands import fit
 from primenet_lightning.commands import main as cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -218,15 +219,15 @@ def parse_lightning():
     """Parses the arguments of fit, validate and test, by one parser, and the same ones once: it all takes a while."""
     parsers = []
 
-    class Caught(cli.PrimeNetCLI):
+    class Caught(fit.PrimeNetCLI):
         def parse_arguments(self, parser, args):
             parsers.append(parser)
             raise Parsed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "PrimeNetCLI", Caught)
+        patch.setattr(fit, "PrimeNetCLI", Caught)
         with pytest.raises(Parsed):
-            cli.run_lightning(["fit"])
+            fit.main(["fit"])
     return functools.cache(lambda *args: parsers[0].parse_args(list(args)))
 
 
@@ -245,7 +246,7 @@ def understand(parse_lightning, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(jsonargparse.ArgumentParser, "parse_args", and_stop)
             with pytest.raises(Parsed):
-                cli.COMMANDS[args[0]](args[1:])
+                cli.main(args)
 
     return understood
 
@@ -302,7 +303,7 @@ def test_commands_of_a_page_are_understood(page, understand, written_files, monk
         if page in RUN_ON and can_be_run(args):
             continue
         if args is None or "--help" in args:
-            assert args is None or args[0] in {*cli.COMMANDS, *cli.PrimeNetCLI.subcommands()}
+            assert args is None or args[0] in {*cli.COMMANDS, *fit.PrimeNetCLI.subcommands()}
             continue
         try:
             understand(args)

@@ -17,12 +17,11 @@ from rich.table import Table
 from primenet_lightning.analysis.features import FeatureLayer, extract_features, feature_extractor
 from primenet_lightning.analysis.prediction import load_model
 from primenet_lightning.analysis.probe import WITHIN, ProbeResult, fit_finetuned, fit_probe, refuse_schedule
-from primenet_lightning.baselines import ImageClassifier
 from primenet_lightning.callbacks.figures import COLOURS, new_figure, plain_log_scale
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.files import write_whole
-from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.runs.folder import RunFolder
+from primenet_lightning.training.learner import LocalLearner
 
 Advance = Callable[[int], None]
 
@@ -112,7 +111,7 @@ def load_data(run: RunFolder) -> ImageDataModule:
     return data
 
 
-def _fit(model: PrimeNet | ImageClassifier, data: ImageDataModule, options: Namespace, seed: int) -> ProbeResult:
+def _fit(model: LocalLearner, data: ImageDataModule, options: Namespace, seed: int) -> ProbeResult:
     layer: FeatureLayer = options.layer
     schedule = {"epochs": options.epochs, "batch_size": options.batch_size, "seed": seed}
     if options.finetune:

@@ -237,7 +237,7 @@ class PrimeNet(LocalLearner):
     @property
     def evaluates_learners(self) -> bool:
         """Whether validation and test run every capsule; ``"oracle"`` has to."""
-        return self.network.local and (self.evaluate_capsules or self.inference_routing == "oracle")
+        return self.evaluate_capsules or self.inference_routing == "oracle"
 
     def metric_prefix(self, stage: str) -> str:
         """Metrics that labels helped to route say so in their name."""

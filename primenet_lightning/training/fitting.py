@@ -176,6 +176,7 @@ def fit_and_test(
     data: LightningDataModule,
     best: ModelCheckpoint | BestWeights | None = None,
     resume_from: str | Path | None = None,
+    weights_only: bool | None = True,
 ) -> Fitted:
     """Fit a model, choose its best weights on the validation split, and test those once.
 
@@ -185,6 +186,7 @@ def fit_and_test(
         data: To train, validate and test on.
         best: Who chooses: a checkpoint callback on disk, `BestWeights` in memory, or None for the weights at the end.
         resume_from: A checkpoint to go on from; None begins anew.
+        weights_only: Whether that checkpoint holds but tensors and numbers, as in ``Trainer.fit``.
 
     Returns:
         Its errors, and the time it took.
@@ -206,7 +208,7 @@ def fit_and_test(
     """
     # fit
     began = time.perf_counter()
-    trainer.fit(model, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    trainer.fit(model, datamodule=data, ckpt_path=resume_from, weights_only=weights_only)
     seconds = _seconds_of(trainer, time.perf_counter() - began)  # before the test, which loads the timer's state
 
     # choose

@@ -42,8 +42,8 @@ class Rhythm:
         >>> Rhythm(backward="batch", exchange="stage")
         Traceback (most recent call last):
         ...
-        ValueError: exchange='stage' comes more often than backward='batch', which it follows; use exchange='batch', or \
-a finer backward
+        ValueError: exchange='stage' comes more often than backward='batch', which it follows; use exchange='batch', \
+or a finer backward
     """
 
     backward: Per = "stage"

@@ -292,8 +292,10 @@ class PrimeBlock(Stage):
 
     def through(self, x: Tensor, choice: int = 0) -> Tensor:
         """Compute equation 5 without labels, the graph whole; see `Stage.through`."""
+        # the maps first: the order of the sums in backward depends on it, in the last bit
+        routed = self._routed(x, choice)
         projected = None if self.projection is None else self.projection(x)
-        return self._join(self._routed(x, choice), projected)
+        return self._join(routed, projected)
 
     def isolated(self, x: Tensor, choice: int = 0) -> Tensor:
         """Compute equation 5 without labels; a projection without a classifier is left to the loss that follows."""

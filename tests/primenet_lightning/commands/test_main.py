@@ -16,7 +16,9 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from primenet_lightning import PrimeNet
 from primenet_lightning.analysis.prediction import load_model
-from primenet_lightning.commands.main import main, wandb_mode, with_run_config
+from primenet_lightning.commands.main import main
+from primenet_lightning.commands.resumption import with_run_config
+from primenet_lightning.commands.wandb_process import wandb_mode
 from primenet_lightning.datamodules import DigitsDataModule
 
 QUICK = [
