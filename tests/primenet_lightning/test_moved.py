@@ -48,6 +48,15 @@ def test_a_name_that_is_gone_gives_a_sentence():
         assert str(caught.value) == f"{old}.{name} is gone: {sentence}"
 
 
+@pytest.mark.filterwarnings("ignore:.* is now :DeprecationWarning")
+@pytest.mark.parametrize("path", moved.RENAMED)
+def test_a_name_that_is_another_one_now_is_that_one(path):
+    old, _, name = f"primenet_lightning.{path}".rpartition(".")
+    new, _, new_name = f"primenet_lightning.{moved.RENAMED[path]}".rpartition(".")
+    assert name in OLD_NAMES[old]
+    assert getattr(importlib.import_module(old), name) is getattr(importlib.import_module(new), new_name)
+
+
 @pytest.mark.parametrize("old", moved.MOVED)
 def test_the_table_is_of_modules_that_there_were_and_that_there_are(old):
     assert f"primenet_lightning.{old}" in OLD_NAMES
