@@ -154,8 +154,8 @@ def moved(old: str) -> tuple[str, ...]:
         Dotted paths; none if the module is as it was.
 
     Example:
-        >>> moved("primenet_lightning.module"), moved("primenet_lightning.callbacks")
-        (('primenet_lightning.models.prime',), ())
+        >>> moved("primenet_lightning.cost"), moved("primenet_lightning.callbacks")
+        (('primenet_lightning.analysis.cost',), ())
     """
     package, _, name = old.partition(".")
     if package != PACKAGE:
