@@ -39,7 +39,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "linear_probe": ("models.linear_probe",),
     "metrics": ("training.counting",),
     "module": ("models.prime", "training.step_output", "training.counting"),
-    "optimizers": ("training.optimizers",),
+    "optimizers": ("training.optimizers", "training.adam"),
     "options": ("arguments",),
     "predictor": ("training.evaluator",),
     "random_state": ("training.resuming",),
