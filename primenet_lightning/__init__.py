@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
     from primenet_lightning.analysis.features import extract_features, feature_extractor
     from primenet_lightning.analysis.memory import SavedActivations, training_activation_bytes
     from primenet_lightning.analysis.probe import fit_probe
+    from primenet_lightning.models.end_to_end import EndToEnd
     from primenet_lightning.models.linear_probe import LinearProbe
     from primenet_lightning.models.prime import PrimeNet
     from primenet_lightning.nn.classifiers import ClassifierHead, FlattenClassifier, PooledClassifier, local_classifier
@@ -28,9 +29,13 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
     from primenet_lightning.nn.prime.router import Router
     from primenet_lightning.nn.prime.routers import build_router
     from primenet_lightning.nn.prime.twin import EndToEndNetwork
+    from primenet_lightning.nn.stages import LearnerOutput, Stage, StagedNetwork
     from primenet_lightning.nn.targets import collect_local_losses, local_targets
+    from primenet_lightning.nn.whole import WholeNetwork
     from primenet_lightning.training.adam import PaperAdam
+    from primenet_lightning.training.learner import LocalLearner
     from primenet_lightning.training.optimizers import CompositeOptimizer
+    from primenet_lightning.training.runner import Rhythm, StageRunner
 
 __version__ = "0.1.0"
 
@@ -42,9 +47,12 @@ __all__ = [
     "CompositeOptimizer",
     "ConvCapsule",
     "Cost",
+    "EndToEnd",
     "EndToEndNetwork",
     "FlattenClassifier",
+    "LearnerOutput",
     "LinearProbe",
+    "LocalLearner",
     "LocalLoss",
     "NonFiniteError",
     "PaperAdam",
@@ -53,8 +61,13 @@ __all__ = [
     "PrimeNet",
     "PrimeNetwork",
     "Projection",
+    "Rhythm",
     "Router",
     "SavedActivations",
+    "Stage",
+    "StageRunner",
+    "StagedNetwork",
+    "WholeNetwork",
     "architecture",
     "build_router",
     "collect_local_losses",
@@ -77,9 +90,12 @@ _HOMES = {
     "CompositeOptimizer": "training.optimizers",
     "ConvCapsule": "nn.prime.capsules",
     "Cost": "analysis.cost",
+    "EndToEnd": "models.end_to_end",
     "EndToEndNetwork": "nn.prime.twin",
     "FlattenClassifier": "nn.classifiers",
+    "LearnerOutput": "nn.stages",
     "LinearProbe": "models.linear_probe",
+    "LocalLearner": "training.learner",
     "LocalLoss": "nn.losses",
     "NonFiniteError": "nn.numbers",
     "PaperAdam": "training.adam",
@@ -88,8 +104,13 @@ _HOMES = {
     "PrimeNet": "models.prime",
     "PrimeNetwork": "nn.prime.network",
     "Projection": "nn.prime.projection",
+    "Rhythm": "training.runner",
     "Router": "nn.prime.router",
     "SavedActivations": "analysis.memory",
+    "Stage": "nn.stages",
+    "StageRunner": "training.runner",
+    "StagedNetwork": "nn.stages",
+    "WholeNetwork": "nn.whole",
     "architecture": "nn.prime.architecture",
     "build_router": "nn.prime.routers",
     "collect_local_losses": "nn.targets",

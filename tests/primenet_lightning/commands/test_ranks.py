@@ -30,14 +30,14 @@ def cli(args):
     if stop and os.environ["RANK"] == "1":
         from primenet_lightning import PrimeNet
 
-        original = PrimeNet._step
+        original = PrimeNet._step_all
 
         def step(self):
-            PrimeNet._step = original
+            PrimeNet._step_all = original
             signal.raise_signal(signal.SIGTERM)
             original(self)
 
-        PrimeNet._step = step
+        PrimeNet._step_all = step
     try:
         return main(args)
     except SystemExit as end:
