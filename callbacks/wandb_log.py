@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from primenet_lightning.callbacks.figures import without_stopping
+from primenet_lightning.files import without_stopping
 
 
 class PatientWandbLogger(WandbLogger):

@@ -14,14 +14,9 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
-from primenet_lightning.analysis.features import (
-    FeatureDataModule,
-    FeatureLayer,
-    SplitFeatures,
-    extract_features,
-    feature_extractor,
-)
+from primenet_lightning.analysis.features import FeatureLayer, extract_features, feature_extractor
 from primenet_lightning.datamodules import ImageDataModule
+from primenet_lightning.datamodules.features import FeatureDataModule, SplitFeatures
 from primenet_lightning.models.linear_probe import LinearProbe
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.layers import trial_run

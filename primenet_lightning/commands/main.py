@@ -28,11 +28,10 @@ from primenet_lightning.callbacks import (
     LossProgressBar,
     RoutingMonitor,
 )
-from primenet_lightning.callbacks.checkpoints import BestCheckpoint
 from primenet_lightning.callbacks.csv_log import ResumableCSVLogger
-from primenet_lightning.callbacks.figures import without_stopping
 from primenet_lightning.callbacks.wandb_log import PatientWandbLogger
 from primenet_lightning.datamodules import ImageDataModule
+from primenet_lightning.files import without_stopping
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.nn.prime.network import PrimeNetwork
@@ -46,7 +45,7 @@ from primenet_lightning.runs.summary import (
     result_table,
     versions,
 )
-from primenet_lightning.training.checkpoints import AtomicCheckpointIO
+from primenet_lightning.training.checkpoints import AtomicCheckpointIO, BestCheckpoint
 from primenet_lightning.training.refusals import refuse_architecture, refuse_classes
 
 RUN_VARIABLE = "PRIMENET_RUN"

@@ -26,8 +26,8 @@ from primenet_lightning.analysis.probe import (
     refuse_schedule,
 )
 from primenet_lightning.baselines import ImageClassifier
-from primenet_lightning.callbacks.figures import COLOURS, new_figure, plain_log_scale
 from primenet_lightning.datamodules import ImageDataModule
+from primenet_lightning.figures.style import COLOURS, new_figure, plain_log_scale
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.runs.folder import RunFolder, write_whole
 

@@ -37,6 +37,7 @@ from primenet_lightning.training.exchange import (
     batch_norm_statistics,
     gather,
 )
+from primenet_lightning.training.loss_log import LossLog
 from primenet_lightning.training.optimizers import (
     CompositeOptimizer,
     CompositeScheduler,
@@ -49,6 +50,7 @@ from primenet_lightning.training.refusals import refuse_architecture, refuse_cla
 from primenet_lightning.training.resuming import get_random_state, set_random_state
 from primenet_lightning.training.schedules import Schedule
 from primenet_lightning.training.schedules import schedule as make_schedule
+from primenet_lightning.training.stopping import GracefulStop
 
 Loss = TypeVar("Loss", float, Tensor)
 Value = TypeVar("Value")
@@ -89,7 +91,7 @@ class PrimeNet(ImagePredictor):
     ``configure_blocks``, ``configure_network``. This constructor calls them: a subclass's own arguments they read from
     ``self.hparams``, since its attributes are not yet set.
 
-    Logged by `CapsuleLossCurves`, attached by itself: ``train/loss/<name>`` by step. Logged here by epoch, for train,
+    Logged by `LossLog`, attached by itself: ``train/loss/<name>`` by step. Logged here by epoch, for train,
     val and test: ``accuracy`` and ``error`` (%) of the head, ``accuracy/<name>`` and ``error/<name>`` of each capsule,
     and for val and test ``loss/<name>``; names are ``block0.k3``, ..., ``head``. Under the ``"oracle"`` route they
     begin with ``val/oracle/`` and ``test/oracle/``.
@@ -331,12 +333,9 @@ class PrimeNet(ImagePredictor):
         return kind(blocks, head, self._inference_routing, self.routing_window, self.pool_every)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Attach the loss curves and the graceful stop, unless the Trainer has them already."""
-        from primenet_lightning.callbacks.interruption import GracefulStop
-        from primenet_lightning.callbacks.loss_curves import CapsuleLossCurves
-
+        """Attach the loss log and the graceful stop, unless the Trainer has them already."""
         present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        kinds: list[type[Callback]] = [CapsuleLossCurves, GracefulStop]
+        kinds: list[type[Callback]] = [LossLog, GracefulStop]
         return [kind() for kind in kinds if not any(isinstance(callback, kind) for callback in present)]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from primenet_lightning import NonFiniteError
-from primenet_lightning.analysis.features import FeatureDataModule, SplitFeatures, feature_extractor
+from primenet_lightning.analysis.features import feature_extractor
 from primenet_lightning.analysis.probe import (
     LinearProbe,
     epochs_until_converged,
@@ -18,6 +18,7 @@ from primenet_lightning.analysis.probe import (
     fit_probe,
     logistic_regression,
 )
+from primenet_lightning.datamodules.features import FeatureDataModule, SplitFeatures
 
 
 def make_splits(sizes=(90, 40, 50), features=5, classes=3, seed=0):
