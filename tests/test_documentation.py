@@ -64,7 +64,7 @@ def test_modules_of_all_three_packages_are_found():
     assert {
         "primenet_lightning.nn.prime.block",
         "primenet_lightning.datamodules.base",
-        "primenet_lightning.callbacks.figures",
+        "primenet_lightning.callbacks.publishing",
     } <= {*MODULES}
 
 

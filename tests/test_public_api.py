@@ -278,7 +278,7 @@ def test_the_walk_finds_all_kinds_of_things():
         "primenet_lightning.nn.prime.block.PrimeBlock.evaluate",  # one under a decorator
         "primenet_lightning.nn.prime.block.local_targets",  # a context
         "primenet_lightning.nn.prime.router.Router.settled",  # a property
-        "primenet_lightning.callbacks.figures.new_figure",
+        "primenet_lightning.callbacks.publishing.publish",
         "primenet_lightning.datamodules.base.ImageDataModule.load_arrays",  # an abstract method
         "primenet_lightning.baselines.multi_exit.exit_table",
     } <= names

@@ -10,14 +10,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import nn
 
-from primenet_lightning.analysis.features import (
-    FeatureDataModule,
-    FeatureLayer,
-    SplitFeatures,
-    feature_extractor,
-)
+from primenet_lightning.analysis.features import FeatureLayer, feature_extractor
 from primenet_lightning.arguments import at_least
 from primenet_lightning.datamodules import ImageDataModule
+from primenet_lightning.datamodules.features import FeatureDataModule, SplitFeatures
 from primenet_lightning.models.linear_probe import LinearProbe
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.layers import trial_run

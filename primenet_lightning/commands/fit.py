@@ -12,7 +12,6 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from primenet_lightning.callbacks import CostSummary, GracefulStop, LastCheckpoint
-from primenet_lightning.callbacks.checkpoints import BestCheckpoint
 from primenet_lightning.commands.attached import looking, progress_bar
 from primenet_lightning.commands.loggers import BeginRun, RunLoggers
 from primenet_lightning.commands.main import COMMANDS
@@ -28,7 +27,7 @@ from primenet_lightning.commands.summing_up import sum_up, summary_of
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.files import write_whole
 from primenet_lightning.runs.folder import RunFolder
-from primenet_lightning.training.checkpoints import AtomicCheckpointIO
+from primenet_lightning.training.checkpoints import AtomicCheckpointIO, BestCheckpoint
 from primenet_lightning.training.fitting import Fitted, NothingChosen, fit_and_test
 from primenet_lightning.training.learner import LocalLearner
 from primenet_lightning.training.refusals import refuse_architecture, refuse_classes

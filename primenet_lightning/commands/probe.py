@@ -17,8 +17,8 @@ from rich.table import Table
 from primenet_lightning.analysis.features import FeatureLayer, extract_features, feature_extractor
 from primenet_lightning.analysis.prediction import load_model
 from primenet_lightning.analysis.probe import WITHIN, ProbeResult, fit_finetuned, fit_probe, refuse_schedule
-from primenet_lightning.callbacks.figures import COLOURS, new_figure, plain_log_scale
 from primenet_lightning.datamodules import ImageDataModule
+from primenet_lightning.figures.style import COLOURS, new_figure, plain_log_scale
 from primenet_lightning.files import write_whole
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.training.learner import LocalLearner

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from primenet_lightning.nn.classifiers import LocalClassifier
 from primenet_lightning.nn.losses import LocalLossKind
+from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.prime.architecture import Size, customized
 from primenet_lightning.nn.prime.block import PrimeBlock
 from primenet_lightning.nn.prime.building import Plan
@@ -19,7 +20,6 @@ from primenet_lightning.nn.prime.router import Router
 from primenet_lightning.nn.prime.routes import InferenceRouting
 from primenet_lightning.nn.prime.shapes import MapShape
 from primenet_lightning.nn.prime.twin import EndToEndNetwork
-from primenet_lightning.nn.stages import HEAD
 from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.evaluator import Batch
 from primenet_lightning.training.learner import LocalLearner

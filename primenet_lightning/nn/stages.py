@@ -11,11 +11,9 @@ from typing import Any, NamedTuple, overload
 import torch
 from torch import Tensor, nn
 
+from primenet_lightning.nn.names import LearnerName
 from primenet_lightning.nn.numbers import WHOLE, Share, on_host
 from primenet_lightning.nn.targets import Layer, handed_targets
-
-HEAD = "head"
-"""Name of the last stage, and of its one learner."""
 
 Route = tuple[int, ...]
 """Whose map goes on, one index a stage that chooses: a *joint* route through the network."""
@@ -110,7 +108,7 @@ class Stage(Layer, ABC):
         Returns:
             Both joined by a dot; in a foreign model the learner's name alone.
         """
-        return f"{self.name}.{learner}" if self.name else learner
+        return str(LearnerName(self.name, learner))
 
     @abstractmethod
     def learners(self) -> dict[str, list[nn.Parameter]]:

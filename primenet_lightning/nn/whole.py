@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from primenet_lightning.nn.losses import cross_entropy
+from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.numbers import WHOLE, Share
-from primenet_lightning.nn.stages import HEAD, LearnerOutput, Stage, StagedNetwork
+from primenet_lightning.nn.stages import LearnerOutput, Stage, StagedNetwork
 
 
 def itself(output: Any) -> Any:

@@ -14,7 +14,7 @@ from primenet_lightning.analysis.features import extract_features, feature_extra
 from primenet_lightning.analysis.memory import training_activation_bytes
 from primenet_lightning.analysis.prediction import load_model
 from primenet_lightning.analysis.probe import fit_finetuned, fit_probe
-from primenet_lightning.baselines import ImageClassifier, MultiExit, exit_costs, exit_table
+from primenet_lightning.baselines import MultiExit, exit_costs, exit_table
 from primenet_lightning.callbacks.filter_pruning import SoftFilterPruning, pruned_multiply_adds
 from primenet_lightning.datamodules import (
     CIFAR10DataModule,
@@ -26,7 +26,6 @@ from primenet_lightning.datamodules import (
 from primenet_lightning.datamodules.svhn import SUBSET_FOLDER
 from primenet_lightning.models.linear_probe import LinearProbe
 from primenet_lightning.models.prime import PrimeNet
-from primenet_lightning.nn.losses import cross_entropy, summed_cross_entropy
 from primenet_lightning.nn.prime.architecture import Size
 from primenet_lightning.reproduction.evaluation import all_verdicts, cluster, figure_maps, routing_errors
 from primenet_lightning.reproduction.plan import PAPER_RECIPE, Dataset, Part, Probing, Training
@@ -256,11 +255,8 @@ def cost_of(model: LightningModule) -> Cost:
     Returns:
         The cost for one image.
     """
-    if isinstance(model, PrimeNet):
-        return count_cost(model.network)
-    assert isinstance(model, ImageClassifier)
-    loss: Any = summed_cross_entropy if isinstance(model, MultiExit) else cross_entropy
-    return count_module(model.network, model.in_shape, loss)
+    network: Any = model.network
+    return count_cost(network)
 
 
 def _looked_at(
@@ -319,12 +315,13 @@ def _shares(routes: Sequence[int], names: Sequence[str]) -> dict[str, float]:
 @torch.inference_mode()
 def _exits(model: MultiExit, data: ImageDataModule) -> list[dict[str, float]]:
     """Error and mean cost of the network of several exits by threshold, on the test split."""
+    network: Any = model.network.model
     parts: list[list[Tensor]] = []
     for rows in torch.split(torch.arange(len(data.test_dataset)), 500):
         images, _ = data.test_dataset[rows]
-        parts.append(list(model.network(model._images(data.normalize(images)))))
+        parts.append(list(network(model.images_of(data.normalize(images)))))
     logits = [torch.cat(some) for some in zip(*parts, strict=True)]
-    costs = exit_costs(model.network, model.in_shape)
+    costs = exit_costs(network, (model.in_shape[0], model.in_shape[1], model.in_shape[2]))
     return [row._asdict() for row in exit_table(logits, data.test_dataset.labels, costs, THRESHOLDS)]
 
 

@@ -12,9 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import Checkpoint
 
 from primenet_lightning.callbacks import CapsuleLossCurves, GracefulStop, LastCheckpoint
-from primenet_lightning.callbacks.checkpoints import BestCheckpoint
 from primenet_lightning.datamodules import ImageDataModule
-from primenet_lightning.training.checkpoints import AtomicCheckpointIO
+from primenet_lightning.training.checkpoints import AtomicCheckpointIO, BestCheckpoint
 
 BINS = 200
 """Points of a curve by step."""

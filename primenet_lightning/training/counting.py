@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from primenet_lightning.nn.stages import HEAD
+from primenet_lightning.nn.names import HEAD
 
 COUNT_EVERY = 100
 """Batches whose training answers are kept until torchmetrics counts them, all at once."""

@@ -8,7 +8,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from primenet_lightning.nn.losses import cross_entropy
-from primenet_lightning.nn.stages import HEAD, StagedNetwork
+from primenet_lightning.nn.names import HEAD
+from primenet_lightning.nn.stages import StagedNetwork
 from primenet_lightning.training.counting import LateCounting, LearnerMetrics
 from primenet_lightning.training.exchange import ALONE, Exchange
 

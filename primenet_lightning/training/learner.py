@@ -13,12 +13,13 @@ from torch import distributed as dist
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.numbers import NonFiniteError
-from primenet_lightning.nn.stages import HEAD
 from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.checkpoints import use_atomic_checkpoints
 from primenet_lightning.training.evaluator import Batch
 from primenet_lightning.training.exchange import ALONE, Replicas
+from primenet_lightning.training.loss_log import LossLog
 from primenet_lightning.training.optimizers import (
     CompositeOptimizer,
     CompositeScheduler,
@@ -31,6 +32,7 @@ from primenet_lightning.training.runner import Per, Rhythm, StageRunner
 from primenet_lightning.training.schedules import Schedule, steps_of_fit
 from primenet_lightning.training.schedules import schedule as make_schedule
 from primenet_lightning.training.step_output import REQUESTS, StepOutput
+from primenet_lightning.training.stopping import GracefulStop
 
 Value = TypeVar("Value")
 
@@ -150,9 +152,6 @@ class LocalLearner(Resumable, ABC):
 
     def configure_callbacks(self) -> list[Callback]:
         """Attach the loss log and the graceful stop, unless the Trainer has them already."""
-        from primenet_lightning.callbacks.interruption import GracefulStop
-        from primenet_lightning.callbacks.loss_curves import CapsuleLossCurves as LossLog
-
         present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         kinds: list[type[Callback]] = [LossLog, GracefulStop]
         return [kind() for kind in kinds if not any(isinstance(callback, kind) for callback in present)]

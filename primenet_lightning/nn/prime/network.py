@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from primenet_lightning.nn.layers import trial_run
 from primenet_lightning.nn.layout import channels_last
 from primenet_lightning.nn.losses import cross_entropy
+from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.prime.architecture import Architecture
 from primenet_lightning.nn.prime.block import PrimeBlock
 from primenet_lightning.nn.prime.building import Plan, PoolEvery, pool_follows
@@ -20,7 +21,7 @@ from primenet_lightning.nn.prime.routes import (
     RouteHistory,
 )
 from primenet_lightning.nn.prime.routing_checks import refuse_pools, refuse_route, refuse_routing
-from primenet_lightning.nn.stages import HEAD, Evaluation, Route, Stage, StagedNetwork
+from primenet_lightning.nn.stages import Evaluation, Route, Stage, StagedNetwork
 from primenet_lightning.nn.whole import Whole
 
 

@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
 
 from primenet_lightning import PrimeNet
-from primenet_lightning.analysis.features import FeatureDataModule, SplitFeatures, extract_features, feature_extractor
+from primenet_lightning.analysis.features import extract_features, feature_extractor
+from primenet_lightning.datamodules.features import FeatureDataModule, SplitFeatures
 
 IMAGES = torch.randn(6, 2, 8, 8, generator=torch.Generator().manual_seed(1))
 

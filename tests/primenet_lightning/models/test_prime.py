@@ -14,8 +14,8 @@ from torch.optim.lr_scheduler import ExponentialLR, StepLR
 from torch.utils.data import DataLoader, IterableDataset
 
 from primenet_lightning import Capsule, NonFiniteError, PaperAdam, PrimeNet, architecture
-from primenet_lightning.callbacks import CapsuleLossCurves
 from primenet_lightning.datamodules import DigitsDataModule
+from primenet_lightning.training.loss_log import LossLog
 
 SMALL = dict(in_channels=2, num_classes=3, reduce_channels=2, channels=4, projection_channels=3, head_channels=5)
 
@@ -616,7 +616,7 @@ def test_fp16_and_immediate_update_are_refused(make_trainer, make_batches, loade
 def test_loss_curves_are_attached_once(make_trainer, make_batches, loader):
     trainer = make_trainer()  # has a subclass of them already
     trainer.fit(make_model(), loader(make_batches(1, shape=(2, 8, 8))))
-    assert sum(isinstance(callback, CapsuleLossCurves) for callback in trainer.callbacks) == 1
+    assert sum(isinstance(callback, LossLog) for callback in trainer.callbacks) == 1
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])

@@ -10,8 +10,8 @@ from torch.optim import Adam
 
 from primenet_lightning import PrimeNet
 from primenet_lightning.analysis.cost import count_cost, count_inference
+from primenet_lightning.analysis.views import view_capsules
 from primenet_lightning.callbacks import FeatureMaps, RoutingMonitor
-from primenet_lightning.callbacks.capsule_views import view_capsules
 from primenet_lightning.callbacks.cost_summary import cost_table
 from primenet_lightning.datamodules import DigitsDataModule
 from primenet_lightning.nn.classifiers import FollowingLayers

@@ -11,7 +11,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from tiny import TinyData, differences, make_model, make_trainer
 
-from primenet_lightning.callbacks import GracefulStop, LastCheckpoint
+from primenet_lightning.training.checkpoints import LastCheckpoint
+from primenet_lightning.training.stopping import GracefulStop
 
 
 class Send(Callback):
@@ -78,7 +79,7 @@ def test_a_validation_in_the_epoch_is_finished_first(tmp_path):
     _, whole, _ = fit(tmp_path / "whole", val_check_interval=2)
     _, saved, _ = fit(tmp_path, Send([signal.SIGTERM], step=1), val_check_interval=2)
     assert saved["global_step"] == 2
-    assert len(saved["callbacks"]["Curves"]["validation"]) == 1
+    assert len(saved["callbacks"]["CapsuleLossCurves"]["validation"]) == 1
     _, gone_on, _ = fit(tmp_path, ckpt_path=tmp_path / "last.ckpt", val_check_interval=2)
     assert differences(whole, gone_on) == []
 
