@@ -29,7 +29,8 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
     from primenet_lightning.nn.prime.routers import build_router
     from primenet_lightning.nn.prime.twin import EndToEndNetwork
     from primenet_lightning.nn.targets import collect_local_losses, local_targets
-    from primenet_lightning.training.optimizers import CompositeOptimizer, PaperAdam
+    from primenet_lightning.training.adam import PaperAdam
+    from primenet_lightning.training.optimizers import CompositeOptimizer
 
 __version__ = "0.1.0"
 
@@ -81,7 +82,7 @@ _HOMES = {
     "LinearProbe": "models.linear_probe",
     "LocalLoss": "nn.losses",
     "NonFiniteError": "nn.numbers",
-    "PaperAdam": "training.optimizers",
+    "PaperAdam": "training.adam",
     "PooledClassifier": "nn.classifiers",
     "PrimeBlock": "nn.prime.block",
     "PrimeNet": "models.prime",

@@ -1,8 +1,9 @@
 """The dotted paths of version 0.1, and where their names are now.
 
 Programs, checkpoints and pickles of version 0.1 name modules that have moved. `MOVED` is the one table of them: an old
-module's names are looked up in the modules that took its place. A name that no module has any more is in `REMOVED`,
-with the sentence that says what to use instead. Whoever moves a module, or a name out of one, adds a line here.
+module's names are looked up in the modules that took its place. A name that is another one now is in `RENAMED`; one
+that is gone is in `REMOVED`, with the sentence that says what to use instead. Whoever moves a module, or a name out of
+one, adds a line here.
 
 The package puts `Signposts` among Python's finders. An old module that is no more is made of the table alone, and says
 so once; one that is still there is loaded as it is, and afterwards knows the names that have left it, too.
@@ -20,27 +21,27 @@ PACKAGE = "primenet_lightning"
 
 MOVED: dict[str, tuple[str, ...]] = {
     # the network
-    "blocks": ("nn.prime.block",),
-    "capsules": ("nn.prime.capsules",),
+    "blocks": ("nn.prime.block", "nn.prime.capsules", "nn.prime.projection", "nn.targets", "nn.layers", "nn.fast"),
+    "capsules": ("nn.prime.capsules", "nn.fast"),
     "end_to_end": ("nn.prime.twin",),
-    "heads": ("nn.classifiers",),
-    "layout": ("nn.layout",),
-    "losses": ("nn.losses",),
-    "network": ("nn.prime.network",),
+    "heads": ("nn.classifiers", "nn.layers"),
+    "layout": ("nn.layout", "nn.layers", "nn.fast"),
+    "losses": ("nn.losses", "nn.similarity", "nn.layers"),
+    "network": ("nn.prime.network", "nn.stages", "nn.prime.building", "nn.prime.routing_checks"),
     "presets": ("nn.prime.architecture",),
-    "routers": ("nn.prime.routers",),
-    "routing": ("nn.prime.routes", "nn.numbers"),
+    "routers": ("nn.prime.routers", "nn.prime.router", "nn.prime.lasting", "nn.prime.mixing"),
+    "routing": ("nn.prime.routes", "nn.numbers", "nn.stages"),
     # its training
     "checkpoint_io": ("training.checkpoints",),
     "checks": ("training.refusals",),
-    "classifier": ("models.classifier",),
+    "classifier": ("models.end_to_end",),
     "distributed": ("training.exchange",),
     "linear_probe": ("models.linear_probe",),
     "metrics": ("training.counting",),
-    "module": ("models.prime",),
-    "optimizers": ("training.optimizers",),
+    "module": ("models.prime", "training.step_output", "training.counting"),
+    "optimizers": ("training.optimizers", "training.adam"),
     "options": ("arguments",),
-    "predictor": ("training.predictor",),
+    "predictor": ("training.evaluator",),
     "random_state": ("training.resuming",),
     "schedules": ("training.schedules",),
     # what is learned of it
@@ -48,15 +49,24 @@ MOVED: dict[str, tuple[str, ...]] = {
     "features": ("analysis.features",),
     "memory": ("analysis.memory",),
     "prediction": ("analysis.prediction",),
-    "probe": ("analysis.probe",),
+    "probe": ("analysis.probe", "analysis.features", "models.linear_probe", "training.fitting"),
     # runs and commands
-    "cli": ("commands.main",),
+    "cli": (
+        "commands.main",
+        "commands.fit",
+        "commands.resumption",
+        "commands.loggers",
+        "commands.attached",
+        "commands.wandb_process",
+    ),
     "dashboard": ("commands.dashboard",),
     "probe_command": ("commands.probe",),
-    "report": ("runs.report",),
-    "runs": ("runs.folder",),
-    "summary": ("runs.summary",),
+    "report": ("runs.report", "runs.page"),
+    "runs": ("runs.folder", "files"),
+    "summary": ("runs.summary", "paper"),
+    "callbacks.figures": ("files",),
     # the paper, measured
+    "baselines.classifier": ("models.end_to_end",),
     "reproduction.claims": ("paper",),
     "reproduction.command": ("commands.reproduce",),
     "reproduction.measurements": ("reproduction.report.measurements",),
@@ -68,8 +78,32 @@ MOVED: dict[str, tuple[str, ...]] = {
 }
 """The modules that have the names of a module of version 0.1, in the order in which they are asked."""
 
+RENAMED: dict[str, str] = {
+    "baselines.classifier.ImageClassifier": "models.end_to_end.EndToEnd",
+    "cli.dashboard": "commands.dashboard.main",
+    "cli.predict": "commands.predict.main",
+    "cli.probe": "commands.probe.main",
+    "cli.report": "commands.report.main",
+    "cli.reproduce": "commands.reproduce.reproduce",
+    "cli.run_lightning": "commands.fit.main",
+}
+"""What has another name now, by its path of then."""
+
 REMOVED: dict[str, str] = {
-    "datamodules.downloaded.file_md5": "use `calculate_md5` of `torchvision.datasets.utils`",
+    "blocks.OnLoss": "a stage hands out its losses one by one, see `run_learners` in primenet_lightning.nn.stages",
+    "classifier.CrossEntropyClassifier": "use EndToEnd of primenet_lightning.models.end_to_end",
+    "cli.COMMANDS": "read COMMANDS of primenet_lightning.commands.main, which has import paths",
+    "cli.process_rank": "use rank_zero_only.rank of lightning.pytorch.utilities",
+    "datamodules.downloaded.file_md5": "use calculate_md5 of torchvision.datasets.utils",
+    "distributed.Average": "use Share of primenet_lightning.nn.numbers, whose `mean` it was",
+    "distributed.average_batch_norm": "use Replicas of primenet_lightning.training.exchange, whose `settle` does it",
+    "network.Stage": "use LearnerOutput of primenet_lightning.nn.stages; a Stage is now what gives it",
+    "network.capsules_of": "use Plan of primenet_lightning.nn.prime.building, whose `capsules` does it",
+    "network.next_shape": "use `out_shape` of the block, which pools by itself",
+    "network.stack_blocks": "use Plan of primenet_lightning.nn.prime.building, whose `blocks` does it",
+    "predictor.ImagePredictor": "use Evaluator of primenet_lightning.training.evaluator",
+    "report.STYLE": "read primenet_lightning/runs/templates/page.css",
+    "report.escape": "use escape of markupsafe",
 }
 """What to use instead of a name of version 0.1 that there is no more, by its path of then."""
 
@@ -120,8 +154,8 @@ def moved(old: str) -> tuple[str, ...]:
         Dotted paths; none if the module is as it was.
 
     Example:
-        >>> moved("primenet_lightning.module"), moved("primenet_lightning.callbacks")
-        (('primenet_lightning.models.prime',), ())
+        >>> moved("primenet_lightning.cost"), moved("primenet_lightning.callbacks")
+        (('primenet_lightning.analysis.cost',), ())
     """
     package, _, name = old.partition(".")
     if package != PACKAGE:
@@ -174,9 +208,9 @@ def _forward(module: ModuleType) -> None:
             return _public(old)
         if name.startswith("__"):
             raise AttributeError(f"module {old!r} has no attribute {name!r}")
-        value, home = _find(old, name)
+        value, path = _find(old, name)
         if not gone:
-            warnings.warn(f"{old}.{name} is now {home}.{name}", DeprecationWarning, stacklevel=2)
+            warnings.warn(f"{old}.{name} is now {path}", DeprecationWarning, stacklevel=2)
         setattr(module, name, value)  # the next use finds it without coming here
         return value
 
@@ -184,15 +218,26 @@ def _forward(module: ModuleType) -> None:
 
 
 def _find(old: str, name: str) -> tuple[Any, str]:
-    """The value of an old module's name, and the module that has it."""
-    sentence = REMOVED.get(f"{old}.{name}".removeprefix(f"{PACKAGE}."))
+    """The value of an old module's name, and its path of now."""
+    old_path = f"{old}.{name}".removeprefix(f"{PACKAGE}.")
+
+    # what is gone
+    sentence = REMOVED.get(old_path)
     if sentence is not None:
         # no AttributeError: of that `from ... import` would make a sentence of its own
         raise ImportError(f"{old}.{name} is gone: {sentence}", name=name, path=old)
+
+    # what has another name
+    if old_path in RENAMED:
+        path = f"{PACKAGE}.{RENAMED[old_path]}"
+        home, _, new_name = path.rpartition(".")
+        return getattr(importlib.import_module(home), new_name), path
+
+    # what is somewhere else
     for home in moved(old):
         module = importlib.import_module(home)
         if hasattr(module, name):
-            return getattr(module, name), home
+            return getattr(module, name), f"{home}.{name}"
     raise AttributeError(f"module {old!r} has no attribute {name!r}")
 
 

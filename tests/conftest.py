@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ranks import Ranks
 
 Batch = tuple[Tensor, Tensor]
+ROOT = Path(__file__).parents[1]
 
 # networks of a few thousand weights: on a busy machine threads wait for each other longer than they work
 torch.set_num_threads(1)
@@ -51,6 +52,15 @@ def ranks() -> "Iterator[Ranks]":
     both = Ranks()
     yield both
     both.stop()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_is_left_in_the_checkout() -> Iterator[None]:
+    """What a training writes, it writes into the folder that it was given."""
+    folders = [ROOT / name for name in ("checkpoints", "figures", "lightning_logs", "wandb")]
+    missing = [folder for folder in folders if not folder.exists()]
+    yield
+    assert [folder for folder in missing if folder.exists()] == []
 
 
 @pytest.fixture(autouse=True)

@@ -40,9 +40,9 @@ def context() -> "ForkServerContext":
     """A server that has imported everything once, and from which processes are forked in no time."""
     if sys.platform == "win32":
         pytest.skip("Windows has no fork server")
-    made = multiprocessing.get_context("forkserver")
-    made.set_forkserver_preload(["primenet_lightning.commands.fit", "pytest"])
-    return made
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["primenet_lightning.commands.fit", "pytest"])
+    return server
 
 
 def serve(rank: int, size: int, port: int, pipe: Connection) -> NoReturn:
@@ -85,10 +85,10 @@ class Ranks:
         self.pipes: list[Connection] = []
         self.processes: list[ForkServerProcess] = []
         for rank in range(size):
-            mine, theirs = context().Pipe()
-            process = context().Process(target=serve, args=(rank, size, port, theirs), daemon=True)
+            near_end, far_end = context().Pipe()
+            process = context().Process(target=serve, args=(rank, size, port, far_end), daemon=True)
             process.start()
-            self.pipes.append(mine)
+            self.pipes.append(near_end)
             self.processes.append(process)
 
     def __call__(self, function: Callable[..., Any], *args: Any, timeout: float = 90) -> list[Any]:

@@ -45,12 +45,12 @@ class Block(NamedTuple):
 
 def blocks(page, *languages):
     """The blocks of a page in some languages; ``title="name.py"`` names the file that the reader is to write it to."""
-    found = []
+    of_the_page = []
     for indent, language, options, code in FENCE.findall(PAGES[page]):
         if language in languages:
             title = re.search(r'title="([^"]+)"', options)
-            found.append(Block(language, title and title[1], re.sub(f"^{indent}", "", code, flags=re.MULTILINE)))
-    return found
+            of_the_page.append(Block(language, title and title[1], re.sub(f"^{indent}", "", code, flags=re.MULTILINE)))
+    return of_the_page
 
 
 def pages_with(language):
@@ -217,18 +217,18 @@ class Parsed(Exception):
 @pytest.fixture(scope="module")
 def parse_lightning():
     """Parses the arguments of fit, validate and test, by one parser, and the same ones once: it all takes a while."""
-    found = []
+    parsers = []
 
     class Caught(fit.PrimeNetCLI):
         def parse_arguments(self, parser, args):
-            found.append(parser)
+            parsers.append(parser)
             raise Parsed
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit, "PrimeNetCLI", Caught)
         with pytest.raises(Parsed):
             fit.main(["fit"])
-    return functools.cache(lambda *args: found[0].parse_args(list(args)))
+    return functools.cache(lambda *args: parsers[0].parse_args(list(args)))
 
 
 @pytest.fixture
@@ -344,9 +344,9 @@ def test_every_public_name_has_its_place_in_the_reference():
         described.append(getattr(importlib.import_module(module), attribute))
     for room in (primenet_lightning, callbacks, datamodules, baselines, probe):
         for name in room.__all__:
-            found = getattr(room, name)
-            if inspect.isclass(found) or inspect.isfunction(found):
-                assert found in described, f"write a line `::: {room.__name__}.{name}` into a page of docs/api"
+            thing = getattr(room, name)
+            if inspect.isclass(thing) or inspect.isfunction(thing):
+                assert thing in described, f"write a line `::: {room.__name__}.{name}` into a page of docs/api"
 
 
 def tool(name):
@@ -382,8 +382,8 @@ def test_a_method_that_overrides_leads_to_the_arguments():
 def test_equations_become_mathml_and_commands_print_their_help():
     pytest.importorskip("latex2mathml")
     hooks = tool("hooks")
-    found = hooks.EQUATION.sub(hooks._equation, r'<p>so <span class="arithmatex">\(a &lt; b\)</span></p>')
-    assert re.sub(r"<(/?)(\w+)[^>]*>", r"<\1\2>", found) == (
+    mathml = hooks.EQUATION.sub(hooks._equation, r'<p>so <span class="arithmatex">\(a &lt; b\)</span></p>')
+    assert re.sub(r"<(/?)(\w+)[^>]*>", r"<\1\2>", mathml) == (
         "<p>so <math><mrow><mi>a</mi><mo>&#x0003C;</mo><mi>b</mi></mrow></math></p>"
     )
     page = hooks.on_page_markdown("x\n    <!-- help: predict -->")

@@ -20,8 +20,9 @@ from primenet_lightning.arguments import at_least
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.models.linear_probe import LinearProbe
 from primenet_lightning.nn.layers import trial_run
+from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.fitting import BestWeights, Notes, fit_and_test, quiet_trainer, quietly
-from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
+from primenet_lightning.training.optimizers import OptimizerCallable
 
 WITHIN = 0.1
 """Percentage points of the final accuracy within which a probe counts as converged."""

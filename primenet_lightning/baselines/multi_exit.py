@@ -13,7 +13,8 @@ from primenet_lightning.models.end_to_end import EndToEnd
 from primenet_lightning.nn.layers import at_least_float32
 from primenet_lightning.nn.losses import summed_cross_entropy
 from primenet_lightning.nn.whole import WholeNetwork
-from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
+from primenet_lightning.training.adam import PaperAdam
+from primenet_lightning.training.optimizers import OptimizerCallable
 
 Maps = tuple[Tensor, Tensor]
 """All fine and all coarse maps so far, ``(batch, channels, height, width)`` and half as high and wide."""

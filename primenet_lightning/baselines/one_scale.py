@@ -12,7 +12,8 @@ from primenet_lightning.nn.classifiers import ClassifierHead
 from primenet_lightning.nn.prime.architecture import Architecture, Size, architecture
 from primenet_lightning.nn.prime.capsules import ConvFeatures
 from primenet_lightning.nn.prime.projection import Projection
-from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
+from primenet_lightning.training.adam import PaperAdam
+from primenet_lightning.training.optimizers import OptimizerCallable
 
 
 class OneScaleNetwork(nn.Module):

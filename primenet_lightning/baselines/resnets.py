@@ -10,7 +10,8 @@ from torch.nn import functional
 from torchvision.models import ResNet50_Weights, resnet50
 
 from primenet_lightning.models.end_to_end import EndToEnd
-from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
+from primenet_lightning.training.adam import PaperAdam
+from primenet_lightning.training.optimizers import OptimizerCallable
 
 
 def he_(module: nn.Module) -> nn.Module:

@@ -7,8 +7,9 @@ from torch import nn
 
 from primenet_lightning.nn.stages import StagedNetwork
 from primenet_lightning.nn.whole import WholeNetwork
+from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.learner import LocalLearner
-from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
+from primenet_lightning.training.optimizers import OptimizerCallable
 
 
 class EndToEnd(LocalLearner):

@@ -10,8 +10,9 @@ from primenet_lightning.arguments import at_least
 from primenet_lightning.nn.layers import glorot_
 from primenet_lightning.nn.stages import StagedNetwork
 from primenet_lightning.nn.whole import WholeNetwork
+from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.learner import LocalLearner
-from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
+from primenet_lightning.training.optimizers import OptimizerCallable
 from primenet_lightning.training.refusals import refuse_trainer
 
 

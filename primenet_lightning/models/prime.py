@@ -20,9 +20,10 @@ from primenet_lightning.nn.prime.routes import InferenceRouting
 from primenet_lightning.nn.prime.shapes import MapShape
 from primenet_lightning.nn.prime.twin import EndToEndNetwork
 from primenet_lightning.nn.stages import HEAD
+from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.evaluator import Batch
 from primenet_lightning.training.learner import LocalLearner
-from primenet_lightning.training.optimizers import LRSchedulerCallable, OptimizerCallable, PaperAdam
+from primenet_lightning.training.optimizers import LRSchedulerCallable, OptimizerCallable
 from primenet_lightning.training.version_0_1 import refuse_renamed
 
 

@@ -136,13 +136,9 @@ class GradientSum:
         for buffer in statistics:
             groups.setdefault((buffer.dtype, buffer.device), ([], []))[1].append(buffer)
         for members, buffers in groups.values():
-            like = (members or buffers)[0]
-            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in members]
-            present = torch.tensor([float(p.grad is not None) for p in members], dtype=like.dtype, device=like.device)
-            flat = torch.cat([*(g.reshape(-1) for g in gradients), *(b.reshape(-1) * weight for b in buffers), present])
-            self._buckets.append(
-                _Bucket(members, buffers, flat, dist.all_reduce(flat, async_op=True, group=self.group))
-            )
+            flat = _flattened(members, buffers, weight)
+            work = dist.all_reduce(flat, async_op=True, group=self.group)
+            self._buckets.append(_Bucket(members, buffers, flat, work))
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -161,6 +157,21 @@ class GradientSum:
                 if flat[sum(sizes) + index] > 0:
                     parameters[index].grad = parts[index].view_as(parameters[index]).clone()
         self._buckets.clear()
+
+
+def _flattened(parameters: Sequence[nn.Parameter], statistics: Sequence[Tensor], weight: float) -> Tensor:
+    """Gradients, zeros where there are none; weighted statistics; and a number a parameter that says which is which."""
+    parts: list[Tensor] = []
+    present: list[float] = []
+    for parameter in parameters:
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        parts.append(gradient.reshape(-1))
+        present.append(float(parameter.grad is not None))
+    for buffer in statistics:
+        parts.append(buffer.reshape(-1) * weight)
+    like = parts[0]
+    parts.append(torch.tensor(present, dtype=like.dtype, device=like.device))
+    return torch.cat(parts)
 
 
 def batch_norm_statistics(module: nn.Module) -> list[Tensor]:

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.nn.stages import HEAD
+from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.checkpoints import use_atomic_checkpoints
 from primenet_lightning.training.evaluator import Batch
 from primenet_lightning.training.exchange import ALONE, Replicas
@@ -23,7 +24,6 @@ from primenet_lightning.training.optimizers import (
     CompositeScheduler,
     LRSchedulerCallable,
     OptimizerCallable,
-    PaperAdam,
 )
 from primenet_lightning.training.refusals import description_of, refuse_data, refuse_options, refuse_trainer
 from primenet_lightning.training.resumable import Resumable

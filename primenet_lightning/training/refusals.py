@@ -130,12 +130,12 @@ def refuse_architecture(saved: Mapping[str, Any], present: Mapping[str, Any]) ->
                     f"{there or 'in the model, but not in the checkpoint'}; {remedy}"
                 )
     for name, value in saved.items():
-        mine = present[name]
+        here = present[name]
         # extra state, such as the routes taken so far, may have any length
-        if isinstance(value, Tensor) and not name.endswith("_extra_state") and value.shape != mine.shape:
+        if isinstance(value, Tensor) and not name.endswith("_extra_state") and value.shape != here.shape:
             raise ValueError(
                 f"the checkpoint is of another architecture: {name} has shape {tuple(value.shape)} there and "
-                f"{tuple(mine.shape)} in the model; {remedy}"
+                f"{tuple(here.shape)} in the model; {remedy}"
             )
 
 
@@ -189,14 +189,14 @@ def refuse_data(
     Raises:
         ValueError: For the first that differs.
     """
-    for name, mine in (
+    for name, built in (
         ("in_channels", in_shape[0]),
         ("image_size", list(in_shape[1:])),
         ("num_classes", num_classes),
     ):
-        if described[name] != mine:
+        if described[name] != built:
             raise ValueError(
-                f"the model was built with {name}={mine}, but {datamodule} has {described[name]}; "
+                f"the model was built with {name}={built}, but {datamodule} has {described[name]}; "
                 f"build it with {model}({name}=datamodule.{name})"
             )
 

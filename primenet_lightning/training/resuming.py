@@ -81,16 +81,12 @@ class ProcessStates:
         Returns:
             Entries of a checkpoint.
         """
-        gradients = {name: p.grad.cpu() for name, p in network.named_parameters() if p.grad is not None}
-        state = {"random": get_random_state(device), "counts": metrics.counts(), "gradients": gradients}
-        states = exchange.gather(state)
-        counts: dict[str, dict[str, Tensor]] = {}
-        for name, sums in state["counts"].items():
-            counts[name] = {key: torch.stack([one["counts"][name][key] for one in states]).sum(0) for key in sums}
+        states = exchange.gather((get_random_state(device), _gradients(network), metrics.counts()))
+        random_states, gradients, counts = zip(*states, strict=True)
         return {
-            "random_states": [one["random"] for one in states],
-            "pending_gradients": [one["gradients"] for one in states],
-            "train_counts": counts,
+            "random_states": list(random_states),
+            "pending_gradients": list(gradients),
+            "train_counts": _counted_together(counts),
         }
 
     def load(self, checkpoint: Mapping[str, Any]) -> None:
@@ -124,6 +120,25 @@ class ProcessStates:
                 parameter.grad = gradients[name].to(parameter)
         self.random = []
         self.gradients = []
+
+
+def _gradients(network: nn.Module) -> dict[str, Tensor]:
+    """What waits for the rest of its window, on the CPU; nothing right after a step."""
+    gradients: dict[str, Tensor] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.grad is not None:
+            gradients[name] = parameter.grad.cpu()
+    return gradients
+
+
+def _counted_together(counts: Sequence[Mapping[str, Mapping[str, Tensor]]]) -> dict[str, dict[str, Tensor]]:
+    """The counts of all processes in one."""
+    together: dict[str, dict[str, Tensor]] = {}
+    for name, states in counts[0].items():
+        together[name] = {}
+        for key in states:
+            together[name][key] = torch.stack([of_process[name][key] for of_process in counts]).sum(0)
+    return together
 
 
 def _added_up(gradients_by_process: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -33,9 +33,12 @@ def forget(monkeypatch):
 @pytest.mark.parametrize("old", OLD_NAMES)
 def test_each_public_name_is_there_by_its_old_path(old):
     module = importlib.import_module(old)
+    missing = []
     for name in OLD_NAMES[old]:
-        if f"{old}.{name}".removeprefix("primenet_lightning.") not in moved.REMOVED:
-            getattr(module, name)
+        is_gone = f"{old}.{name}".removeprefix("primenet_lightning.") in moved.REMOVED
+        if not is_gone and not hasattr(module, name):
+            missing.append(name)
+    assert not missing, f"write into primenet_lightning/moved.py where these of {old} are now: {missing}"
 
 
 @pytest.mark.filterwarnings("ignore:.* is now :DeprecationWarning")
@@ -46,6 +49,15 @@ def test_a_name_that_is_gone_gives_a_sentence():
         with pytest.raises(ImportError) as caught:
             exec(f"from {old} import {name}")
         assert str(caught.value) == f"{old}.{name} is gone: {sentence}"
+
+
+@pytest.mark.filterwarnings("ignore:.* is now :DeprecationWarning")
+@pytest.mark.parametrize("path", moved.RENAMED)
+def test_a_name_that_is_another_one_now_is_that_one(path):
+    old, _, name = f"primenet_lightning.{path}".rpartition(".")
+    new, _, new_name = f"primenet_lightning.{moved.RENAMED[path]}".rpartition(".")
+    assert name in OLD_NAMES[old]
+    assert getattr(importlib.import_module(old), name) is getattr(importlib.import_module(new), new_name)
 
 
 @pytest.mark.parametrize("old", moved.MOVED)
@@ -128,12 +140,12 @@ def test_a_name_that_has_left_a_module_is_told_by_name(monkeypatch):
 
 def test_a_name_that_is_gone_is_refused_in_each_kind_of_module(forget, monkeypatch):
     forget("heads")
-    monkeypatch.setitem(moved.REMOVED, "heads.OldHead", "use `NewHead` of `primenet_lightning.nn`")
-    monkeypatch.setitem(moved.REMOVED, "runs.OldFolder", "use `RunFolder` of `primenet_lightning.runs.folder`")
+    monkeypatch.setitem(moved.REMOVED, "heads.OldHead", "use NewHead of primenet_lightning.nn")
+    monkeypatch.setitem(moved.REMOVED, "runs.OldFolder", "use RunFolder of primenet_lightning.runs.folder")
     with (
         pytest.warns(DeprecationWarning, match=IS_NOW),
-        pytest.raises(ImportError, match=r"^primenet_lightning\.heads\.OldHead is gone: use `NewHead`"),
+        pytest.raises(ImportError, match=r"^primenet_lightning\.heads\.OldHead is gone: use NewHead"),
     ):
         from primenet_lightning.heads import OldHead  # noqa: F401
-    with pytest.raises(ImportError, match=r"^primenet_lightning\.runs\.OldFolder is gone: use `RunFolder`"):
+    with pytest.raises(ImportError, match=r"^primenet_lightning\.runs\.OldFolder is gone: use RunFolder"):
         from primenet_lightning.runs import OldFolder  # noqa: F401
