@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from primenet_lightning.arguments import first_line
 from primenet_lightning.datamodules.files import ImageFileError, ImageFiles
 from primenet_lightning.datamodules.normalization import Normalize
 from primenet_lightning.runs.folder import RunFolder
@@ -54,9 +55,8 @@ def load_model(checkpoint: str | Path) -> LocalLearner:
     try:
         model = _class_in(path).load_from_checkpoint(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each kind of damage has its own
-        reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"ckpt={path} cannot be loaded ({reason}); give a checkpoint of PrimeNet or of a baseline "
+            f"ckpt={path} cannot be loaded ({first_line(error)}); give a checkpoint of PrimeNet or of a baseline "
             "that is whole, with its classes importable"
         ) from error
     if model.data_description is None:
@@ -71,10 +71,10 @@ def _class_in(path: Path) -> type[LocalLearner]:
     saved = torch.load(path, map_location="cpu", weights_only=True)
     name = saved["class_path"]
     module, _, attribute = name.rpartition(".")
-    found = getattr(importlib.import_module(module), attribute)
-    if not (isinstance(found, type) and issubclass(found, LocalLearner)):
+    kind = getattr(importlib.import_module(module), attribute)
+    if not isinstance(kind, type) or not issubclass(kind, LocalLearner):
         raise TypeError(f"{name} is no subclass of LocalLearner")
-    return found
+    return kind
 
 
 @torch.inference_mode()

@@ -24,6 +24,7 @@ from primenet_lightning.commands.resumption import (
     with_run_config,
 )
 from primenet_lightning.commands.summing_up import sum_up, summary_of
+from primenet_lightning.commands.version_0_1 import refuse_old_words
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.files import write_whole
 from primenet_lightning.runs.folder import RunFolder
@@ -91,7 +92,9 @@ class PrimeNetCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, after the run's own config.yaml has been put before the user's options."""
-        self.config = parser.parse_args(with_run_config(sys.argv[1:] if args is None else args))
+        args = sys.argv[1:] if args is None else args
+        refuse_old_words(args)
+        self.config = parser.parse_args(with_run_config(args))
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

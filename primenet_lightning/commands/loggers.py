@@ -113,7 +113,8 @@ def best_values(model: LightningModule) -> dict[str, Any]:
         ``"min"`` or ``"max"`` by the name under which it is logged.
     """
     best = {"val/error": "min", "test/error": "min", "val/accuracy": "max", "test/accuracy": "max"}
-    for name in getattr(model.network, "loss_names", []):
+    network: Any = model.network
+    for name in network.loss_names:
         best[f"val/loss/{name}"] = "min"
         best[f"val/accuracy/{name}"] = "max"
     return best

@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
+from primenet_lightning.commands.command_line import given_option
+from primenet_lightning.commands.version_0_1 import in_todays_words
 from primenet_lightning.runs.folder import RunFolder
-from primenet_lightning.training.version_0_1 import translated_options
 
 RUN_VARIABLE = "PRIMENET_RUN"
 """Environment variable that tells the processes which Lightning starts in which folder they run."""
@@ -31,45 +32,6 @@ Test and validate do not go on with the run's loggers, one of which might begin 
 """
 
 # -- the command line --------------------------------------------------------------------------------------------------
-
-
-class GivenOption(NamedTuple):
-    """An option as it stands on the command line.
-
-    Attributes:
-        value: What it is given.
-        start: Place of the argument that names it.
-        end: Place of the first argument after it.
-    """
-
-    value: str
-    start: int
-    end: int
-
-
-def given_option(option: str, args: Sequence[str]) -> GivenOption | None:
-    """Find an option on the command line, as ``--option value`` or ``--option=value``.
-
-    Args:
-        option: Its name, with dashes.
-        args: The command line.
-
-    Returns:
-        The first that has a value; None where there is none.
-
-    Example:
-        >>> given_option("--run", ["fit", "--run", "mine", "--figures=false"])
-        GivenOption(value='mine', start=1, end=3)
-    """
-    for start, argument in enumerate(args):
-        name, equals, value = argument.partition("=")
-        if name != option:
-            continue
-        if equals:
-            return GivenOption(value, start, start + 1)
-        if start + 1 < len(args):
-            return GivenOption(args[start + 1], start, start + 2)
-    return None
 
 
 def with_run_config(args: Sequence[str]) -> list[str]:
@@ -146,28 +108,6 @@ def run_config(run: RunFolder) -> str:
     if todays == options:
         return str(run.config)
     return yaml.safe_dump(todays, sort_keys=False)
-
-
-def in_todays_words(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Say the options of a run of version 0.1 in today's words.
-
-    Args:
-        options: Of a ``config.yaml``.
-
-    Returns:
-        Today's; those of a run of today as they are.
-
-    Example:
-        >>> in_todays_words({"model": {"class_path": "my.Net", "init_args": {"overlap": True}}})
-        {'model': {'class_path': 'my.Net', 'init_args': {'exchange': 'stage'}}}
-    """
-    model = options.get("model")
-    if not isinstance(model, Mapping):
-        return dict(options)
-    if "class_path" not in model:
-        return {**options, "model": translated_options(model)}
-    translated = translated_options(model.get("init_args") or {})
-    return {**options, "model": {**model, "init_args": translated}}
 
 
 # -- the folder --------------------------------------------------------------------------------------------------------

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 
-from primenet_lightning.analysis.cost import Cost, count_cost
+from primenet_lightning.analysis.cost import count_cost
 from primenet_lightning.commands.attached import has_capsules
 from primenet_lightning.commands.wandb_process import finish_wandb
 from primenet_lightning.datamodules import ImageDataModule
@@ -16,6 +16,7 @@ from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.runs.report import write_report
 from primenet_lightning.runs.summary import git_commit, peak_memory_bytes, result_rows, result_table, versions
 from primenet_lightning.training.fitting import Fitted
+from primenet_lightning.training.learner import LocalLearner
 
 
 def sum_up(run: RunFolder, trainer: Trainer, summary: dict[str, Any]) -> None:
@@ -44,7 +45,7 @@ def _send(logger: WandbLogger, summary: dict[str, Any]) -> None:
 
 
 def summary_of(
-    model: LightningModule, data: ImageDataModule, trainer: Trainer, fitted: Fitted, seed: int
+    model: LocalLearner, data: ImageDataModule, trainer: Trainer, fitted: Fitted, seed: int
 ) -> dict[str, Any]:
     """Gather what ``summary.json`` holds.
 
@@ -56,9 +57,10 @@ def summary_of(
         seed: Of everything random.
 
     Returns:
-        Plain values; of routing, and of the paper's claims, only where there are capsules.
+        Plain values; of routing and of the paper's claims only where there are capsules.
     """
-    cost = cost_of(model)
+    network: Any = model.network
+    cost = count_cost(network)
     summary = {
         "model": type(model).__name__,
         "dataset": data.dataset_name,
@@ -69,11 +71,11 @@ def summary_of(
         "multiply_adds_inference": cost.multiply_adds_inference,
         "multiply_adds_training": cost.multiply_adds_training,
         "epochs": trainer.current_epoch,
-        "skipped_steps": getattr(model, "skipped_steps", 0),
+        "skipped_steps": model.skipped_steps,
         "seconds": fitted.seconds,
         "images_per_second": images_seen(trainer, data) / fitted.seconds,
         "peak_memory_bytes": peak_memory_bytes(),
-        **_of_the_network(model),
+        **_routing(model),
         "versions": versions(),
         "git_commit": git_commit(),
     }
@@ -82,26 +84,13 @@ def summary_of(
     return summary
 
 
-def _of_the_network(model: LightningModule) -> dict[str, Any]:
-    """How a network of capsules routes; of any other its name."""
-    network: Any = model.network
+def _routing(model: LocalLearner) -> dict[str, Any]:
+    """How a network routes; nothing of one without capsules."""
     if not has_capsules(model):
-        return {"model": type(model).__name__}
+        return {}
+    network: Any = model.network
     shares = [network.history.shares(block, len(names)) for block, names in enumerate(network.capsule_names)]
     return {"routing": shares, "routing_mode": network.routing_mode}
-
-
-def cost_of(model: LightningModule) -> Cost:
-    """Count what a model's network costs.
-
-    Args:
-        model: With a ``network``.
-
-    Returns:
-        The cost for one image.
-    """
-    network: Any = model.network
-    return count_cost(network)
 
 
 def images_seen(trainer: Trainer, data: ImageDataModule) -> float:

@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, Timer
 
+from primenet_lightning.nn.stages import HEAD
 from primenet_lightning.training.checkpoints import AtomicCheckpointIO
-
-HEAD = "head"
-"""Whose loss is noted by epoch."""
 
 
 class NothingChosen(ValueError):
@@ -79,8 +77,8 @@ class Notes(Checkpoint):
     Attributes:
         curves: One value an epoch: ``"train_accuracy"`` and ``"validation_accuracy"`` in %, where the model logs them,
             and ``"train_loss"``, the head's in nats, averaged over the images.
-        losses: By training batch, nats, by name; empty where the model gives one loss without names.
-        routes: By training batch, full names of the routed capsules, one a block.
+        losses: By training batch, nats, by name.
+        routes: By training batch, full names of the routed capsules, one a block; empty where there are none.
         seconds: Of training, without validation.
 
     Example:
@@ -115,14 +113,10 @@ class Notes(Checkpoint):
         now = time.perf_counter()
         self.seconds += now - self._clock
         self._clock = now
-        self._epoch_images.append(len(batch[1]))
-        losses = _losses_of(outputs)
-        if losses is None:
-            self._epoch_losses.append(float(outputs["loss"]))
-            return
-        for name, loss in losses.items():
+        for name, loss in outputs["losses"].items():
             self.losses.setdefault(name, []).append(loss)
-        self._epoch_losses.append(losses[HEAD])
+        self._epoch_losses.append(outputs["losses"][HEAD])
+        self._epoch_images.append(len(batch[1]))
         names = getattr(pl_module.network, "capsule_names", ())
         self.routes.append(tuple(block[index] for block, index in zip(names, outputs["route"], strict=False)))
 
@@ -154,14 +148,6 @@ class Notes(Checkpoint):
         self.curves, self.losses = state_dict["curves"], state_dict["losses"]
         self.routes, self.seconds = state_dict["routes"], state_dict["seconds"]
         self._epoch_losses, self._epoch_images = state_dict["epoch_losses"], state_dict["epoch_images"]
-
-
-def _losses_of(outputs: Any) -> Mapping[str, float] | None:
-    """What a training step gave back: losses by name, or None where it is one loss."""
-    if isinstance(outputs, Mapping) and "losses" in outputs:
-        losses: Mapping[str, float] = outputs["losses"]
-        return losses
-    return None
 
 
 def _mean(losses: Sequence[float], images: Sequence[int]) -> float:

@@ -30,14 +30,14 @@ def cli(args):
     if stop and os.environ["RANK"] == "1":
         from primenet_lightning import PrimeNet
 
-        original = PrimeNet._step_all
+        original = PrimeNet.on_before_optimizer_step
 
-        def step(self):
-            PrimeNet._step_all = original
+        def within_the_step(self, optimizer):
+            PrimeNet.on_before_optimizer_step = original
             signal.raise_signal(signal.SIGTERM)
-            original(self)
+            original(self, optimizer)
 
-        PrimeNet._step_all = step
+        PrimeNet.on_before_optimizer_step = within_the_step
     try:
         return main(args)
     except SystemExit as end:
