@@ -105,7 +105,18 @@ _HOMES = {
 }
 """The module of each name."""
 
-_SUBPACKAGES = ("analysis", "baselines", "callbacks", "commands", "datamodules", "models", "nn", "runs", "training")
+_SUBPACKAGES = (
+    "analysis",
+    "baselines",
+    "callbacks",
+    "commands",
+    "datamodules",
+    "figures",
+    "models",
+    "nn",
+    "runs",
+    "training",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ def test_names_of_a_network_are_those_of_its_stages():
     stages = stages_of(network.loss_names)
     assert stages == ["block0", "block1", HEAD]
     learners = [learners_of(stage, network.loss_names) for stage in stages]
-    assert sum(learners, []) == network.loss_names
+    assert [name for of_stage in learners for name in of_stage] == network.loss_names
     for of_block, capsules in zip(learners, network.capsule_names, strict=False):
         assert of_block[:3] == capsules
     assert [LearnerName.parse(name).short for name in capsules] == ["k3", "k5", "k7"]
