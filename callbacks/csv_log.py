@@ -72,7 +72,7 @@ class ResumableCSVLogger(Logger):
         """Take numbers, to be written with the next `save`.
 
         Args:
-            metrics: By name of the column.
+            metrics: By name of the column; tensors are scalars, of any shape with one element.
             step: Of the row; None counts the rows that wait.
         """
         row: dict[str, Any] = {}

@@ -126,7 +126,18 @@ _HOMES = {
 }
 """The module of each name."""
 
-_SUBPACKAGES = ("analysis", "baselines", "callbacks", "commands", "datamodules", "models", "nn", "runs", "training")
+_SUBPACKAGES = (
+    "analysis",
+    "baselines",
+    "callbacks",
+    "commands",
+    "datamodules",
+    "figures",
+    "models",
+    "nn",
+    "runs",
+    "training",
+)
 
 sys.meta_path.insert(0, moved.Signposts())
 

@@ -122,7 +122,7 @@ def before_last_linear(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         network: A head, or a whole network.
-        x: Its input.
+        x: Its input, ``(batch, channels, height, width)``.
 
     Returns:
         What the layer sees, ``(batch, features)``, and the network's output.

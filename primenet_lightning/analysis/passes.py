@@ -9,7 +9,7 @@ from torch import Tensor
 from primenet_lightning.arguments import at_least
 
 
-class Split(Protocol):
+class _Split(Protocol):
     """Images and labels that are gathered a batch at once, such as an `ImageTensors` or a ``TensorDataset``."""
 
     def __len__(self) -> int: ...
@@ -17,7 +17,7 @@ class Split(Protocol):
     def __getitem__(self, places: Tensor, /) -> tuple[Tensor, Tensor]: ...
 
 
-def in_batches(split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def in_batches(split: _Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Take a split apart, in its order.
 
     Args:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class ProbeCurves(Protocol):
+class _ProbeCurves(Protocol):
     """What is drawn of a `primenet_lightning.analysis.probe.ProbeResult`.
 
     Attributes:
@@ -21,23 +21,23 @@ class ProbeCurves(Protocol):
     """
 
     @property
-    def train_accuracy(self) -> Sequence[float]: ...  # noqa: D102
+    def train_accuracy(self) -> Sequence[float]: ...
 
     @property
-    def train_loss(self) -> Sequence[float]: ...  # noqa: D102
+    def train_loss(self) -> Sequence[float]: ...
 
     @property
-    def validation_accuracy(self) -> Sequence[float]: ...  # noqa: D102
+    def validation_accuracy(self) -> Sequence[float]: ...
 
     @property
-    def epochs_until_converged(self) -> int: ...  # noqa: D102
+    def epochs_until_converged(self) -> int: ...
 
     @property
-    def test_error(self) -> float: ...  # noqa: D102
+    def test_error(self) -> float: ...
 
 
 def draw_probe(
-    result: ProbeCurves, layer: str, finetune: bool, phase1_test_error: float | None, within: float
+    result: _ProbeCurves, layer: str, finetune: bool, phase1_test_error: float | None, within: float
 ) -> "Figure":
     """Draw accuracy and loss by epoch of phase 2.
 
