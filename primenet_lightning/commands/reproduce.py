@@ -3,26 +3,22 @@
 import shlex
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from primenet_lightning.arguments import first_line
 from primenet_lightning.nn.prime.architecture import Size
-from primenet_lightning.reproduction.carrying_out import (
-    OnEpoch,
-    Workplace,
-    carry_out,
-    conditions_of,
-    cost_of,
-    extent_of,
-    make_data,
-)
-from primenet_lightning.reproduction.plan import Dataset, Part, Probing, Scale, extent, plan
-from primenet_lightning.reproduction.results import PARTS, Folder, Settings
+from primenet_lightning.reproduction._trained import cost_of
+from primenet_lightning.reproduction.carrying_out import carry_out, conditions_of
+from primenet_lightning.reproduction.plan import Dataset, Part, Probing, Scale, extent, extent_of, plan
+from primenet_lightning.reproduction.results import PARTS, Settings
+from primenet_lightning.reproduction.workplace import Folder, OnEpoch, Workplace, make_data
 from primenet_lightning.training.fitting import quietly
 
 BATCH_SIZE, PROBE_BATCH_SIZE = 200, 32
@@ -30,6 +26,9 @@ BATCH_SIZE, PROBE_BATCH_SIZE = 200, 32
 
 OVERHEAD = 2_000_000
 """Multiply-adds an image that loading it, norms, losses and optimizers take the time of, roughly; for estimates."""
+
+A_DAY = 86_400.0
+"""Seconds of which the time left is told, which are more than all: parts differ in how fast they go."""
 
 
 def parse(args: Sequence[str]) -> Any:
@@ -75,7 +74,7 @@ def settings_of(options: Any) -> Settings:
     Raises:
         ValueError: If a number is not positive, or Lightning does not know the precision or the accelerator.
     """
-    found = extent(options.dataset, options.scale)
+    scale = extent(options.dataset, options.scale)
     for name in ("seeds", "epochs", "probe_epochs", "heavy_epochs", "images", "heavy_images"):
         value = options[name]
         if value is not None and value < 1:
@@ -89,14 +88,14 @@ def settings_of(options: Any) -> Settings:
         scale=options.scale,
         size=options.size,
         seeds=options.seeds,
-        epochs=options.epochs or found.epochs,
-        probe_epochs=options.probe_epochs or found.probe_epochs,
+        epochs=options.epochs or scale.epochs,
+        probe_epochs=options.probe_epochs or scale.probe_epochs,
         batch_size=BATCH_SIZE,
         probe_batch_size=PROBE_BATCH_SIZE,
         precision=options.precision,
-        images=at_most(options.images or found.images, len(data.train_dataset)),
-        heavy_images=at_most(options.heavy_images or found.heavy_images, len(data.train_dataset)),
-        heavy_epochs=options.heavy_epochs or found.heavy_epochs,
+        images=_at_most(options.images or scale.images, len(data.train_dataset)),
+        heavy_images=_at_most(options.heavy_images or scale.heavy_images, len(data.train_dataset)),
+        heavy_epochs=options.heavy_epochs or scale.heavy_epochs,
     )
 
 
@@ -105,67 +104,19 @@ def _refuse_trainer(precision: str, accelerator: str) -> None:
     try:
         Trainer(accelerator=accelerator, devices=1, precision=precision, logger=False, enable_checkpointing=False)  # type: ignore[arg-type]
     except Exception as error:  # each kind of mistake has its own
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"precision={precision!r} with accelerator={accelerator!r} cannot be had: {reason}") from None
+        raise ValueError(
+            f"precision={precision!r} with accelerator={accelerator!r} cannot be had: {first_line(error)}"
+        ) from None
 
 
-def at_most(images: int | None, there: int) -> int | None:
-    """Tell how many images a part sees.
-
-    Args:
-        images: How many are asked for; None for all.
-        there: How many there are.
-
-    Returns:
-        None for all, also where more are asked for than there are.
+def _at_most(images: int | None, there: int) -> int | None:
+    """How many images a part sees: None for all, also where more are asked for than there are.
 
     Example:
-        >>> at_most(10_000, 54_000), at_most(10_000, 974), at_most(None, 974)
+        >>> _at_most(10_000, 54_000), _at_most(10_000, 974), _at_most(None, 974)
         (10000, None, None)
     """
     return images if images is not None and images < there else None
-
-
-class Estimate:
-    """How long the rest takes, judged by the multiply-adds done so far and the time they took.
-
-    Args:
-        work: Of each part that is missing, in units of multiply-adds, by part and seed.
-
-    Example:
-        >>> estimate = Estimate({("prime", 0): 300.0, ("probe", 0): 100.0})
-        >>> estimate.remaining() is None
-        True
-        >>> estimate.note(("prime", 0), share=0.5, seconds=60.0)  # 150 of 400 units in a minute
-        >>> estimate.remaining()
-        100.0
-    """
-
-    def __init__(self, work: dict[tuple[str, int], float]) -> None:
-        self.work = work
-        self.done: dict[tuple[str, int], float] = {}
-        self.seconds: dict[tuple[str, int], float] = {}
-        self.earlier: dict[tuple[str, int], float] = {}
-
-    def note(self, part: tuple[str, int], share: float, seconds: float, before: float = 0.0) -> None:
-        """Take note of progress.
-
-        Args:
-            part: Name and seed.
-            share: Of the part, that is done.
-            seconds: That it took so far, in this process.
-            before: Share that was done by another process, before this one went on.
-        """
-        self.earlier[part] = before * self.work[part]
-        self.done[part], self.seconds[part] = (share - before) * self.work[part], seconds
-
-    def remaining(self) -> float | None:
-        """Seconds; None as long as nothing is known."""
-        done = sum(self.done.values())
-        if not done:
-            return None
-        left = sum(self.work.values()) - sum(self.earlier.values()) - done
-        return left * sum(self.seconds.values()) / done
 
 
 def reproduce(args: Sequence[str]) -> int:
@@ -187,103 +138,65 @@ def reproduce(args: Sequence[str]) -> int:
     parts = plan(options.parts or extent(options.dataset, options.scale).parts)
     with quietly():
         settings = settings_of(options)
-    out = Path(options.out or f"reproduction/{options.dataset}-{options.scale}")
-    folder = Folder(out)
+    folder = Folder(Path(options.out or f"reproduction/{options.dataset}-{options.scale}"))
     for part in parts:
         for seed in range(settings.seeds):
             folder.check(part.name, seed, conditions_of(part, settings))
     folder.begin(settings)
     again = shlex.join(["primenet", "reproduce", *args])
     try:
-        carry_out_all(parts, Workplace(folder, settings, options.root, options.accelerator, again))
+        _carry_out_all(parts, Workplace(folder, settings, options.root, options.accelerator, again))
     finally:  # an interrupted one reports what there is
-        if any((out / "parts").glob("*/seed*/result.json")):
-            for path in write_pages(folder.results(), out):
+        if folder.has_results:
+            for path in write_pages(folder.results(), folder.path):
                 print(path)
     return 0
 
 
-def carry_out_all(parts: Sequence[Part], place: Workplace) -> None:
-    """Carry out all parts with all seeds, and say how far it is.
-
-    Args:
-        parts: Of the plan.
-        place: Where and how.
-    """
+def _carry_out_all(parts: Sequence[Part], place: Workplace) -> None:
+    """Carry out all parts with all seeds, and say how far it is."""
     turns = [(part, seed) for seed in range(place.settings.seeds) for part in parts]
     missing = [(part, seed) for part, seed in turns if place.folder.result(part.name, seed) is None]
     console = Console()
     console.print(f"{len(turns) - len(missing)} of {len(turns)} parts are there; {len(missing)} to run")
-    work = work_of(list({part.name: part for part, _ in missing}.values()), place)
-    estimate = Estimate({(part.name, seed): work[part.name] for part, seed in missing})
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"))
-    with Progress(*columns, console=console, transient=True) as bar, quietly():
+    work = _work_of([part for part, _ in missing], place)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=A_DAY) as bar, quietly():
+        task = bar.add_task("", total=sum(work[part.name] for part, _ in missing))
+        bar.advance(task, 0)  # from now on it counts
         for number, (part, seed) in enumerate(missing, 1):
             began = time.perf_counter()
-            result = carry_out(part, seed, place, _watch(part, seed, place, estimate, bar))
-            took = time.perf_counter() - began
-            estimate.note((part.name, seed), 1.0, took)
+            title = f"{PARTS[part.name]}, seed {seed}"
+            bar.update(task, description=title)
+            result = carry_out(part, seed, place, _watch(part, place, bar, task, work[part.name]))
             error = "" if result.test_error is None else f"test error {result.test_error:.2f} %, "
-            console.print(
-                f"[{number}/{len(missing)}] {PARTS[part.name]}, seed {seed}: {error}{took:.0f} s; "
-                f"{left_in_words(estimate.remaining())}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            line = f"[{number}/{len(missing)}] {title}: {error}{time.perf_counter() - began:.0f} s"
+            left = timedelta(seconds=bar.tasks[0].time_remaining or 0)
+            console.print(f"{line}; about {left} left", markup=False, highlight=False, soft_wrap=True)
 
 
-def _watch(part: Part, seed: int, place: Workplace, estimate: Estimate, bar: Progress) -> OnEpoch:
-    """Show a part in the bar, and note how fast its epochs go."""
+def _watch(part: Part, place: Workplace, bar: Progress, task: TaskID, work: float) -> OnEpoch:
+    """Advance the bar by the work of an epoch, for each."""
     epochs, _ = extent_of(part, place.settings)
-    for shown in bar.task_ids:
-        bar.remove_task(shown)
-    task = bar.add_task(f"{PARTS[part.name]}, seed {seed}", total=epochs, left=left_in_words(estimate.remaining()))
-    began, first = time.perf_counter(), list[int]()
 
     def after(epoch: int, _: float) -> None:
-        first.append(epoch - 1)  # of a part that goes on, not the first of all
-        estimate.note((part.name, seed), epoch / epochs, time.perf_counter() - began, first[0] / epochs)
-        bar.update(task, completed=epoch, left=left_in_words(estimate.remaining()))
+        bar.advance(task, work / epochs)
 
     return after
 
 
-def work_of(parts: Sequence[Part], place: Workplace) -> dict[str, float]:
-    """Estimate what parts cost, with one seed each.
-
-    Args:
-        parts: Of the plan.
-        place: Where and how.
-
-    Returns:
-        Multiply-adds, by name of the part.
-    """
+def _work_of(parts: Sequence[Part], place: Workplace) -> dict[str, float]:
+    """Multiply-adds that parts take, roughly, with one seed each."""
+    work: dict[str, float] = {}
     if not parts:
-        return {}
-    data, work = place.load(0, None), {}
+        return work
+    data = place.load(0, None)
     for part in parts:
+        if part.name in work:
+            continue
         epochs, images = extent_of(part, place.settings)
-        per_image = 0 if isinstance(part, Probing) else cost_of(part.build(data, cast(Size, place.settings.size)))[2]
-        work[part.name] = float(epochs * (images or len(data.train_dataset)) * (per_image + OVERHEAD))
+        per_image = OVERHEAD
+        if not isinstance(part, Probing):
+            per_image += cost_of(part.build(data, cast(Size, place.settings.size))).multiply_adds_training
+        work[part.name] = float(epochs * (images or len(data.train_dataset)) * per_image)
     return work
-
-
-def left_in_words(seconds: float | None) -> str:
-    """Say how long the rest takes.
-
-    Args:
-        seconds: Estimated; None where nothing is known yet.
-
-    Returns:
-        A few words.
-
-    Example:
-        >>> left_in_words(None), left_in_words(40), left_in_words(400), left_in_words(8000)
-        ('estimating', 'under a minute left', 'about 7 min left', 'about 2.2 h left')
-    """
-    if seconds is None:
-        return "estimating"
-    if seconds < 60:
-        return "under a minute left"
-    return f"about {seconds / 60:.0f} min left" if seconds < 5400 else f"about {seconds / 3600:.1f} h left"

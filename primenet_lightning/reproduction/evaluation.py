@@ -32,7 +32,7 @@ BATCH = 200
 """Images among which ``"oracle per batch"`` looks for the capsule of least loss: the batch of training."""
 
 
-class Verdicts(NamedTuple):
+class Scores(NamedTuple):
     """Everyone's scores of a split.
 
     Attributes:
@@ -47,7 +47,7 @@ class Verdicts(NamedTuple):
 
 
 @torch.inference_mode()
-def all_verdicts(model: PrimeNet, data: ImageDataModule, images: ImageTensors) -> Verdicts:
+def all_scores(model: PrimeNet, data: ImageDataModule, images: ImageTensors) -> Scores:
     """Run every capsule, and the head on the map of each.
 
     Args:
@@ -66,18 +66,18 @@ def all_verdicts(model: PrimeNet, data: ImageDataModule, images: ImageTensors) -
     for rows in torch.split(torch.arange(len(images)), BATCH):
         pixels, target = images[rows]
         x, y = model.images_of(data.normalize(pixels.to(model.device))), target.to(model.device)
-        seen = [network.evaluate(x, y, route=(k,)) for k in range(len(names))]
-        capsules.append(torch.stack([seen[0].logits[name] for name in names]).float().cpu())
-        heads.append(torch.stack([one.logits["head"] for one in seen]).float().cpu())
+        routed = [network.evaluate(x, y, route=(k,)).logits for k in range(len(names))]
+        capsules.append(torch.stack([routed[0][name] for name in names]).float().cpu())
+        heads.append(torch.stack([logits["head"] for logits in routed]).float().cpu())
         labels.append(target)
-    return Verdicts(torch.cat(capsules, 1), torch.cat(heads, 1), torch.cat(labels))
+    return Scores(torch.cat(capsules, 1), torch.cat(heads, 1), torch.cat(labels))
 
 
-def routing_errors(verdicts: Verdicts, majority: int, names: list[str], batch: int = BATCH) -> dict[str, float]:
+def routing_errors(scores: Scores, majority: int, names: list[str], batch: int = BATCH) -> dict[str, float]:
     """Test error under every way of routing at inference; only those called oracle see the labels.
 
     Args:
-        verdicts: Of the test split, in its order.
+        scores: Of the test split, in its order.
         majority: Index of the capsule that the majority route takes.
         names: Of the capsules.
         batch: Images that share a route under ``"oracle per batch"``.
@@ -89,30 +89,26 @@ def routing_errors(verdicts: Verdicts, majority: int, names: list[str], batch: i
         (equation 4 with the labels under test), and both with ``", own verdict"``: not the head answers, which knows
         the map of one capsule best, but the local classifier of the capsule chosen.
     """
-    capsules, heads, labels = verdicts
-    count = len(labels)
+    capsules, heads, labels = scores
+    everyone = torch.arange(len(labels))
+    right, own_right = heads.argmax(2) == labels, capsules.argmax(2) == labels
     losses = torch.stack([cross_entropy(logits, labels, reduction="none") for logits in capsules])
-    right, own = heads.argmax(2) == labels, capsules.argmax(2) == labels
+    by_sample = losses.argmin(0)
     by_batch = torch.cat([part.mean(1).argmin().expand(part.shape[1]) for part in torch.split(losses, batch, 1)])
-
-    def error(correct: Tensor) -> float:
-        return round(100 * (1 - float(correct.double().mean())), 6)
-
-    def routed(index: Tensor, answers: Tensor = right) -> float:
-        return error(answers[index, torch.arange(count)])
-
-    return {
-        "majority": error(right[majority]),
-        **{f"fixed {name}": error(right[k]) for k, name in enumerate(names)},
-        "random": error(right),
-        "min_entropy": routed(least_entropy(capsules)),
-        "vote": error(majority_vote(list(capsules)) == labels),
-        "mean of heads": error(heads.softmax(2).mean(0).argmax(1) == labels),
-        "oracle per batch": routed(by_batch),
-        "oracle per sample": routed(losses.argmin(0)),
-        "oracle per batch, own verdict": routed(by_batch, own),
-        "oracle per sample, own verdict": routed(losses.argmin(0), own),
+    correct = {"majority": right[majority]}
+    for name, answers in zip(names, right, strict=True):
+        correct[f"fixed {name}"] = answers
+    correct |= {
+        "random": right,
+        "min_entropy": right[least_entropy(capsules), everyone],
+        "vote": majority_vote(list(capsules)) == labels,
+        "mean of heads": heads.softmax(2).mean(0).argmax(1) == labels,
+        "oracle per batch": right[by_batch, everyone],
+        "oracle per sample": right[by_sample, everyone],
+        "oracle per batch, own verdict": own_right[by_batch, everyone],
+        "oracle per sample, own verdict": own_right[by_sample, everyone],
     }
+    return {name: round(100 * (1 - float(answers.double().mean())), 6) for name, answers in correct.items()}
 
 
 def sample_of(data: ImageDataModule, size: int = SAMPLE) -> tuple[Tensor, Tensor]:
@@ -170,24 +166,21 @@ def figure_maps(model: PrimeNet, data: ImageDataModule, rows: int = ROWS) -> Map
     view = view_capsules(model.eval(), images[chosen], labels[chosen])
     maps, losses, verdicts = [], [], []
     for name in names:
-        found = view.maps[name]
-        strongest = found.abs().mean((2, 3)).topk(min(CHANNELS, found.shape[1]), dim=1).indices
-        maps.append(found[torch.arange(len(chosen))[:, None], strongest])
-        losses.append(cross_entropy(view.logits[name], labels[chosen], reduction="none"))
-        verdicts.append(view.logits[name].argmax(1))
-    found_losses = torch.stack(losses, 1)
-    arrays = {
-        "pixels": as_pixels(images)[chosen],
-        "labels": labels[chosen],
-        "maps": torch.stack(maps, 1),
-        "losses": found_losses,
-        "verdicts": torch.stack(verdicts, 1),
-        "head_verdicts": view.logits["head"].argmax(1),
-        "routed": view.route[0],
-        "least_loss": found_losses.argmin(1),
-    }
-    short = [name.partition(".")[2] for name in names]
-    return {name: value.numpy() for name, value in arrays.items()} | {
-        "capsule_names": np.array(short),
+        logits, channels = view.logits[name], view.maps[name]
+        strongest = channels.abs().mean((2, 3)).topk(min(CHANNELS, channels.shape[1]), dim=1).indices
+        maps.append(channels[torch.arange(len(chosen))[:, None], strongest])
+        losses.append(cross_entropy(logits, labels[chosen], reduction="none"))
+        verdicts.append(logits.argmax(1))
+    by_capsule = torch.stack(losses, 1)
+    return {
+        "pixels": as_pixels(images)[chosen].numpy(),
+        "labels": labels[chosen].numpy(),
+        "maps": torch.stack(maps, 1).numpy(),
+        "losses": by_capsule.numpy(),
+        "verdicts": torch.stack(verdicts, 1).numpy(),
+        "head_verdicts": view.logits["head"].argmax(1).numpy(),
+        "routed": view.route[0].numpy(),
+        "least_loss": by_capsule.argmin(1).numpy(),
+        "capsule_names": np.array([name.partition(".")[2] for name in names]),
         "class_names": np.array(data.class_names),
     }

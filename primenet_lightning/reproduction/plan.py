@@ -14,6 +14,7 @@ from primenet_lightning.callbacks import SoftFilterPruning
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.prime.architecture import Size
+from primenet_lightning.reproduction.results import ONE_SCALE, Settings
 
 Dataset = Literal["mnist", "cifar10", "svhn", "digits"]
 Scale = Literal["quick", "full"]
@@ -67,9 +68,11 @@ def extent(dataset: Dataset, scale: Scale) -> Extent:
     """
     if scale == "full":
         return Extent(100, 50, None, None, 50)
-    if scale == "quick":
-        return Extent(30, 20, None, None, 5, QUICK) if dataset == "digits" else Extent(10, 20, 10_000, 2_000, 5, QUICK)
-    raise ValueError(f"scale={scale!r} is unknown; use 'quick' or 'full'")
+    if scale != "quick":
+        raise ValueError(f"scale={scale!r} is unknown; use 'quick' or 'full'")
+    if dataset == "digits":
+        return Extent(30, 20, None, None, 5, QUICK)
+    return Extent(10, 20, 10_000, 2_000, 5, QUICK)
 
 
 @dataclass(frozen=True)
@@ -108,20 +111,6 @@ class Probing:
 
 Part = Training | Probing
 
-
-def _prime(data: ImageDataModule, size: Size, **options: Any) -> LightningModule:
-    return PrimeNet(data.in_channels, data.image_size, data.num_classes, size=size, **options)
-
-
-def _baseline(data: ImageDataModule, size: Size, kind: Any, **options: Any) -> LightningModule:
-    model: LightningModule = kind(data.in_channels, data.image_size, data.num_classes, **options)
-    return model
-
-
-def _one_scale(data: ImageDataModule, size: Size, kernel_size: int) -> LightningModule:
-    return OneScale(data.in_channels, data.image_size, data.num_classes, kernel_size=kernel_size, size=size)
-
-
 PRIME_VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "end_to_end_mean": {"local": False, "router": "mean"},
     "end_to_end_concatenate": {"local": False, "router": "concatenate"},
@@ -134,18 +123,25 @@ PRIME_VARIANTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def _adam(kind: Any, **options: Any) -> Callable[[ImageDataModule, Size], LightningModule]:
-    return partial(_baseline, kind=kind, optimizer=partial(Adam, lr=1e-3), **options)
+def _sized(kind: Any, **options: Any) -> Callable[[ImageDataModule, Size], LightningModule]:
+    """Networks that come in the sizes of PrimeNet."""
+
+    def build(data: ImageDataModule, size: Size) -> LightningModule:
+        model: LightningModule = kind(data.in_channels, data.image_size, data.num_classes, size=size, **options)
+        return model
+
+    return build
 
 
-def _heavy() -> list[Part]:
-    pruning = partial(SoftFilterPruning, PRUNING_RATE)
-    return [
-        Training("resnet50", _adam(ResNet50), HEAVY_RECIPE, heavy=True),
-        Training("resnet20", _adam(CifarResNet20), HEAVY_RECIPE, heavy=True),
-        Training("sfp", _adam(CifarResNet20), HEAVY_RECIPE, True, lambda: [pruning()]),
-        Training("multi_exit", _adam(MultiExit), HEAVY_RECIPE, heavy=True),
-    ]
+def _heavy(name: str, kind: Any, callbacks: Callable[[], list[Callback]] = list) -> Training:
+    """Networks of one size, which have an optimizer of their own."""
+
+    def build(data: ImageDataModule, size: Size) -> LightningModule:
+        optimizer = partial(Adam, lr=1e-3)
+        model: LightningModule = kind(data.in_channels, data.image_size, data.num_classes, optimizer=optimizer)
+        return model
+
+    return Training(name, build, HEAVY_RECIPE, heavy=True, callbacks=callbacks)
 
 
 def all_parts() -> list[Part]:
@@ -159,11 +155,14 @@ def all_parts() -> list[Part]:
         ['prime', 'probe', 'one_scale_3']
     """
     return [
-        Training("prime", _prime),
+        Training("prime", _sized(PrimeNet)),
         Probing("probe"),
-        *(Training(f"one_scale_{k}", partial(_one_scale, kernel_size=k)) for k in (3, 5, 7)),
-        *(Training(name, partial(_prime, **options)) for name, options in PRIME_VARIANTS.items()),
-        *_heavy(),
+        *(Training(name, _sized(OneScale, kernel_size=size)) for name, size in ONE_SCALE.items()),
+        *(Training(name, _sized(PrimeNet, **options)) for name, options in PRIME_VARIANTS.items()),
+        _heavy("resnet50", ResNet50),
+        _heavy("resnet20", CifarResNet20),
+        _heavy("sfp", CifarResNet20, lambda: [SoftFilterPruning(PRUNING_RATE)]),
+        _heavy("multi_exit", MultiExit),
         Probing("probe_routed", "routed"),
         Probing("probe_capsules", "capsules"),
         Probing("probe_finetune", finetune=True),
@@ -182,12 +181,28 @@ def plan(names: Sequence[str] | None) -> list[Part]:
     Raises:
         ValueError: If there is no part of that name.
     """
-    parts = all_parts()
-    if names is None:
-        return parts
-    known = [part.name for part in parts]
-    for name in names:
-        if name not in known:
-            raise ValueError(f"parts={name!r} is unknown; use some of {', '.join(known)}")
-    probed = any(isinstance(part, Probing) and part.name in names for part in parts)
-    return [part for part in parts if part.name in names or (probed and part.name == "prime")]
+    parts = {part.name: part for part in all_parts()}
+    chosen = set(parts if names is None else names)
+    for name in names or ():
+        if name not in parts:
+            raise ValueError(f"parts={name!r} is unknown; use some of {', '.join(parts)}")
+        if isinstance(parts[name], Probing):
+            chosen.add("prime")
+    return [part for name, part in parts.items() if name in chosen]
+
+
+def extent_of(part: Part, settings: Settings) -> tuple[int, int | None]:
+    """Tell how many epochs a part takes, and how many training images it sees.
+
+    Args:
+        part: Of the plan.
+        settings: Of the reproduction.
+
+    Returns:
+        Epochs and images; None for all.
+    """
+    if isinstance(part, Probing):
+        return settings.probe_epochs, settings.images
+    if part.heavy:
+        return settings.heavy_epochs or settings.epochs, settings.heavy_images
+    return settings.epochs, settings.images

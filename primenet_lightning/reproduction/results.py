@@ -1,18 +1,12 @@
 """What a reproduction leaves behind, part by part and seed by seed."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from primenet_lightning.files import write_whole
-
 Arrays = Mapping[str, NDArray[Any]]
-
 
 PARTS = {
     "prime": "PrimeNet, phase 1",
@@ -37,6 +31,9 @@ PARTS = {
     "multi_exit": "multi-exit network",
 }
 """All parts, in the order of the tables, and what they are called."""
+
+ONE_SCALE = {"one_scale_3": 3, "one_scale_5": 5, "one_scale_7": 7}
+"""The nets of one scale, and the size of its kernel."""
 
 
 @dataclass(frozen=True)
@@ -120,34 +117,10 @@ class Result:
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
 
-    def write(self, path: Path) -> Path:
-        """Write it as JSON, whole or not at all.
-
-        Args:
-            path: The file; its folder is there.
-
-        Returns:
-            The same path.
-        """
-        return write_whole(path, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
-
-    @classmethod
-    def read(cls, path: Path) -> "Result":
-        """Read it back.
-
-        Args:
-            path: The file.
-
-        Returns:
-            The result.
-
-        Raises:
-            ValueError: If the file is damaged, or of another version of this package.
-        """
-        try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is damaged ({error}); delete its folder, and the part is run again") from None
+    @property
+    def shape(self) -> str:
+        """Height, width and channels of the images; empty where they were not recorded."""
+        return "x".join(map(str, (*self.in_shape[1:], *self.in_shape[:1])))
 
 
 class Results:
@@ -166,7 +139,7 @@ class Results:
         arrays: Mapping[str, Arrays] | None = None,
     ) -> None:
         self.settings = settings
-        self._results = {name: sorted(found, key=lambda result: result.seed) for name, found in results.items()}
+        self._results = {name: sorted(seeds, key=lambda result: result.seed) for name, seeds in results.items()}
         self._arrays = dict(arrays or {})
 
     @property
@@ -185,6 +158,17 @@ class Results:
         """
         return self._results.get(name, [])
 
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Tell which parts were not run.
+
+        Args:
+            names: Of parts.
+
+        Returns:
+            What these are called.
+        """
+        return [PARTS[name] for name in names if not self.of(name)]
+
     def arrays(self, name: str) -> Arrays | None:
         """Give a part's arrays.
 
@@ -195,135 +179,3 @@ class Results:
             Of the first seed; None if there are none.
         """
         return self._arrays.get(name)
-
-
-class Folder:
-    """The folder of a reproduction: ``settings.json``, ``parts/<name>/seed<k>/result.json`` and ``arrays.npz``.
-
-    Args:
-        path: The folder.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def of(self, name: str, seed: int) -> Path:
-        """Tell where a part lies.
-
-        Args:
-            name: Of the part.
-            seed: Which of its runs.
-
-        Returns:
-            The folder, which need not be there.
-        """
-        return self.path / "parts" / name / f"seed{seed}"
-
-    def begin(self, settings: Settings) -> None:
-        """Write the settings down.
-
-        Args:
-            settings: Of what is to be run.
-
-        Raises:
-            FileExistsError: If the folder holds something else.
-        """
-        path = self.path / "settings.json"
-        if not path.is_file() and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise FileExistsError(f"out={self.path} exists and is no reproduction; give another folder")
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(asdict(settings), indent=1, sort_keys=True) + "\n")
-
-    def check(self, name: str, seed: int, conditions: Mapping[str, Any]) -> None:
-        """Refuse a part that was begun, or finished, under other conditions.
-
-        Args:
-            name: Of the part.
-            seed: Of the part.
-            conditions: All that decides its result.
-
-        Raises:
-            ValueError: If it was; nothing of it is touched.
-        """
-        path = self.of(name, seed) / "part.json"
-        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        for key, value in before.items():
-            if conditions.get(key) != value:
-                raise ValueError(
-                    f"out={self.path} holds part {name} run with {key}={value!r}, not {conditions.get(key)!r}; go on "
-                    "with that, or give another folder"
-                )
-
-    def start(self, name: str, seed: int, conditions: Mapping[str, Any]) -> Path:
-        """Make a part's folder and write down under which conditions it is run.
-
-        Args:
-            name: Of the part.
-            seed: Of the part.
-            conditions: All that decides its result.
-
-        Returns:
-            The folder.
-        """
-        folder = self.of(name, seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "part.json", json.dumps(dict(conditions), indent=1, sort_keys=True) + "\n")
-        return folder
-
-    def settings(self) -> Settings:
-        """Read the settings.
-
-        Returns:
-            Those of all parts in the folder.
-
-        Raises:
-            ValueError: If they are damaged.
-        """
-        path = self.path / "settings.json"
-        try:
-            return Settings(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is damaged ({error}); give another folder with --out") from None
-
-    def result(self, name: str, seed: int) -> Result | None:
-        """Read a part's result.
-
-        Args:
-            name: Of the part.
-            seed: Which of its runs.
-
-        Returns:
-            The result; None if the part has not been finished.
-        """
-        path = self.of(name, seed) / "result.json"
-        return Result.read(path) if path.is_file() else None
-
-    def keep(self, result: Result, arrays: Arrays | None = None) -> None:
-        """Write a finished part: its arrays first, since ``result.json`` says that all is there.
-
-        Args:
-            result: Of the part.
-            arrays: Its arrays by name; None for none.
-        """
-        folder = self.of(result.name, result.seed)
-        if arrays:
-            beside = folder / ".arrays.part.npz"
-            np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]
-            beside.replace(folder / "arrays.npz")
-        result.write(folder / "result.json")
-
-    def results(self) -> Results:
-        """Read all that is finished, of the seeds that the settings name."""
-        settings = self.settings()
-        found: dict[str, list[Result]] = {}
-        arrays: dict[str, Arrays] = {}
-        for path in sorted((self.path / "parts").glob("*/seed*/result.json")):
-            result = Result.read(path)
-            if result.seed >= settings.seeds:
-                continue
-            found.setdefault(result.name, []).append(result)
-            kept = path.parent / "arrays.npz"
-            if result.seed == 0 and kept.is_file():
-                with np.load(kept) as saved:
-                    arrays[result.name] = {key: saved[key] for key in saved.files}
-        return Results(settings, found, arrays)

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from primenet_lightning.paper import SUBSET
-from primenet_lightning.reproduction.results import Results
+from primenet_lightning.reproduction.results import Result, Results
 
 ERRORS = ("test_error", "validation_error", "routings", "logistic_test_error", "phase1_test_error", "exits")
 """Fields of a result that say how many images are told wrongly."""
+
+MEAN = "mean ± sample standard deviation over the seeds (their number)"
+"""What `Measured.show` writes."""
 
 Z = statistics.NormalDist().inv_cdf(0.975)
 """Standard errors on either side of an interval of 95 %."""
@@ -18,18 +21,21 @@ Z = statistics.NormalDist().inv_cdf(0.975)
 
 @dataclass(frozen=True)
 class Measured:
-    """One number, measured with several seeds.
+    """One number, measured with several seeds; nothing was measured where there are none, and nothing is shown.
 
     Attributes:
         values: One a seed, by seed.
     """
 
-    values: tuple[float, ...]
+    values: tuple[float, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.values)
 
     @property
     def mean(self) -> float:
-        """Mean over the seeds; not a number where a seed's is none."""
-        return statistics.fmean(self.values) if self._finite else math.nan
+        """Mean over the seeds; not a number where a seed's is none, or where nothing was measured."""
+        return statistics.fmean(self.values) if self.values and self._finite else math.nan
 
     @property
     def spread(self) -> float | None:
@@ -38,7 +44,7 @@ class Measured:
 
     @property
     def _finite(self) -> bool:
-        return all(math.isfinite(value) for value in self.values)
+        return all(map(math.isfinite, self.values))
 
     def show(self, form: str = ".2f", scale: float = 1.0, unit: str = "") -> str:
         """Write it: mean, spread if there is one, and the number of seeds.
@@ -52,13 +58,31 @@ class Measured:
             The text.
 
         Example:
-            >>> Measured((1.0, 2.0, 3.0)).show(unit=" %"), Measured((7e6,)).show(".1f", 1e6)
-            ('2.00 ± 1.00 % (3)', '7.0 (1)')
+            >>> Measured((1.0, 2.0, 3.0)).show(unit=" %"), Measured((7e6,)).show(".1f", 1e6), Measured().show()
+            ('2.00 ± 1.00 % (3)', '7.0 (1)', '')
         """
+        if not self.values:
+            return ""
         if not self._finite:
             return f"not finite ({len(self.values)})"
-        spread = "" if self.spread is None else f" ± {written(self.spread / scale, form.replace('+', ''))}"
-        return f"{written(self.mean / scale, form)}{spread}{unit} ({len(self.values)})"
+        mean, spread = written(self.mean / scale, form), ""
+        if self.spread is not None:
+            spread = f" ± {written(self.spread / scale, form.replace('+', ''))}"
+        return f"{mean}{spread}{unit} ({len(self.values)})"
+
+    def count(self, form: str, scale: float = 1.0) -> str:
+        """Write what is counted: as one number, if it is the same with all seeds.
+
+        Args:
+            form: Of the number.
+            scale: What it is divided by.
+
+        Returns:
+            The text.
+        """
+        if len({*self.values}) == 1:
+            return written(self.mean / scale, form)
+        return self.show(form, scale)
 
 
 def written(value: float, form: str) -> str:
@@ -94,7 +118,7 @@ def by_seed(results: Results, part: str, field: str, *keys: str) -> dict[int, fl
         By seed, without those that have no such number. Errors on the subset of SVHN are never given.
 
     Example:
-        >>> from primenet_lightning.reproduction.results import Result, Settings
+        >>> from primenet_lightning.reproduction.results import Settings
         >>> settings = Settings("digits", "quick", "compact", 1, 30, 20, 200, 32, "32-true")
         >>> one = Result("prime", 0, 30, 1294, True, "Adam", 1.7, 0.7, 359, extra={"routings": {"vote": 2.5}})
         >>> results = Results(settings, {"prime": [one]})
@@ -103,17 +127,24 @@ def by_seed(results: Results, part: str, field: str, *keys: str) -> dict[int, fl
     """
     if results.dataset == SUBSET and not {field, *keys}.isdisjoint(ERRORS):
         return {}
-    found = {}
+    numbers = {}
     for result in results.of(part):
-        value: Any = getattr(result, field)
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        if isinstance(value, int | float):
-            found[result.seed] = float(value)
-    return found
+        number = _number_of(result, field, keys)
+        if number is not None:
+            numbers[result.seed] = number
+    return numbers
 
 
-def measured(results: Results, part: str, field: str, *keys: str) -> Measured | None:
+def _number_of(result: Result, field: str, keys: Sequence[str]) -> float | None:
+    value: Any = getattr(result, field)
+    for key in keys:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def measured(results: Results, part: str, field: str, *keys: str) -> Measured:
     """Look a number up as `by_seed` does.
 
     Args:
@@ -123,10 +154,9 @@ def measured(results: Results, part: str, field: str, *keys: str) -> Measured | 
         *keys: Where the field is a mapping: the way to the number.
 
     Returns:
-        All of them; None if there is none.
+        All of them; nothing if there is none.
     """
-    found = by_seed(results, part, field, *keys)
-    return Measured(tuple(found.values())) if found else None
+    return Measured(tuple(by_seed(results, part, field, *keys).values()))
 
 
 def paired(*numbers: dict[int, float]) -> list[Measured]:
@@ -142,8 +172,10 @@ def paired(*numbers: dict[int, float]) -> list[Measured]:
         >>> paired({0: 1.0, 1: 2.0, 2: 3.0}, {0: 5.0, 2: 6.0})
         [Measured(values=(1.0, 3.0)), Measured(values=(5.0, 6.0))]
     """
-    common = sorted(set.intersection(*(set(some) for some in numbers)))
-    return [Measured(tuple(some[seed] for seed in common)) for some in numbers] if common else []
+    common = sorted(set.intersection(*map(set, numbers)))
+    if not common:
+        return []
+    return [Measured(tuple(map(number.__getitem__, common))) for number in numbers]
 
 
 def noise(ours: Measured, theirs: Measured, images: int | None, times: float = 1.0) -> float:
@@ -206,7 +238,7 @@ def wilson(percent: float, count: int) -> tuple[float, float]:
     share = percent / 100
     middle = share + Z * Z / (2 * count)
     half = Z * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
-    low, high = ((middle + side * half) / (1 + Z * Z / count) for side in (-1, 1))
+    low, high = (middle - half) / (1 + Z * Z / count), (middle + half) / (1 + Z * Z / count)
     return 100 * max(0.0, low), 100 * min(1.0, high)
 
 
@@ -223,7 +255,8 @@ def listed(words: Sequence[str]) -> str:
         >>> listed(["a", "b", "c"]), listed(["a"])
         ('a, b and c', 'a')
     """
-    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def between(numbers: Sequence[int]) -> str:
@@ -239,5 +272,7 @@ def between(numbers: Sequence[int]) -> str:
         >>> between([1294, 1294]), between([20, 50]), between([])
         ('1,294', '20 to 50', '')
     """
-    values = sorted({*numbers})
-    return "" if not values else f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,} to {values[-1]:,}"
+    if not numbers:
+        return ""
+    least, most = min(numbers), max(numbers)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"

@@ -13,8 +13,8 @@ from primenet_lightning.figures.embedding import MOST_MARKED, scatter_classes, s
 from primenet_lightning.figures.feature_maps import tiled
 from primenet_lightning.figures.style import COLOURS, LINE_STYLES, new_figure, plain_log_scale, style_of
 from primenet_lightning.reproduction.report.measurements import written
-from primenet_lightning.reproduction.report.verdicts import ONE_SCALE, head_start
-from primenet_lightning.reproduction.results import Result, Results
+from primenet_lightning.reproduction.report.remarks import head_start
+from primenet_lightning.reproduction.results import ONE_SCALE, Result, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,9 +5,9 @@ import pytest
 
 from primenet_lightning.commands import reproduce as command
 from primenet_lightning.commands.main import main
-from primenet_lightning.reproduction.carrying_out import Workplace, carry_out, make_data, without_errors
+from primenet_lightning.reproduction.carrying_out import carry_out, without_errors
 from primenet_lightning.reproduction.plan import plan
-from primenet_lightning.reproduction.results import Folder
+from primenet_lightning.reproduction.workplace import Folder, Workplace, make_data
 
 PARTS = "[prime,probe,one_scale_3,end_to_end_mean]"
 
@@ -41,7 +41,7 @@ def test_results_pages_and_numbers_are_there(reproduced):
 def test_what_is_finished_is_not_run_again_and_the_report_is_the_same_byte_for_byte(reproduced, monkeypatch, capsys):
     out, args = reproduced
     before = {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
-    monkeypatch.setattr("primenet_lightning.reproduction.carrying_out._train", None)  # which would be called
+    monkeypatch.setattr("primenet_lightning.reproduction.carrying_out.train", None)  # which would be called
     assert main(args) == 0
     assert "4 of 4 parts are there; 0 to run" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()} == before
@@ -107,7 +107,7 @@ def test_a_part_stopped_after_its_training_is_not_trained_again(tmp_path, monkey
     place.folder.begin(place.settings)
     (part,) = plan(["end_to_end_mean"])
     with monkeypatch.context() as stopped:
-        stopped.setattr("primenet_lightning.reproduction.carrying_out.cost_of", None)  # called after the test
+        stopped.setattr("primenet_lightning.reproduction._trained.cost_of", None)  # called after the test
         with pytest.raises(TypeError):
             carry_out(part, 0, place)
     epochs = []

@@ -5,7 +5,7 @@ import torch
 
 from primenet_lightning import PrimeNet
 from primenet_lightning.datamodules import DigitsDataModule
-from primenet_lightning.reproduction.evaluation import Verdicts, all_verdicts, figure_maps, routing_errors, sample_of
+from primenet_lightning.reproduction.evaluation import Scores, all_scores, figure_maps, routing_errors, sample_of
 
 
 def by_hand(verdicts, choose):
@@ -30,7 +30,7 @@ def entropy(verdicts, k, i):
 def test_errors_of_all_routings_are_those_of_a_plain_loop():
     generator = torch.Generator().manual_seed(3)
     scores = torch.randn(2, 3, 23, 4, generator=generator)
-    v = Verdicts(scores[0], scores[1], torch.randint(4, (23,), generator=generator))
+    v = Scores(scores[0], scores[1], torch.randint(4, (23,), generator=generator))
     found = routing_errors(v, 1, ["k3", "k5", "k7"], batch=5)
 
     def batch_choice(i):
@@ -55,7 +55,7 @@ def test_errors_of_all_routings_are_those_of_a_plain_loop():
 def test_labels_are_worth_something_to_the_oracle_alone():
     right, wrong = torch.tensor([4.0, 0.0]), torch.tensor([0.0, 4.0])
     capsules = torch.stack([torch.stack([right, wrong]), torch.stack([wrong, right])])  # each is right on one image
-    found = routing_errors(Verdicts(capsules, capsules, torch.tensor([0, 0])), 0, ["a", "b"])
+    found = routing_errors(Scores(capsules, capsules, torch.tensor([0, 0])), 0, ["a", "b"])
     assert found["oracle per sample"] == 0
     assert found["majority"] == found["fixed b"] == found["random"] == 50
 
@@ -64,7 +64,7 @@ def test_verdicts_are_those_of_the_network_image_by_image():
     data = DigitsDataModule()
     data.setup("fit")
     model = PrimeNet(1, (8, 8), 10, reduce_channels=2, channels=4, projection_channels=2, head_channels=8).eval()
-    found = all_verdicts(model, data, data.test_dataset)
+    found = all_scores(model, data, data.test_dataset)
     images, labels = data.test_dataset[torch.arange(7)]
     with torch.inference_mode():
         heads = torch.stack([model.network(data.normalize(images), route=(k,)) for k in range(3)])

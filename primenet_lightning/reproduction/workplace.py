@@ -1,0 +1,255 @@
+"""Where a reproduction is carried out: its folder, which holds all that is finished, its data and its device."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+
+from primenet_lightning.datamodules import (
+    CIFAR10DataModule,
+    DigitsDataModule,
+    ImageDataModule,
+    MNISTDataModule,
+    SVHNDataModule,
+)
+from primenet_lightning.datamodules.svhn import SUBSET_FOLDER
+from primenet_lightning.files import whole, write_whole
+from primenet_lightning.reproduction.plan import Dataset
+from primenet_lightning.reproduction.results import Arrays, Result, Results, Settings
+
+KINDS: dict[Dataset, type[ImageDataModule]] = {
+    "mnist": MNISTDataModule,
+    "cifar10": CIFAR10DataModule,
+    "svhn": SVHNDataModule,
+    "digits": DigitsDataModule,
+}
+
+OnEpoch = Callable[[int, float], None]
+"""Is told how many epochs of a part are done, and the seconds they took."""
+
+Kind = TypeVar("Kind")
+
+
+class Folder:
+    """The folder of a reproduction: ``settings.json``, ``parts/<name>/seed<k>/result.json`` and ``arrays.npz``.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def of(self, name: str, seed: int) -> Path:
+        """Tell where a part lies.
+
+        Args:
+            name: Of the part.
+            seed: Which of its runs.
+
+        Returns:
+            The folder, which need not be there.
+        """
+        return self.path / "parts" / name / f"seed{seed}"
+
+    def begin(self, settings: Settings) -> None:
+        """Write the settings down.
+
+        Args:
+            settings: Of what is to be run.
+
+        Raises:
+            FileExistsError: If the folder holds something else.
+        """
+        path = self.path / "settings.json"
+        if not path.is_file() and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise FileExistsError(f"out={self.path} exists and is no reproduction; give another folder")
+        _write(path, asdict(settings))
+
+    def check(self, name: str, seed: int, conditions: Mapping[str, Any]) -> None:
+        """Refuse a part that was begun, or finished, under other conditions; nothing of it is touched.
+
+        Args:
+            name: Of the part.
+            seed: Of the part.
+            conditions: All that decides its result.
+
+        Raises:
+            ValueError: If it was.
+        """
+        path = self.of(name, seed) / "part.json"
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        for key, value in before.items():
+            if conditions.get(key) != value:
+                raise ValueError(
+                    f"out={self.path} holds part {name} run with {key}={value!r}, not {conditions.get(key)!r}; go on "
+                    "with that, or give another folder"
+                )
+
+    def start(self, name: str, seed: int, conditions: Mapping[str, Any]) -> None:
+        """Write down under which conditions a part is run.
+
+        Args:
+            name: Of the part.
+            seed: Of the part.
+            conditions: All that decides its result.
+        """
+        _write(self.of(name, seed) / "part.json", conditions)
+
+    @property
+    def has_results(self) -> bool:
+        """Whether a part has been finished."""
+        return any(self.path.glob("parts/*/seed*/result.json"))
+
+    def settings(self) -> Settings:
+        """Read the settings, which are those of all parts; ValueError if they are damaged."""
+        return _read(Settings, self.path / "settings.json", "give another folder with --out")
+
+    def result(self, name: str, seed: int) -> Result | None:
+        """Read a part's result.
+
+        Args:
+            name: Of the part.
+            seed: Which of its runs.
+
+        Returns:
+            The result; None if the part has not been finished.
+        """
+        path = self.of(name, seed) / "result.json"
+        if not path.is_file():
+            return None
+        return _read(Result, path, "delete its folder, and the part is run again")
+
+    def keep(self, result: Result, arrays: Arrays | None = None) -> None:
+        """Write a finished part: its arrays first, since ``result.json`` says that all is there.
+
+        Args:
+            result: Of the part.
+            arrays: Its arrays by name; None for none.
+        """
+        folder = self.of(result.name, result.seed)
+        if arrays:
+            with whole(folder / "arrays.npz") as draft, draft.open("wb") as file:
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        _write(folder / "result.json", asdict(result))
+
+    def results(self) -> Results:
+        """Read all that is finished, of the seeds that the settings name."""
+        settings = self.settings()
+        results: dict[str, list[Result]] = {}
+        arrays: dict[str, Arrays] = {}
+        for path in sorted((self.path / "parts").glob("*/seed*/result.json")):
+            seed = int(path.parent.name.removeprefix("seed"))
+            result = self.result(path.parts[-3], seed)
+            if result is None or seed >= settings.seeds:
+                continue
+            results.setdefault(result.name, []).append(result)
+            beside = path.parent / "arrays.npz"
+            if seed == 0 and beside.is_file():
+                with np.load(beside) as file:
+                    arrays[result.name] = dict(file)
+        return Results(settings, results, arrays)
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    write_whole(path, json.dumps(dict(values), indent=1, sort_keys=True) + "\n")
+
+
+def _read(kind: type[Kind], path: Path, remedy: str) -> Kind:
+    """Read what was written; a damaged file, or one of another version of this package, comes with its remedy."""
+    try:
+        return kind(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); {remedy}") from None
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where and how parts are carried out.
+
+    Attributes:
+        folder: Of the reproduction.
+        settings: What holds for all parts.
+        root: Folder of the data; None as in `ImageDataModule`.
+        accelerator: Of the Trainer.
+        resume_with: The command that goes on after an interruption.
+    """
+
+    folder: Folder
+    settings: Settings
+    root: str | None = None
+    accelerator: str = "auto"
+    resume_with: str | None = None
+
+    def load(self, seed: int, images: int | None) -> ImageDataModule:
+        """Make and set up the data module.
+
+        Args:
+            seed: Of split, subset and order.
+            images: Training images; None for all.
+
+        Returns:
+            The data module, set up.
+        """
+        data = make_data(self.settings.dataset, self.root, seed, self.settings.batch_size, images)
+        data.prepare_data()
+        data.setup("fit")
+        return data
+
+    @property
+    def device(self) -> torch.device:
+        """The one that a Trainer with this accelerator takes."""
+        return Fabric(accelerator=self.accelerator, devices=1).device
+
+
+def make_data(dataset: str, root: str | None, seed: int, batch_size: int, images: int | None) -> ImageDataModule:
+    """Make a data module; that of SVHN takes the subset where it is all there is.
+
+    Args:
+        dataset: Name of the data set, or ``"svhn-subset"``.
+        root: Folder of the data.
+        seed: Of split, subset and order.
+        batch_size: Training images a batch.
+        images: Training images; None for all.
+
+    Returns:
+        The data module, not yet set up.
+    """
+    kind = KINDS[cast(Dataset, dataset.removesuffix("-subset"))]
+    options: dict[str, Any] = {"root": root, "seed": seed, "batch_size": batch_size, "limit_train": images}
+    data = kind(**options)
+    subset = data.root / SUBSET_FOLDER
+    if dataset.startswith("svhn") and not (data.root / "train_32x32.mat").is_file() and subset.is_dir():
+        return kind(**options, verify=False, download=False)
+    return data
+
+
+def device_in_words(device: torch.device) -> str:
+    """Say what numbers are measured on.
+
+    Args:
+        device: Of the training.
+
+    Returns:
+        As ``"CPU, 2 threads, ..."``.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type.upper()
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}{_processor()}"
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return f", {line.partition(':')[2].strip()}"
+    return ""
