@@ -1,6 +1,7 @@
 """Writes the other files of this folder whose names end in 0.1, by the code of version 0.1.
 
-From a checkout of that version: ``PYTHONPATH=.:tests OMP_NUM_THREADS=1 WANDB_MODE=disabled python write_0_1.py FOLDER``.
+From a checkout of that version, which has this file beside it:
+``PYTHONPATH=.:tests OMP_NUM_THREADS=1 WANDB_MODE=disabled python write_0_1.py FOLDER``.
 """
 
 import hashlib
