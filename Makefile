@@ -13,6 +13,8 @@ LOWEST := .venv/lowest/$(BIN)
 BUILD := .venv/build/$(BIN)
 # what takes long and is no test: see benchmarks/
 BENCHMARKS := imports data step training inference growth processes memory callbacks kills
+# the tests on two processes; those that share what takes long to make stay together: see tests/conftest.py
+WORKERS := --numprocesses 2 --dist loadgroup
 # the versions in constraints.txt are of Linux and Python 3.11; elsewhere the newest that fit are taken
 PINNED := import sys; print("-c constraints.txt" if (sys.platform, *sys.version_info[:2]) == ("linux", 3, 11) else "")
 # what must work where there is no checkout
@@ -23,7 +25,7 @@ demo: venv
 	$(VENV)/primenet fit
 
 test: venv
-	$(VENV)/python -m pytest
+	$(VENV)/python -m pytest $(WORKERS)
 
 lint: venv $(VENV)/.lint $(VENV)/.docs
 	$(VENV)/ruff check .
@@ -57,7 +59,7 @@ lowest:
 	test -x $(LOWEST)/python || $(LOWEST_PYTHON) -m venv .venv/lowest
 	$(LOWEST)/python -m pip install --quiet 'uv>=0.5'
 	$(LOWEST)/uv pip install --quiet --python $(LOWEST)/python --compile-bytecode --resolution lowest-direct --editable '.[test]'
-	$(LOWEST)/python -m pytest
+	$(LOWEST)/python -m pytest $(WORKERS)
 
 bench: venv
 	failed=; for name in $(BENCHMARKS); do $(VENV)/python benchmarks/$$name.py || failed="$$failed $$name"; done; \

@@ -25,7 +25,7 @@ from timing import Bound, conclude
 from primenet_lightning import PrimeNet
 from primenet_lightning.callbacks.csv_log import ResumableCSVLogger
 from primenet_lightning.callbacks.wandb_log import PatientWandbLogger
-from primenet_lightning.commands.main import LOOKING
+from primenet_lightning.commands.attached import LOOKING
 from primenet_lightning.datamodules import MNISTDataModule
 
 BOUNDS = [Bound("callbacks_over_none", "at most", 1.05)]

@@ -31,7 +31,7 @@ from primenet_lightning.datamodules import (
     SVHNDataModule,
 )
 from primenet_lightning.nn.numbers import NonFiniteError
-from primenet_lightning.nn.prime.routers import Gate
+from primenet_lightning.nn.prime.mixing import Gate
 
 DATA: dict[str, type[ImageDataModule]] = {
     kind.name: kind for kind in (MNISTDataModule, CIFAR10DataModule, SVHNDataModule, DigitsDataModule)

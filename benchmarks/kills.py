@@ -60,7 +60,7 @@ def run(args: Sequence[str], progress: Path) -> None:
 def start(args: Sequence[str], progress: Path) -> Any:
     """Start `run` in a process of its own, forked from a server that has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["primenet_lightning.commands.main"])
+    context.set_forkserver_preload(["primenet_lightning.commands.fit"])
     process = context.Process(target=run, args=(list(args), progress))
     process.start()
     return process

@@ -6,8 +6,9 @@ from rich.table import Table
 
 from primenet_lightning.analysis.cost import count_inference, count_training
 from primenet_lightning.models.prime import PrimeNet
+from primenet_lightning.nn.names import LearnerName
 from primenet_lightning.nn.prime.network import PrimeNetwork
-from primenet_lightning.nn.prime.routes import Route
+from primenet_lightning.nn.stages import Route
 
 
 class CostSummary(Callback):
@@ -46,9 +47,10 @@ def cost_table(model: PrimeNet) -> Table:
     table.add_row("all", f"{sum(p.numel() for p in network.parameters()):,}")
     table.add_section()
     table.add_row("multiply-adds an image, training step", f"{count_training(network):,}")
-    routes = {route: count_inference(network, route) for route in _some_routes(network)}
-    for route, multiply_adds in routes.items():
-        table.add_row(f"multiply-adds an image, inference by {_computed(network, route)}", f"{multiply_adds:,}")
+    for route in _some_routes(network):
+        table.add_row(
+            f"multiply-adds an image, inference by {_computed(network, route)}", f"{count_inference(network, route):,}"
+        )
     return table
 
 
@@ -56,21 +58,28 @@ def _computed(network: PrimeNetwork, route: Route) -> str:
     """Whose features a route computes."""
     if not network.local:
         return "all capsules"
-    blocks = zip(network.capsule_names, route, network.prime_blocks, strict=True)
-    return ", ".join(
-        names[index] if block.router.chooses else f"all of block{i}" for i, (names, index, block) in enumerate(blocks)
-    )
+    parts: list[str] = []
+    for names, index, block in zip(network.capsule_names, route, network.prime_blocks, strict=True):
+        all_of_block = f"all of {LearnerName.parse(names[0]).stage}"
+        parts.append(names[index] if block.router.chooses else all_of_block)
+    return ", ".join(parts)
 
 
 def _some_routes(network: PrimeNetwork) -> list[Route]:
     """Every route through one block; through several, the cheapest and the dearest: there may be many."""
     if len(network.blocks) == 1:
         return network.joint_routes()
-    alone = [
-        [
-            count_inference(network, tuple(index if j == i else 0 for j in range(len(network.blocks))))
-            for index in block.choices
-        ]
-        for i, block in enumerate(network.prime_blocks)
-    ]
-    return [tuple(costs.index(extreme(costs)) for costs in alone) for extreme in (min, max)]
+    cheapest: list[int] = []
+    dearest: list[int] = []
+    for place, block in enumerate(network.prime_blocks):
+        costs = [count_inference(network, _alone(index, place, len(network.blocks))) for index in block.choices]
+        cheapest.append(costs.index(min(costs)))
+        dearest.append(costs.index(max(costs)))
+    return [tuple(cheapest), tuple(dearest)]
+
+
+def _alone(index: int, place: int, blocks: int) -> Route:
+    """The route that takes the capsule of this index in one block, and the first in all others."""
+    route = [0] * blocks
+    route[place] = index
+    return tuple(route)

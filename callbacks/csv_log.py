@@ -3,19 +3,22 @@
 import csv
 import io
 import os
-from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
-from primenet_lightning.files import without_stopping
+from primenet_lightning.files import whole, without_stopping
+
+EVERY = 100
+"""Steps after which what was logged is written, at the latest."""
 
 
-class ResumableCSVLogger(CSVLogger):
-    """Lightning's CSV logger, writing ``metrics.csv`` right into the folder of the run.
+class ResumableCSVLogger(Logger):
+    """Writes ``metrics.csv`` right into the folder of the run, as Lightning's CSV logger writes it, a row a step.
 
     Lightning's own deletes the file of a run that is resumed into its folder; this one keeps the rows of the
     steps that are not done again. It writes no ``hparams.yaml``: the run's ``config.yaml`` says more.
@@ -33,77 +36,101 @@ class ResumableCSVLogger(CSVLogger):
     """
 
     def __init__(self, folder: str | Path, resume_at: int | None = None) -> None:
-        super().__init__(folder, name="", version="")
+        super().__init__()
+        self.path = Path(folder) / "metrics.csv"
         self.resume_at = resume_at
+        self._waiting: list[dict[str, Any]] = []
+        self._columns: list[str] = []
+        self._begun = False
 
     @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """Lightning's writer; with its first rows, those of the steps to come are dropped from the file."""
-        if self._experiment is None:
-            Path(self.save_dir).mkdir(parents=True, exist_ok=True)
-            self._experiment = _Writer(self.save_dir)
-        writer: Any = self._experiment
-        writer.resume_at = self.resume_at
-        return writer
+    def name(self) -> str:
+        """None: all is right in the folder."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """None: all is right in the folder."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run's folder."""
+        return str(self.path.parent)
 
     @property
     def log_dir(self) -> str:
         """The run's folder."""
         return self.save_dir
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace | None = None) -> None:
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Write nothing."""
 
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Tensor | float], step: int | None = None) -> None:
+        """Take numbers, to be written with the next `save`.
 
-class _Writer(ExperimentWriter):
-    """Touches the file when it first writes: by then the run knows from where it is resumed."""
+        Args:
+            metrics: By name of the column; tensors are scalars, of any shape with one element.
+            step: Of the row; None counts the rows that wait.
+        """
+        row: dict[str, Any] = {}
+        for column, value in metrics.items():
+            row[column] = value.item() if isinstance(value, Tensor) else value
+        row["step"] = len(self._waiting) if step is None else step
+        self._waiting.append(row)
+        if (row["step"] + 1) % EVERY == 0:
+            self.save()
 
-    def __init__(self, folder: str) -> None:
-        self.resume_at: int | None = None
-        self._begun = False
-        super().__init__(folder)
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write what waits."""
+        self.save()
 
+    @rank_zero_only
     def save(self) -> None:
-        """Append the new rows; those that a full disk refuses are kept for the next time."""
-        path = Path(self.metrics_file_path)
-        if not self._begun and self.metrics and path.is_file():
-            self._keep()
-        self._begun = self._begun or bool(self.metrics)
-        size = path.stat().st_size if path.is_file() else 0
-        with without_stopping(f"writing {path}", OSError):
-            try:
-                super().save()
-            except OSError:
-                if path.is_file():
-                    os.truncate(path, size)  # or half a row would stay, and come again
-                raise
+        """Append the rows that wait; those that a full disk refuses go on waiting.
 
-    def _check_log_dir_exists(self) -> None:
-        """Neither warn that the folder is not empty nor delete the file, as Lightning's own does."""
+        The file is touched with the first of them: by then the run knows from where it is resumed.
+        """
+        if not self._waiting:
+            return
+        with without_stopping(f"writing {self.path}", OSError):
+            columns = sorted(set(self._columns).union(*self._waiting))
+            if self._begun and columns == self._columns and self.path.is_file():
+                self._append(self._waiting)
+            else:
+                self._rewrite()
+            self._begun = True
+            self._waiting = []
 
-    def _keep(self) -> None:
-        keys, rows = self._read()
-        self.metrics_keys = keys
-        kept = [row for row in rows if self.resume_at is not None and int(row["step"]) < self.resume_at]
-        self._write(kept)
+    def _append(self, rows: list[dict[str, Any]]) -> None:
+        size = self.path.stat().st_size
+        try:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self._columns).writerows(rows)
+        except OSError:
+            os.truncate(self.path, size)  # or half a row would stay, and come again
+            raise
 
-    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        """Lightning's own empties the file first; a crash in between would lose every row."""
-        self._write(self._read()[1])
-
-    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
-        text = Path(self.metrics_file_path).read_bytes().decode()
-        whole = text[: text.rfind("\n") + 1]  # a crash may have cut the last row short
-        reader = csv.DictReader(io.StringIO(whole, newline=""))
-        return list(reader.fieldnames or []), list(reader)
-
-    def _write(self, rows: list[dict[str, str]]) -> None:
-        """Write beside the file and rename, so that no crash loses the rows."""
-        path = Path(self.metrics_file_path)
-        written = path.with_suffix(".tmp")
-        with written.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.metrics_keys)
+    def _rewrite(self) -> None:
+        """Write the rows that are there and those that wait, with the columns of both; no crash loses a row."""
+        columns, rows = self._read()
+        if not self._begun:
+            rows = [row for row in rows if self.resume_at is not None and int(row["step"]) < self.resume_at]
+        columns = sorted(set(columns).union(*self._waiting))
+        with whole(self.path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
-            writer.writerows(rows)
-        written.replace(path)
+            writer.writerows(rows + self._waiting)
+        self._columns = columns
+
+    def _read(self) -> tuple[list[str], list[dict[str, Any]]]:
+        """Columns and rows of the file, if there is one; a crash may have cut its last row short."""
+        if not self.path.is_file():
+            return [], []
+        text = self.path.read_bytes().decode()
+        whole_rows = text[: text.rfind("\n") + 1]
+        reader = csv.DictReader(io.StringIO(whole_rows, newline=""))
+        return list(reader.fieldnames or []), list(reader)

@@ -1,11 +1,13 @@
 """A progress bar that shows the capsules' losses."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+
+from primenet_lightning.nn.names import LearnerName
 
 
 class LossProgressBar(RichProgressBar):
@@ -36,14 +38,22 @@ class LossProgressBar(RichProgressBar):
         if now < self._due and batch_idx + 1 < self.total_train_batches:
             return
         self._due = now + 1 / self.refresh_rate if self.refresh_rate else float("inf")
-        self._losses = outputs.get("losses", {}) if isinstance(outputs, Mapping) else {}
+        self._losses = {}
+        if isinstance(outputs, Mapping):
+            self._losses = outputs.get("losses", {})
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The losses by name, the only block left unnamed, beside what was logged with ``prog_bar=True``."""
         items = super().get_metrics(trainer, pl_module)
         items.pop("v_num", None)
-        # with the name of the only block the bar would not fit into a line
-        several = any(name.startswith("block1.") for name in self._losses)
-        losses = {name if several else name.removeprefix("block0."): value for name, value in self._losses.items()}
+        losses = self._losses
+        if len(_shared_stages(losses)) == 1:
+            # with the name of the only block the bar would not fit into a line
+            losses = {LearnerName.parse(name).short: value for name, value in losses.items()}
         return {**losses, **items}
+
+
+def _shared_stages(names: Iterable[str]) -> set[str]:
+    """The stages that have learners with names of their own."""
+    return {LearnerName.parse(name).stage for name in names if LearnerName.parse(name).learner}

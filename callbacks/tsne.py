@@ -1,60 +1,25 @@
 """t-SNE of what the network has learned to see in a fixed sample of the validation images."""
 
-import io
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from primenet_lightning.analysis.features import FeatureLayer, last_linear, pooled
-from primenet_lightning.callbacks.capsule_views import as_pixels, names_of_classes, view_capsules
-from primenet_lightning.callbacks.figures import new_figure, publish, publish_table, style_of
-from primenet_lightning.callbacks.sample import BalancedSample, SampleCallback
+from primenet_lightning.analysis.embedding import FEWEST, Frame, embed, separation
+from primenet_lightning.analysis.features import FeatureLayer, compute_features, last_linear
+from primenet_lightning.analysis.sample import BalancedSample
+from primenet_lightning.analysis.views import as_pixels
+from primenet_lightning.arguments import at_least
+from primenet_lightning.callbacks.publishing import class_names, normalization, publish, publish_table
+from primenet_lightning.callbacks.sample import SampleCallback
+from primenet_lightning.figures.embedding import LAYERS, draw_embedding, write_animation
 from primenet_lightning.models.prime import PrimeNet
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-LAYERS = {
-    "head": "Features before the head's last layer",
-    "routed": "Routed map and projection, pooled to 4x4",
-    "capsules": "Each capsule's map, pooled to 4x4",
-}
-
-FEWEST = 10
-"""Images below which neighbourhoods mean nothing."""
-
-BATCH = 250
-"""Images that go through the network at a time."""
-
-# Petroff's ten colours, told apart by colour-blind readers; figures.COLOURS are seven, and are the capsules'.
-CLASS_COLOURS = (
-    *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
-    *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
-)
-CLASS_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", "p")
-MOST_MARKED = 20
-"""Classes that colour and marker together can tell apart; of more, a colour bar tells roughly."""
-
-
-class Frame(TypedDict):
-    """One embedding.
-
-    Attributes:
-        epoch: Epochs that were done.
-        positions: ``(images, 2)``, float32, by name: the layer's, or each capsule's.
-        scores: ``"silhouette"`` and ``"neighbour_accuracy"`` by the same names; without what could not be told.
-    """
-
-    epoch: int
-    positions: dict[str, Tensor]
-    scores: dict[str, dict[str, float]]
+from primenet_lightning.nn.names import LearnerName
 
 
 class FeatureTSNE(SampleCallback):
@@ -94,7 +59,8 @@ class FeatureTSNE(SampleCallback):
             than the number of classes, or the head has no linear layer.
 
     Example:
-        >>> from lightning.pytorch import Trainer
+        >>> import torch
+    from lightning.pytorch import Trainer
         >>> trainer = Trainer(callbacks=[FeatureTSNE(samples=500)], logger=False, enable_checkpointing=False)
     """
 
@@ -112,15 +78,14 @@ class FeatureTSNE(SampleCallback):
         super().__init__(every_n_epochs, folder)
         if layer not in LAYERS:
             raise ValueError(f"layer={layer!r} is unknown; use one of {tuple(LAYERS)}")
-        for name, value, least in (
-            ("samples", samples, FEWEST),
-            ("perplexity", perplexity, 1),
-            ("neighbours", neighbours, 1),
-        ):
-            if value < least:
-                raise ValueError(f"{name}={value} is too small; give at least {least}")
-        self.samples, self.layer, self.perplexity, self.neighbours = samples, layer, perplexity, neighbours
-        self.animation, self.random_state = animation, random_state
+        at_least(FEWEST, "images", samples=samples)
+        at_least(1, perplexity=perplexity, neighbours=neighbours)
+        self.samples = samples
+        self.layer = layer
+        self.perplexity = perplexity
+        self.neighbours = neighbours
+        self.animation = animation
+        self.random_state = random_state
         self.frames: list[Frame] = []
         self._warned = False
 
@@ -155,34 +120,46 @@ class FeatureTSNE(SampleCallback):
             features, predictions = compute_features(model, images, labels, self.layer)
         if not all(bool(value.isfinite().all()) for value in features.values()):
             return self._warn(f"leaves out epoch {epoch}, in which features are not finite")
-        before = self.frames[-1]["positions"] if self.frames else {}
-        frame = Frame(
-            epoch=epoch,
-            positions={name: self._embed(value, before.get(name)) for name, value in features.items()},
-            scores={name: separation(value, labels, self.neighbours) for name, value in features.items()},
-        )
-        self.frames = [*(self.frames if self.animation else []), frame]
-        classes = names_of_classes(trainer, model.num_classes)
+        frame = self._next_frame(features, labels, epoch)
+
+        # published, with the pictures that belong to the positions
+        classes = class_names(trainer, model, model.num_classes)
         publish(draw_embedding(frame, labels, classes, self.layer), "tsne", trainer, folder)
-        publish_table("tsne", *_table(frame, labels, predictions, classes, as_pixels(images)), trainer, folder)
+        pixels = as_pixels(images, *normalization(trainer, model))
+        columns, rows = _table(frame, labels, predictions, classes, pixels)
+        publish_table("tsne", columns, rows, trainer, folder)
         metrics = _metrics(frame) | {"tsne/seconds": time.perf_counter() - began}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.fit_loop.total_batch_idx)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Draw a last time, and the animation."""
-        super().on_fit_end(trainer, pl_module)
-        if self.animation and self._sample is not None and trainer.is_global_zero:
-            labels = self._sample.labels
-            frames = [frame for frame in self.frames if all(len(p) == len(labels) for p in frame["positions"].values())]
-            if frames and len(labels):
-                classes = names_of_classes(trainer, pl_module.num_classes)
-                write_animation(frames, labels, classes, self.layer, self._folder / "figures/tsne.gif")
+    def _next_frame(self, features: Mapping[str, Tensor], labels: Tensor, epoch: int) -> Frame:
+        """Embed and measure, and remember it."""
+        frame = Frame(epoch=epoch, positions={}, scores={})
+        for name, value in features.items():
+            before = self.frames[-1]["positions"].get(name) if self.frames else None
+            frame["positions"][name] = self._embed(value, before)
+            frame["scores"][name] = separation(value, labels, self.neighbours)
+        if not self.animation:
+            self.frames = []
+        self.frames = [*self.frames, frame]
+        return frame
 
     def _embed(self, features: Tensor, before: Tensor | None) -> Tensor:
         """Go on from the positions of the time before, if there are any of these images."""
-        goes_on = before is not None and len(before) == len(features)
-        return embed(features, self.perplexity, self.random_state, before if goes_on else None)
+        if before is not None and len(before) != len(features):
+            before = None
+        return embed(features, self.perplexity, self.random_state, before)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Draw a last time, and the animation."""
+        super().on_fit_end(trainer, pl_module)
+        if not self.animation or self._sample is None or not trainer.is_global_zero or not len(self._sample):
+            return
+        labels = self._sample.labels
+        frames = [frame for frame in self.frames if _is_of(frame, len(labels))]
+        if frames:
+            classes = class_names(trainer, pl_module, pl_module.num_classes)
+            write_animation(frames, labels, classes, self.layer, self._folder / "figures/tsne.gif")
 
     def _warn(self, what: str) -> None:
         if not self._warned:
@@ -199,283 +176,32 @@ class FeatureTSNE(SampleCallback):
         self.frames = list(state_dict["frames"])
 
 
-def compute_features(
-    model: PrimeNet, images: Tensor, labels: Tensor, layer: FeatureLayer
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Run images through the network, 250 at a time, in the modes that its parts are in.
-
-    Args:
-        model: In evaluation mode.
-        images: ``(images, channels, height, width)``, on any device.
-        labels: Class indices, ``(images,)``.
-        layer: See `FeatureTSNE`.
-
-    Returns:
-        Features by name (the layer's, or each capsule's), ``(images, features)``, float32 on the CPU; and the classes
-        that the head says, ``(images,)``, int64.
-
-    Raises:
-        ValueError: If the layer is ``"head"`` and the head has no linear layer.
-    """
-    parts: dict[str, list[Tensor]] = {}
-    predictions = []
-    for some, targets in zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True):
-        if layer == "capsules":
-            view = view_capsules(model, some, targets)
-            features, logits = {name: pooled(value) for name, value in view.maps.items()}, view.logits["head"]
-        else:
-            seen, logits = _head_features(model, some, layer)
-            features = {layer: seen}
-        for name, value in features.items():
-            parts.setdefault(name, []).append(value)
-        predictions.append(logits.argmax(1).cpu())
-    return {name: torch.cat(values) for name, values in parts.items()}, torch.cat(predictions)
-
-
-def _head_features(model: PrimeNet, images: Tensor, layer: FeatureLayer) -> tuple[Tensor, Tensor]:
-    """What the head sees, or its last linear layer; and the logits."""
-    network, seen = model.network, list[Tensor]()
-    routed = network.features(model._images(images.to(model.device)))
-    if layer == "routed":
-        return pooled(routed.float().cpu()), network.head(routed)
-    hook = last_linear(network.head).register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    try:
-        logits = network.head(routed)
-    finally:
-        hook.remove()
-    return seen[-1].flatten(1).float().cpu(), logits
-
-
-def _first_positions(features: Tensor) -> Any:
-    """The two principal components, as small as scikit-learn wants them: the first one's deviation is 1e-4."""
-    # scikit-learn's own "pca" divides by zero where a dead capsule gives all images the same features
-    centred = (features - features.mean(0)).double()
-    left, values, _ = torch.linalg.svd(centred, full_matrices=False)
-    axes = left * values
-    # a component's sign is arbitrary: the largest part of each is made positive, on every machine
-    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
-    plane = torch.zeros(len(features), 2, dtype=torch.float64)
-    plane[:, : axes.shape[1]] = axes[:, :2]
-    if plane[:, 0].std() == 0:
-        plane = torch.randn(len(features), 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return (plane / plane[:, 0].std(correction=0) * 1e-4).float().numpy()
-
-
-def embed(features: Tensor, perplexity: float = 30.0, random_state: int = 0, before: Tensor | None = None) -> Tensor:
-    """Lay features out in the plane by t-SNE.
-
-    Args:
-        features: ``(images, features)``, float32.
-        perplexity: Effective neighbours; at most a third of the other images are taken.
-        random_state: Of t-SNE.
-        before: Positions to go on from, ``(images, 2)``; None begins with the two principal components.
-
-    Returns:
-        Positions, ``(images, 2)``, float32.
-    """
-    from sklearn.manifold import TSNE  # takes a second
-
-    tsne = TSNE(
-        perplexity=min(perplexity, (len(features) - 1) / 3),
-        init=_first_positions(features) if before is None else before.numpy(),
-        # positions that are good already are only to be followed, neither pressed together nor for as long
-        early_exaggeration=12.0 if before is None else 1.0,
-        max_iter=1000 if before is None else 500,
-        random_state=random_state,
-    )
-    return torch.from_numpy(tsne.fit_transform(features.numpy())).float()
-
-
-def separation(features: Tensor, labels: Tensor, neighbours: int = 5) -> dict[str, float]:
-    """Tell how well features separate the classes.
-
-    Args:
-        features: ``(images, features)``.
-        labels: Class indices, ``(images,)``.
-        neighbours: How many vote.
-
-    Returns:
-        ``"silhouette"``, from -1 to 1, unless there is one class, or as many as images; ``"neighbour_accuracy"``,
-        from 0 to 1: the share of images whose nearest neighbours, itself left out, vote for its class; ties go to the
-        first class.
-
-    Example:
-        >>> features = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
-        >>> separation(features, torch.tensor([0, 0, 1, 1]), neighbours=1)["neighbour_accuracy"]
-        1.0
-    """
-    from sklearn.metrics import silhouette_score
-    from sklearn.neighbors import NearestNeighbors
-
-    points, classes = features.numpy(), labels.numpy()
-    nearest = NearestNeighbors(n_neighbors=min(neighbours, len(points) - 1)).fit(points)
-    votes = torch.nn.functional.one_hot(labels[torch.from_numpy(nearest.kneighbors(return_distance=False))]).sum(1)
-    scores = {"neighbour_accuracy": (votes.argmax(1) == labels).double().mean().item()}
-    if 2 <= len(torch.unique(labels)) < len(labels):
-        scores["silhouette"] = float(silhouette_score(points, classes))
-    return scores
+def _is_of(frame: Frame, images: int) -> bool:
+    """Whether a frame has so many images."""
+    return all(len(positions) == images for positions in frame["positions"].values())
 
 
 def _metrics(frame: Frame) -> dict[str, float]:
     """Scores by the name that loggers get."""
-    return {
-        f"tsne/{score}/{name}" if "." in name else f"tsne/{score}": value
-        for name, scores in frame["scores"].items()
-        for score, value in scores.items()
-    }
+    metrics: dict[str, float] = {}
+    for name, scores in frame["scores"].items():
+        suffix = f"/{name}" if LearnerName.parse(name).learner else ""
+        for score, value in scores.items():
+            metrics[f"tsne/{score}{suffix}"] = value
+    return metrics
 
 
 def _table(
-    frame: Frame, labels: Tensor, predictions: Tensor, classes: list[str], pixels: Tensor
+    frame: Frame, labels: Tensor, predictions: Tensor, classes: Sequence[str], pixels: Tensor
 ) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows: positions, class, prediction, image."""
-    positions = frame["positions"]
-    several = len(positions) > 1
-    columns = [f"{name} {axis}" if several else axis for name in positions for axis in ("x", "y")]
-    rows = [
-        [*(number for place in places for number in place.tolist()), classes[label], classes[said], picture]
-        for label, said, picture, *places in zip(
-            labels.tolist(), predictions.tolist(), pixels.numpy(), *positions.values(), strict=True
-        )
-    ]
+    columns: list[str] = []
+    for name in frame["positions"]:
+        columns += ["x", "y"] if len(frame["positions"]) == 1 else [f"{name} x", f"{name} y"]
+    places = torch.cat(list(frame["positions"].values()), dim=1).tolist()
+    rows: list[list[Any]] = []
+    for place, label, prediction, picture in zip(
+        places, labels.tolist(), predictions.tolist(), pixels.numpy(), strict=True
+    ):
+        rows.append([*place, classes[label], classes[prediction], picture])
     return [*columns, "class", "prediction", "image"], rows
-
-
-Limits = tuple[float, float, float, float]
-"""Left, right, bottom, top."""
-
-
-def square_around(positions: Tensor) -> Limits:
-    """Put a square around all points, with a margin.
-
-    Args:
-        positions: ``(points, 2)``.
-
-    Returns:
-        Its limits.
-    """
-    low, high = positions.amin(0), positions.amax(0)
-    (x, y), half = ((low + high) / 2).tolist(), 0.54 * float((high - low).max()) or 1.0
-    return x - half, x + half, y - half, y + half
-
-
-def draw_embedding(
-    frame: Frame, labels: Tensor, classes: list[str], layer: FeatureLayer, limits: Mapping[str, Limits] | None = None
-) -> "Figure":
-    """Draw one embedding, coloured by class.
-
-    Args:
-        frame: The embedding.
-        labels: Class indices, ``(images,)``.
-        classes: Names of the classes.
-        layer: For the title.
-        limits: Of the axes by name; None takes those of the points.
-
-    Returns:
-        A figure of 600 pixels' width; of capsules, a grid of pictures.
-    """
-    names = list(frame["positions"])
-    single = len(names) == 1
-    columns = min(len(names), 2 if len(names) in (2, 4) else 3)
-    rows = -(-len(names) // columns)
-    height = 5.2 if single else 1.15 + rows * (5.0 / columns + 0.6) + (0.5 if len(classes) <= MOST_MARKED else 0.7)
-    figure = new_figure(6, height)
-    table = figure.subplots(rows, columns, squeeze=False).flatten()
-    drawn: Any = None
-    for axes, name in zip(table, names, strict=False):
-        positions = frame["positions"][name]
-        drawn = scatter_classes(axes, positions, labels, classes, 1.0 if single else 1.0 / columns)
-        left, right, bottom, top = (limits or {}).get(name) or square_around(positions)
-        axes.set(xlim=(left, right), ylim=(bottom, top), box_aspect=1, xticks=[], yticks=[])
-        axes.set_xlabel("t-SNE 1", fontsize=8)
-        axes.set_ylabel("t-SNE 2", fontsize=8)
-        if not single or "." in name:
-            axes.set_title(f"{name}\n{_score_text(frame['scores'][name], single)}", fontsize=8)
-            for spine in axes.spines.values():
-                spine.set(color=style_of(name, names)["color"], linewidth=2)
-    for axes in table[len(names) :]:
-        axes.remove()
-    title = f"{LAYERS[layer]}, after epoch {frame['epoch']}"
-    if layer != "capsules":
-        title += f"\nin feature space: {_score_text(frame['scores'][layer], single)}"
-    figure.suptitle(title, fontsize=10)
-    _explain_colours(figure, table[: len(names)], drawn, classes, single)
-    return figure
-
-
-def _score_text(scores: Mapping[str, float], wide: bool) -> str:
-    silhouette = f"silhouette {scores['silhouette']:.2f}" if "silhouette" in scores else "one class, no silhouette"
-    share = f"{100 * scores['neighbour_accuracy']:.1f} %"
-    return f"{silhouette}, nearest neighbours {share} right" if wide else f"{silhouette}\nneighbours {share} right"
-
-
-def scatter_classes(axes: "Axes", positions: Tensor, labels: Tensor, classes: list[str], scale: float) -> Any:
-    """Draw the points, class by class.
-
-    Args:
-        axes: Drawn into.
-        positions: ``(points, 2)``.
-        labels: Class indices, ``(points,)``.
-        classes: Names of the classes.
-        scale: Factor of the markers' area.
-
-    Returns:
-        None; where there are too many classes for a legend the one scatter of all, for a colour bar.
-    """
-    size = scale * min(max(16000 / len(positions), 12.0), 50.0)
-    x, y = positions.numpy().T
-    if len(classes) > MOST_MARKED:
-        return axes.scatter(x, y, c=labels.numpy(), cmap="viridis", s=size, vmin=0, vmax=len(classes) - 1)
-    for label, name in enumerate(classes):
-        # the second ten have the first ten's colours, with other markers
-        second, place = divmod(label, len(CLASS_COLOURS))
-        mine = (labels == label).numpy()
-        axes.scatter(
-            x[mine],
-            y[mine],
-            s=size,
-            color=CLASS_COLOURS[place],
-            marker=CLASS_MARKERS[(place + 5 * second) % len(CLASS_MARKERS)],
-            edgecolors="black",
-            linewidths=0.3,
-            label=name,
-        )
-    return None
-
-
-def _explain_colours(figure: "Figure", all_axes: Any, drawn: Any, classes: list[str], single: bool) -> None:
-    if len(classes) > MOST_MARKED:
-        figure.colorbar(drawn, ax=list(all_axes), label="class index", shrink=0.8)
-        return
-    handles, names = all_axes[0].get_legend_handles_labels()
-    place: Any = "outside right center" if single else "outside lower center"
-    columns = 1 if single else 5
-    scale = 1.5 if single else 2.5
-    figure.legend(
-        handles, names, title="class", loc=place, ncols=columns, fontsize=8, title_fontsize=8, markerscale=scale
-    )
-
-
-def write_animation(frames: list[Frame], labels: Tensor, classes: list[str], layer: FeatureLayer, path: Path) -> None:
-    """Write embeddings as an endless GIF, half a second each and the last one two, with limits that never move.
-
-    Args:
-        frames: At least one, of the same images.
-        labels: Class indices, ``(images,)``.
-        classes: Names of the classes.
-        layer: For the title.
-        path: The file.
-    """
-    from PIL import Image
-
-    names = list(frames[-1]["positions"])
-    frames = [frame for frame in frames if list(frame["positions"]) == names]
-    limits = {name: square_around(torch.cat([frame["positions"][name] for frame in frames])) for name in names}
-    pictures = []
-    for frame in frames:
-        buffer = io.BytesIO()
-        draw_embedding(frame, labels, classes, layer, limits).savefig(buffer, format="png")
-        pictures.append(Image.open(buffer).convert("RGB").quantize(128))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    first, *others = pictures
-    first.save(path, save_all=True, append_images=others, duration=[500] * len(others) + [2000], loop=0)

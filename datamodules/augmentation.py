@@ -200,7 +200,8 @@ def crop_and_flip(
     rows = top[:, None] + torch.arange(height, device=images.device)
     columns = left[:, None] + torch.where(flipped[:, None], width - 1 - across, across)
     if padding_mode == "reflect":  # by folding the indices, without a padded copy
-        rows, columns = _folded(rows - padding, height), _folded(columns - padding, width)
+        rows = _folded(rows - padding, height)
+        columns = _folded(columns - padding, width)
     else:
         images = F.pad(images, [padding] * 4, value=fill)
     places = rows[:, :, None] * images.shape[3] + columns[:, None, :]
@@ -230,17 +231,23 @@ def warp(images: Tensor, angle: Tensor, zoom: Tensor, slant: Tensor, fill: int) 
         New images of the same shape, rounded to whole pixel values.
     """
     height, width = images.shape[2:]
-    cosine, sine, tangent = angle.deg2rad().cos(), angle.deg2rad().sin(), slant.deg2rad().tan()
-    # grid_sample measures height and width both as 2
-    aspect, zero = width / height, torch.zeros_like(angle)
+    cosine = angle.deg2rad().cos()
+    sine = angle.deg2rad().sin()
+    tangent = slant.deg2rad().tan()
+    aspect = width / height  # grid_sample measures height and width both as 2
+    zero = torch.zeros_like(angle)
     to_column = torch.stack([cosine - tangent * sine, (sine + tangent * cosine) / aspect, zero], dim=1)
     to_row = torch.stack([-sine * aspect, cosine, zero], dim=1)
     inverse = torch.stack([to_column, to_row], dim=1) / zoom[:, None, None]
     grid = F.affine_grid(inverse, list(images.shape), align_corners=False)
-    shifted = images.float().sub_(fill) if fill else images.float()  # outside lies 0, which is to be fill
+    shifted = images.float()
+    if fill:
+        shifted.sub_(fill)  # outside lies 0, which is to be fill
     pixels = F.grid_sample(shifted, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    if fill:
+        pixels.add_(fill)
     # means of pixels lie between 0 and 255 but for rounding errors, which disappear here
-    return (pixels.add_(fill) if fill else pixels).round_().to(torch.uint8)
+    return pixels.round_().to(torch.uint8)
 
 
 def cut_out(images: Tensor, row: Tensor, column: Tensor, side: int, fill: int) -> Tensor:
@@ -256,10 +263,12 @@ def cut_out(images: Tensor, row: Tensor, column: Tensor, side: int, fill: int) -
     Returns:
         New images of the same shape.
     """
-    cut = _near(row, side, images.shape[2])[:, None, :, None] * _near(column, side, images.shape[3])[:, None, None, :]
+    rows = _near(row, side, images.shape[2])
+    columns = _near(column, side, images.shape[3])
+    cut = rows[:, None, :, None] * columns[:, None, None, :]
     # products of bytes take a third of the time that masked_fill takes
-    kept = images * (1 - cut)
-    return kept.add_(cut * fill) if fill else kept
+    around = images * (1 - cut)
+    return around.add_(cut * fill) if fill else around
 
 
 def _near(centre: Tensor, side: int, size: int) -> Tensor:

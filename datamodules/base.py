@@ -1,5 +1,6 @@
 """The data module every data set here derives from: uint8 images in memory, fed a whole batch at a time."""
 
+import math
 import os
 import warnings
 from abc import ABC, abstractmethod
@@ -13,6 +14,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, StackDataset
 
+from primenet_lightning.arguments import at_least
 from primenet_lightning.datamodules.files import ImageFileError, ImageFiles
 from primenet_lightning.datamodules.in_memory import Array, ImageTensors, to_image_tensor, to_label_tensor
 from primenet_lightning.datamodules.loader import BatchLoader
@@ -124,10 +126,9 @@ class ImageDataModule(LightningDataModule, ABC):
         self._data: _Splits | None = None
 
     def _check_arguments(self) -> None:
-        for argument in ("batch_size", "eval_batch_size", "limit_train"):
-            value = getattr(self, argument)
-            if value is not None and value < 1:
-                raise ValueError(f"{argument}={value} is too small; give at least 1.")
+        at_least(1, "image", batch_size=self.batch_size, eval_batch_size=self.eval_batch_size)
+        if self.limit_train is not None:
+            at_least(1, "image, or None for all", limit_train=self.limit_train)
         if self.validation_fraction == 0:
             raise ValueError(
                 "validation_fraction=0 leaves no validation split, which is needed to choose the checkpoint; "
@@ -168,12 +169,12 @@ class ImageDataModule(LightningDataModule, ABC):
         train_images, train_labels, test_images, test_labels = self.load_arrays()
         train = self._to_tensors(train_images, train_labels, "train")
         test = self._to_tensors(test_images, test_labels, "test")
-        kept, held_out = self._split(train.labels)
+        training, held_out = self._split(train.labels)
         mean = std = (0.5,) * self.in_channels
         if self.normalization == "standardize":
-            mean, std = self._statistics(train.images, kept)
+            mean, std = self._statistics(train.images, training)
         self._data = _Splits(
-            train=ImageTensors(train.images, train.labels, kept),
+            train=ImageTensors(train.images, train.labels, training),
             validation=ImageTensors(train.images, train.labels, held_out),
             test=test,
             normalize=Normalize(mean, std),
@@ -186,29 +187,35 @@ class ImageDataModule(LightningDataModule, ABC):
     def _split(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Indices of the training and of the validation split, ascending."""
         fraction = f"validation_fraction={self.validation_fraction}"
-        kept, held_out = stratified_split(labels, round(self.validation_fraction * len(labels)), self.seed)
+        count = round(self.validation_fraction * len(labels))
+        training, held_out = stratified_split(labels, count, self.seed)
         self._require_every_class(labels[held_out], "validation", f"raise {fraction} or add images")
-        self._require_every_class(labels[kept], "training", f"lower {fraction} or add images")
+        self._require_every_class(labels[training], "training", f"lower {fraction} or add images")
         if self.limit_train is None:
-            return kept, held_out
-        if self.limit_train > len(kept):
+            return training, held_out
+        return self._limited(training, labels, self.limit_train), held_out
+
+    def _limited(self, training: Tensor, labels: Tensor, limit: int) -> Tensor:
+        """A stratified part of the training split's indices."""
+        if limit > len(training):
             raise ValueError(
-                f"limit_train={self.limit_train} is more than the {len(kept)} training images "
-                f"of {self.name}; give at most {len(kept)}."
+                f"limit_train={limit} is more than the {len(training)} training images "
+                f"of {self.name}; give at most {len(training)}."
             )
-        _, chosen = stratified_split(labels[kept], self.limit_train, self.seed)
-        kept = kept[chosen]
-        self._require_every_class(labels[kept], "training", f"raise limit_train={self.limit_train}")
-        return kept, held_out
+        _, places = stratified_split(labels[training], limit, self.seed)
+        limited = training[places]
+        self._require_every_class(labels[limited], "training", f"raise limit_train={limit}")
+        return limited
 
     def _require_every_class(self, labels: Tensor, split: str, remedy: str) -> None:
         counts = torch.bincount(labels, minlength=self.num_classes)
-        if missing := (counts == 0).nonzero().flatten().tolist():
-            names = ", ".join(f"{self.class_names[label]!r}" for label in missing)
+        missing = (counts == 0).nonzero().flatten().tolist()
+        if missing:
+            names = ", ".join(repr(self.class_names[label]) for label in missing)
             raise ValueError(f"The {split} split of {self.name} has no image of class {names}; {remedy}.")
 
-    def _statistics(self, images: Tensor, kept: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        mean, std = channel_statistics(images, kept)
+    def _statistics(self, images: Tensor, indices: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        mean, std = channel_statistics(images, indices)
         if 0 in std:
             raise ValueError(
                 f"Channel {std.index(0)} of {self.name} is constant and cannot be standardized; "
@@ -299,7 +306,8 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """This rank's shares of the training batches, in an order of their own each epoch."""
-        dataset, (world_size, rank) = self.train_dataset, self._ranks()
+        dataset = self.train_dataset
+        world_size, rank = self._ranks()
         sampler: EpochBatchSampler
         if self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0:
             sampler = OrderedBatchSampler(len(dataset), self.batch_size, num_replicas=world_size, rank=rank)
@@ -340,13 +348,16 @@ class ImageDataModule(LightningDataModule, ABC):
     def _eval_loader(self, dataset: ImageTensors) -> DataLoader[tuple[Tensor, Tensor]]:
         world_size, rank = self._ranks()
         # The size of an evaluation batch changes no result, so unlike the training batch it may be rounded.
-        batch_size = -(-self.eval_batch_size // world_size) * world_size
+        share = math.ceil(self.eval_batch_size / world_size)
+        batch_size = share * world_size
         sampler = OrderedBatchSampler(len(dataset), batch_size, num_replicas=world_size, rank=rank)
         return BatchLoader(dataset, sampler)
 
     def _ranks(self) -> tuple[int, int]:
         """Number of processes and which of them this is."""
-        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        if self.trainer is None:
+            return 1, 0
+        return self.trainer.world_size, self.trainer.global_rank
 
     def _batches_done(self) -> int:
         """How many batches of the epoch the trainer has trained on; 0 when the epoch is over."""

@@ -38,7 +38,8 @@ class CIFAR10DataModule(DownloadedDataModule):
 
     def parse(self) -> Arrays:
         """Let torchvision parse both splits."""
-        train, test = _Parser(self.root, train=True), _Parser(self.root, train=False)
+        train = _Parser(self.root, train=True)
+        test = _Parser(self.root, train=False)
         return train.data, np.array(train.targets), test.data, np.array(test.targets)
 
 

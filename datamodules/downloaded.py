@@ -1,9 +1,10 @@
 """Data sets of a few public files: fetched once, verified, then parsed by torchvision."""
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+
+from torchvision.datasets.utils import calculate_md5
 
 from primenet_lightning.datamodules.base import Arrays, ImageDataModule
 
@@ -90,24 +91,8 @@ def check_files(name: str, root: Path, files: Mapping[Path, str | None], *, veri
                 "prepare_data() fetch it with download=True, or point root or PRIMENET_DATA at a folder "
                 "that has it."
             )
-        if verify and md5 is not None and file_md5(path) != md5:
+        if verify and md5 is not None and calculate_md5(path) != md5:
             raise OSError(
                 f"{name} is damaged under root={str(root)!r}: {path} does not have the official md5 {md5}; "
                 "delete it and run again with download=True, or read it as it is with verify=False."
             )
-
-
-def file_md5(path: Path) -> str:
-    """Compute the md5 of a file's content.
-
-    Args:
-        path: The file.
-
-    Returns:
-        32 hexadecimal digits.
-    """
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

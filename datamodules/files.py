@@ -89,8 +89,11 @@ class ImageFiles(Dataset[tuple[Tensor, str]]):
                 paths.append(str(path))
             except ImageFileError as error:
                 errors.append((str(path), str(error)))
-        empty = torch.empty((0, self.in_channels, *self.image_size), dtype=torch.uint8)
-        return LoadedImages(torch.stack(images) if images else empty, tuple(paths), tuple(errors))
+        if images:
+            batch = torch.stack(images)
+        else:
+            batch = torch.empty((0, self.in_channels, *self.image_size), dtype=torch.uint8)
+        return LoadedImages(batch, tuple(paths), tuple(errors))
 
     def _read(self, path: Path) -> Tensor:
         if not path.exists():

@@ -84,7 +84,8 @@ def to_image_tensor(images: Array, channels: int, size: tuple[int, int], name: s
     shape = tuple(tensor.shape[1:])
     if shape == size and channels == 1:
         return tensor.unsqueeze(1).contiguous()
-    channels_first, channels_last = shape == (channels, *size), shape == (*size, channels)
+    channels_first = shape == (channels, *size)
+    channels_last = shape == (*size, channels)
     if channels_first and channels_last and channels > 1:
         raise ValueError(
             f"The {name} of shape {tuple(tensor.shape)} may have their channels first or last; "
@@ -139,5 +140,7 @@ def _to_tensor(array: Array) -> Tensor:
     if isinstance(array, Tensor):
         return array
     array = np.asarray(array)
-    shares_memory = array.flags.writeable and all(stride >= 0 for stride in array.strides)
-    return torch.from_numpy(array if shares_memory else array.copy())  # torch wants neither read-only nor reversed
+    is_reversed = min(array.strides, default=0) < 0
+    if is_reversed or not array.flags.writeable:  # torch wants neither
+        array = array.copy()
+    return torch.from_numpy(array)

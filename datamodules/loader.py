@@ -58,13 +58,16 @@ class BatchLoader(DataLoader[tuple[Tensor, Tensor]]):
         """
         sampler: Any = self.sampler
         start = state_dict["start_batch"]
-        for name in ("length", "seed", *(["batch_size"] if start else [])):
-            saved, present = state_dict.get(name), getattr(sampler, name)
+        names = {"length": "training images", "seed": "seed"}
+        if start:
+            names["batch_size"] = "batch_size"
+        for name, in_words in names.items():
+            saved = state_dict.get(name)
+            present = getattr(sampler, name)
             if saved is not None and saved != present:
-                what = "training images" if name == "length" else name
                 raise ValueError(
-                    f"the run that is resumed had {what}={saved}, but now it is {present}: images would be left out "
-                    "or seen twice, or move between training and validation; resume with the data options it had"
+                    f"the run that is resumed had {in_words}={saved}, but now it is {present}: images would be left "
+                    "out or seen twice, or move between training and validation; resume with the data options it had"
                 )
         sampler.start_batch = start
 

@@ -62,5 +62,6 @@ class MNISTDataModule(DownloadedDataModule):
 
     def parse(self) -> Arrays:
         """Let torchvision parse both splits."""
-        train, test = (self.torchvision_dataset(self.root, train=is_train) for is_train in (True, False))
+        train = self.torchvision_dataset(self.root, train=True)
+        test = self.torchvision_dataset(self.root, train=False)
         return train.data, train.targets, test.data, test.targets

@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.utils.data import SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
+from primenet_lightning.arguments import at_least
+
 
 class EpochBatchSampler(DistributedSampler[Tensor]):
     """Yields this rank's share of each global batch, as one index tensor a batch.
@@ -55,8 +57,7 @@ class EpochBatchSampler(DistributedSampler[Tensor]):
         rank: int = 0,
         start_batch: int = 0,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} is too small; give at least 1.")
+        at_least(1, "image", batch_size=batch_size)
         if batch_size % num_replicas:
             lower = batch_size - batch_size % num_replicas
             raise ValueError(
@@ -82,11 +83,14 @@ class EpochBatchSampler(DistributedSampler[Tensor]):
     def __iter__(self) -> Iterator[Tensor]:
         # A generator: nothing runs before the first batch is asked for, and by then Lightning has set the
         # epoch.
-        start, self.start_batch = self.start_batch, 0
+        start = self.start_batch
+        self.start_batch = 0
         order = self.epoch_order()
         for batch in range(start, len(self)):
-            stop = self.length if batch == len(self) - 1 else (batch + 1) * self.batch_size
-            yield order[batch * self.batch_size : stop].tensor_split(self.num_replicas)[self.rank]
+            is_last = batch == len(self) - 1
+            stop = self.length if is_last else (batch + 1) * self.batch_size
+            images = order[batch * self.batch_size : stop]
+            yield images.tensor_split(self.num_replicas)[self.rank]
 
     def epoch_order(self) -> Tensor:
         """All indices in the order of the current epoch, int64 (length,)."""

@@ -30,14 +30,16 @@ def stratified_split(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Ten
     """
     if not 0 <= count <= len(labels):
         raise ValueError(f"count={count} cannot be held out of {len(labels)} images; give 0 to {len(labels)}.")
-    members_by_class = [(labels == label).nonzero().flatten().numpy() for label in np.unique(labels)]
-    quotas = np.array([len(members) for members in members_by_class]) * count
-    shares, remainders = np.divmod(quotas, len(labels))  # in whole numbers: no rounding decides a tie
-    shares[np.argsort(-remainders, kind="stable")[: count - shares.sum()]] += 1
+    # how many of each class: in whole numbers, so that no rounding decides a tie
+    classes, sizes = np.unique(labels, return_counts=True)
+    shares, remainders = np.divmod(sizes * count, len(labels))
+    largest_first = np.argsort(-remainders, kind="stable")
+    shares[largest_first[: count - shares.sum()]] += 1
 
-    # numpy's legacy generator is frozen: the same seed gives the same split under every version.
+    # which of them; numpy's legacy generator is frozen: the same seed gives the same split under every version
     generator = np.random.RandomState(seed)
     held_out = torch.zeros(len(labels), dtype=torch.bool)
-    for members, share in zip(members_by_class, shares, strict=True):
+    for label, share in zip(classes, shares, strict=True):
+        members = (labels == label).nonzero().flatten().numpy()
         held_out[generator.permutation(members)[:share]] = True
     return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()

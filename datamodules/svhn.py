@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from torchvision import datasets
-from torchvision.datasets.utils import download_url
+from torchvision.datasets.utils import calculate_md5, download_url
 
 from primenet_lightning.datamodules.base import Arrays
-from primenet_lightning.datamodules.downloaded import DownloadedDataModule, file_md5
+from primenet_lightning.datamodules.downloaded import DownloadedDataModule
 
 SUBSET_FOLDER = "svhn-subset"
 
@@ -59,11 +59,21 @@ class SVHNDataModule(DownloadedDataModule):
 
     def parse(self) -> Arrays:
         """Let torchvision parse the splits, which also turns their label 10 into 0."""
-        self._official = self.verify or all(file_md5(path) == md5 for path, md5 in self.files().items())
-        train, test, *extra = (_Parser(self._path(split).parent, split=split) for split in self._splits())
-        train_images = np.concatenate([train.data, *(split.data for split in extra)])
-        train_labels = np.concatenate([train.labels, *(split.labels for split in extra)])
-        return train_images, train_labels, test.data, test.labels
+        self._official = self.verify or self._all_official()
+        train = self._parsed("train")
+        test = self._parsed("test")
+        if not self.extra:
+            return train.data, train.labels, test.data, test.labels
+        extra = self._parsed("extra")
+        images = np.concatenate([train.data, extra.data])
+        labels = np.concatenate([train.labels, extra.labels])
+        return images, labels, test.data, test.labels
+
+    def _all_official(self) -> bool:
+        return all(calculate_md5(path) == md5 for path, md5 in self.files().items())
+
+    def _parsed(self, split: str) -> "_Parser":
+        return _Parser(self._path(split).parent, split=split)
 
     def _splits(self) -> tuple[str, ...]:
         return ("train", "test", "extra") if self.extra else ("train", "test")
@@ -71,8 +81,9 @@ class SVHNDataModule(DownloadedDataModule):
     def _path(self, split: str) -> Path:
         file_name: str = datasets.SVHN.split_list[split][1]
         subset = self.root / SUBSET_FOLDER / file_name
-        use_subset = not self.verify and not (self.root / file_name).is_file() and subset.is_file()
-        return subset if use_subset else self.root / file_name
+        official = self.root / file_name
+        use_subset = not self.verify and not official.is_file() and subset.is_file()
+        return subset if use_subset else official
 
 
 class _Parser(datasets.SVHN):  # type: ignore[misc]

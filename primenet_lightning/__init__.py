@@ -4,33 +4,38 @@ The names below are imported when they are first used: what is pure torch, like 
 Lightning, which takes longer to import than torch.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from primenet_lightning import moved
 
 if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at runtime
     from primenet_lightning.analysis.cost import Cost, count_cost, count_module
     from primenet_lightning.analysis.features import extract_features, feature_extractor
     from primenet_lightning.analysis.memory import SavedActivations, training_activation_bytes
     from primenet_lightning.analysis.probe import fit_probe
+    from primenet_lightning.models.end_to_end import EndToEnd
     from primenet_lightning.models.linear_probe import LinearProbe
     from primenet_lightning.models.prime import PrimeNet
     from primenet_lightning.nn.classifiers import ClassifierHead, FlattenClassifier, PooledClassifier, local_classifier
     from primenet_lightning.nn.losses import LocalLoss
     from primenet_lightning.nn.numbers import NonFiniteError
     from primenet_lightning.nn.prime.architecture import Architecture, architecture
-    from primenet_lightning.nn.prime.block import (
-        BlockOutput,
-        PrimeBlock,
-        Projection,
-        collect_local_losses,
-        conv_capsules,
-        local_targets,
-    )
-    from primenet_lightning.nn.prime.capsules import Capsule, ConvCapsule
+    from primenet_lightning.nn.prime.block import BlockOutput, PrimeBlock
+    from primenet_lightning.nn.prime.capsules import Capsule, ConvCapsule, conv_capsules
     from primenet_lightning.nn.prime.network import PrimeNetwork
-    from primenet_lightning.nn.prime.routers import Router, build_router
+    from primenet_lightning.nn.prime.projection import Projection
+    from primenet_lightning.nn.prime.router import Router
+    from primenet_lightning.nn.prime.routers import build_router
     from primenet_lightning.nn.prime.twin import EndToEndNetwork
-    from primenet_lightning.training.optimizers import CompositeOptimizer, PaperAdam
+    from primenet_lightning.nn.stages import LearnerOutput, Stage, StagedNetwork
+    from primenet_lightning.nn.targets import collect_local_losses, local_targets
+    from primenet_lightning.nn.whole import WholeNetwork
+    from primenet_lightning.training.adam import PaperAdam
+    from primenet_lightning.training.learner import LocalLearner
+    from primenet_lightning.training.optimizers import CompositeOptimizer
+    from primenet_lightning.training.runner import Rhythm, StageRunner
 
 __version__ = "0.1.0"
 
@@ -42,9 +47,12 @@ __all__ = [
     "CompositeOptimizer",
     "ConvCapsule",
     "Cost",
+    "EndToEnd",
     "EndToEndNetwork",
     "FlattenClassifier",
+    "LearnerOutput",
     "LinearProbe",
+    "LocalLearner",
     "LocalLoss",
     "NonFiniteError",
     "PaperAdam",
@@ -53,8 +61,13 @@ __all__ = [
     "PrimeNet",
     "PrimeNetwork",
     "Projection",
+    "Rhythm",
     "Router",
     "SavedActivations",
+    "Stage",
+    "StageRunner",
+    "StagedNetwork",
+    "WholeNetwork",
     "architecture",
     "build_router",
     "collect_local_losses",
@@ -77,40 +90,61 @@ _HOMES = {
     "CompositeOptimizer": "training.optimizers",
     "ConvCapsule": "nn.prime.capsules",
     "Cost": "analysis.cost",
+    "EndToEnd": "models.end_to_end",
     "EndToEndNetwork": "nn.prime.twin",
     "FlattenClassifier": "nn.classifiers",
+    "LearnerOutput": "nn.stages",
     "LinearProbe": "models.linear_probe",
+    "LocalLearner": "training.learner",
     "LocalLoss": "nn.losses",
     "NonFiniteError": "nn.numbers",
-    "PaperAdam": "training.optimizers",
+    "PaperAdam": "training.adam",
     "PooledClassifier": "nn.classifiers",
     "PrimeBlock": "nn.prime.block",
     "PrimeNet": "models.prime",
     "PrimeNetwork": "nn.prime.network",
-    "Projection": "nn.prime.block",
-    "Router": "nn.prime.routers",
+    "Projection": "nn.prime.projection",
+    "Rhythm": "training.runner",
+    "Router": "nn.prime.router",
     "SavedActivations": "analysis.memory",
+    "Stage": "nn.stages",
+    "StageRunner": "training.runner",
+    "StagedNetwork": "nn.stages",
+    "WholeNetwork": "nn.whole",
     "architecture": "nn.prime.architecture",
     "build_router": "nn.prime.routers",
-    "collect_local_losses": "nn.prime.block",
-    "conv_capsules": "nn.prime.block",
+    "collect_local_losses": "nn.targets",
+    "conv_capsules": "nn.prime.capsules",
     "count_cost": "analysis.cost",
     "count_module": "analysis.cost",
     "extract_features": "analysis.features",
     "feature_extractor": "analysis.features",
     "fit_probe": "analysis.probe",
     "local_classifier": "nn.classifiers",
-    "local_targets": "nn.prime.block",
+    "local_targets": "nn.targets",
     "training_activation_bytes": "analysis.memory",
 }
 """The module of each name."""
 
-_SUBPACKAGES = ("analysis", "baselines", "callbacks", "commands", "datamodules", "models", "nn", "runs", "training")
+_SUBPACKAGES = (
+    "analysis",
+    "baselines",
+    "callbacks",
+    "commands",
+    "datamodules",
+    "figures",
+    "models",
+    "nn",
+    "runs",
+    "training",
+)
+
+sys.meta_path.insert(0, moved.Signposts())
 
 
 def __getattr__(name: str) -> Any:
     """Import a name's module, or a subpackage, on first use (PEP 562)."""
-    if name in _SUBPACKAGES:
+    if name in _SUBPACKAGES or name in moved.MOVED:
         return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ranks import Ranks
 
 Batch = tuple[Tensor, Tensor]
+ROOT = Path(__file__).parents[1]
 
 # networks of a few thousand weights: on a busy machine threads wait for each other longer than they work
 torch.set_num_threads(1)
@@ -29,6 +30,20 @@ os.environ["OMP_NUM_THREADS"] = "1"  # or Lightning's DDP sets the threads to al
 torch.backends.mps.is_available = lambda: False  # type: ignore[assignment]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what their file makes once, such as a run, stay on one worker; any other is free."""
+    for item in items:
+        if isinstance(item, pytest.Function) and _shares_with_its_file(item):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def _shares_with_its_file(item: pytest.Function) -> bool:
+    """Whether a test has a fixture of its module."""
+    definitions = item._fixtureinfo.name2fixturedefs.values()
+    return any(definition[-1].scope == "module" for definition in definitions)
+
+
 @pytest.fixture(scope="session")
 def ranks() -> "Iterator[Ranks]":
     """Two processes that train together: ``ranks(function, *args)`` gives both results."""
@@ -37,6 +52,15 @@ def ranks() -> "Iterator[Ranks]":
     both = Ranks()
     yield both
     both.stop()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_is_left_in_the_checkout() -> Iterator[None]:
+    """What a training writes, it writes into the folder that it was given."""
+    folders = [ROOT / name for name in ("checkpoints", "figures", "lightning_logs", "wandb")]
+    missing = [folder for folder in folders if not folder.exists()]
+    yield
+    assert [folder for folder in missing if folder.exists()] == []
 
 
 @pytest.fixture(autouse=True)

@@ -40,9 +40,9 @@ def context() -> "ForkServerContext":
     """A server that has imported everything once, and from which processes are forked in no time."""
     if sys.platform == "win32":
         pytest.skip("Windows has no fork server")
-    made = multiprocessing.get_context("forkserver")
-    made.set_forkserver_preload(["primenet_lightning.commands.main", "pytest"])
-    return made
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["primenet_lightning.commands.fit", "pytest"])
+    return server
 
 
 def serve(rank: int, size: int, port: int, pipe: Connection) -> NoReturn:
@@ -61,8 +61,10 @@ def serve(rank: int, size: int, port: int, pipe: Connection) -> NoReturn:
     if sys.platform == "linux":
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     import torch
+    from lightning.pytorch.utilities import rank_zero_only
     from torch import distributed
 
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]  # the server imported Lightning before there was one
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", rank=rank, world_size=size, timeout=timedelta(seconds=60))
     while True:
@@ -83,10 +85,10 @@ class Ranks:
         self.pipes: list[Connection] = []
         self.processes: list[ForkServerProcess] = []
         for rank in range(size):
-            mine, theirs = context().Pipe()
-            process = context().Process(target=serve, args=(rank, size, port, theirs), daemon=True)
+            near_end, far_end = context().Pipe()
+            process = context().Process(target=serve, args=(rank, size, port, far_end), daemon=True)
             process.start()
-            self.pipes.append(mine)
+            self.pipes.append(near_end)
             self.processes.append(process)
 
     def __call__(self, function: Callable[..., Any], *args: Any, timeout: float = 90) -> list[Any]:

@@ -25,6 +25,7 @@ from lightning.pytorch import Trainer
 import primenet_lightning
 from primenet_lightning import baselines, callbacks, datamodules
 from primenet_lightning.analysis import probe
+from primenet_lightning.commands import fit
 from primenet_lightning.commands import main as cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,12 +45,12 @@ class Block(NamedTuple):
 
 def blocks(page, *languages):
     """The blocks of a page in some languages; ``title="name.py"`` names the file that the reader is to write it to."""
-    found = []
+    of_the_page = []
     for indent, language, options, code in FENCE.findall(PAGES[page]):
         if language in languages:
             title = re.search(r'title="([^"]+)"', options)
-            found.append(Block(language, title and title[1], re.sub(f"^{indent}", "", code, flags=re.MULTILINE)))
-    return found
+            of_the_page.append(Block(language, title and title[1], re.sub(f"^{indent}", "", code, flags=re.MULTILINE)))
+    return of_the_page
 
 
 def pages_with(language):
@@ -63,7 +64,7 @@ def test_modules_of_all_three_packages_are_found():
     assert {
         "primenet_lightning.nn.prime.block",
         "primenet_lightning.datamodules.base",
-        "primenet_lightning.callbacks.figures",
+        "primenet_lightning.callbacks.publishing",
     } <= {*MODULES}
 
 
@@ -216,18 +217,18 @@ class Parsed(Exception):
 @pytest.fixture(scope="module")
 def parse_lightning():
     """Parses the arguments of fit, validate and test, by one parser, and the same ones once: it all takes a while."""
-    found = []
+    parsers = []
 
-    class Caught(cli.PrimeNetCLI):
+    class Caught(fit.PrimeNetCLI):
         def parse_arguments(self, parser, args):
-            found.append(parser)
+            parsers.append(parser)
             raise Parsed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "PrimeNetCLI", Caught)
+        patch.setattr(fit, "PrimeNetCLI", Caught)
         with pytest.raises(Parsed):
-            cli.run_lightning(["fit"])
-    return functools.cache(lambda *args: found[0].parse_args(list(args)))
+            fit.main(["fit"])
+    return functools.cache(lambda *args: parsers[0].parse_args(list(args)))
 
 
 @pytest.fixture
@@ -245,7 +246,7 @@ def understand(parse_lightning, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(jsonargparse.ArgumentParser, "parse_args", and_stop)
             with pytest.raises(Parsed):
-                cli.COMMANDS[args[0]](args[1:])
+                cli.main(args)
 
     return understood
 
@@ -302,7 +303,7 @@ def test_commands_of_a_page_are_understood(page, understand, written_files, monk
         if page in RUN_ON and can_be_run(args):
             continue
         if args is None or "--help" in args:
-            assert args is None or args[0] in {*cli.COMMANDS, *cli.PrimeNetCLI.subcommands()}
+            assert args is None or args[0] in {*cli.COMMANDS, *fit.PrimeNetCLI.subcommands()}
             continue
         try:
             understand(args)
@@ -343,9 +344,9 @@ def test_every_public_name_has_its_place_in_the_reference():
         described.append(getattr(importlib.import_module(module), attribute))
     for room in (primenet_lightning, callbacks, datamodules, baselines, probe):
         for name in room.__all__:
-            found = getattr(room, name)
-            if inspect.isclass(found) or inspect.isfunction(found):
-                assert found in described, f"write a line `::: {room.__name__}.{name}` into a page of docs/api"
+            thing = getattr(room, name)
+            if inspect.isclass(thing) or inspect.isfunction(thing):
+                assert thing in described, f"write a line `::: {room.__name__}.{name}` into a page of docs/api"
 
 
 def tool(name):
@@ -381,8 +382,8 @@ def test_a_method_that_overrides_leads_to_the_arguments():
 def test_equations_become_mathml_and_commands_print_their_help():
     pytest.importorskip("latex2mathml")
     hooks = tool("hooks")
-    found = hooks.EQUATION.sub(hooks._equation, r'<p>so <span class="arithmatex">\(a &lt; b\)</span></p>')
-    assert re.sub(r"<(/?)(\w+)[^>]*>", r"<\1\2>", found) == (
+    mathml = hooks.EQUATION.sub(hooks._equation, r'<p>so <span class="arithmatex">\(a &lt; b\)</span></p>')
+    assert re.sub(r"<(/?)(\w+)[^>]*>", r"<\1\2>", mathml) == (
         "<p>so <math><mrow><mi>a</mi><mo>&#x0003C;</mo><mi>b</mi></mrow></math></p>"
     )
     page = hooks.on_page_markdown("x\n    <!-- help: predict -->")

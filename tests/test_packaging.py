@@ -2,6 +2,7 @@
 
 import ast
 import json
+import pkgutil
 import re
 import subprocess
 import sys
@@ -15,8 +16,12 @@ import primenet_lightning
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"jsonargparse", "lightning", "matplotlib", "scipy", "sklearn", "torch", "torchmetrics", "torchvision", "wandb"}
+NETWORKS = sorted(
+    module.name for module in pkgutil.walk_packages(primenet_lightning.nn.__path__, "primenet_lightning.nn.")
+)
 STEPS = {
     "package": "import primenet_lightning; dir(primenet_lightning); primenet_lightning.__version__",
+    "networks": f"import {', '.join(NETWORKS)}",
     "torch part": "from primenet_lightning import PrimeBlock, PrimeNetwork, CompositeOptimizer, count_cost",
     "lightning": "import lightning",
     "all that trains": "import primenet_lightning.callbacks, primenet_lightning.datamodules; "
@@ -36,6 +41,8 @@ def loaded():
 
 def test_nothing_is_loaded_before_it_is_needed(loaded):
     assert loaded["package"] == set()
+    assert "primenet_lightning.nn.prime.network" in NETWORKS
+    assert loaded["networks"] == {"torch"}
     assert loaded["torch part"] == {"torch"}
     # Lightning loads matplotlib by itself, through torchmetrics, and the newer ones torchvision
     assert loaded["all that trains"] - loaded["lightning"] <= {"torchvision"}
@@ -45,7 +52,7 @@ def test_nothing_is_loaded_before_it_is_needed(loaded):
 def test_exports_are_told_alike_to_users_type_checkers_and_the_interpreter():
     tree = ast.parse(Path(primenet_lightning.__file__).read_text(encoding="utf-8"))
     typed = {
-        name.name: node.module.rpartition(".")[2]
+        name.name: node.module.removeprefix("primenet_lightning.")
         for block in tree.body
         if isinstance(block, ast.If)
         for node in block.body

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from primenet_lightning import Capsule, PrimeNet
-from primenet_lightning.callbacks import CapsuleLossCurves
 from primenet_lightning.datamodules import ImageDataModule
 
 Model = TypeVar("Model", bound=PrimeNet)
@@ -84,13 +83,6 @@ class Steps(Callback):
         self.outputs.append(copy.deepcopy(outputs))
 
 
-class Curves(CapsuleLossCurves):
-    """Keeps the curves and draws nothing: drawing takes longer than the training of most tests."""
-
-    def _draw(self, trainer: Trainer) -> None:
-        pass
-
-
 def quiet(folder: Path) -> dict[str, Any]:
     """Options of a Trainer of one epoch on the CPU that writes and prints nothing by itself."""
     return dict(
@@ -106,7 +98,7 @@ def quiet(folder: Path) -> dict[str, Any]:
 
 
 def make_trainer(folder: Path, callbacks: Sequence[Callback] = (), **options: Any) -> Trainer:
-    return Trainer(**(quiet(folder) | options), callbacks=[Curves(), *callbacks])
+    return Trainer(**(quiet(folder) | options), callbacks=list(callbacks))
 
 
 def state(model: PrimeNet) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ Where Google's style leaves it open they follow Sphinx in the code: equations ar
 """
 
 import re
-import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,11 +27,22 @@ class Markdown(griffe.Extension):
         """Lead from a method that says in one line what it does differently to the one that has the arguments."""
         for kind in classes_of(pkg):
             for name, method in kind.members.items():
-                if isinstance(method, griffe.Function) and method.docstring and "\n" not in method.docstring.value:
+                if isinstance(method, griffe.Function) and is_one_line(method):
                     base = described_base(kind, name)
-                    if base is not None:
-                        shown = f"{base.parent.name}.{name}" if base.parent else name
-                        method.docstring.value += f"\n\nArguments and shapes: [`{shown}`][{base.path}]."
+                    if base is not None and method.docstring is not None:
+                        method.docstring.value += f"\n\nArguments and shapes: {link_to(base)}."
+
+
+def is_one_line(method: griffe.Function) -> bool:
+    """Tell whether a docstring is there, and of one line."""
+    return method.docstring is not None and "\n" not in method.docstring.value
+
+
+def link_to(method: griffe.Function) -> str:
+    """Write a link to a method, by the name of its class and its own."""
+    if method.parent is None:
+        return f"[`{method.name}`][{method.path}]"
+    return f"[`{method.parent.name}.{method.name}`][{method.path}]"
 
 
 def classes_of(module: griffe.Module) -> Iterator[griffe.Class]:
@@ -49,7 +59,8 @@ def described_base(kind: griffe.Class, name: str) -> griffe.Function | None:
     for base in kind.mro():
         method = base.members.get(name)
         if isinstance(method, griffe.Function):
-            return method if method.docstring is not None and "\nArgs:" in method.docstring.value else None
+            has_arguments = method.docstring is not None and "\nArgs:" in method.docstring.value
+            return method if has_arguments else None
     return None
 
 
@@ -61,10 +72,15 @@ def to_markdown(text: str) -> str:
         'the least, $\\arg\\min_k L_k$'
     """
     text = DISPLAY.sub(_display, text + "\n").rstrip("\n")
-    text = re.sub(r":math:`([^`]*)`", lambda found: f"${' '.join(found[1].split())}$", text)
+    text = re.sub(r":math:`([^`]*)`", _inline, text)
     return re.sub(r"^( *)Example:$", r"\1Examples:", text, flags=re.MULTILINE)
 
 
-def _display(found: re.Match[str]) -> str:
-    equation = " ".join(textwrap.dedent(f"{found['first']}\n{found['rest']}").split())
-    return f"{found['indent']}$$\n{found['indent']}{equation}\n{found['indent']}$$\n"
+def _inline(match: re.Match[str]) -> str:
+    equation = " ".join(match[1].split())
+    return f"${equation}$"
+
+
+def _display(match: re.Match[str]) -> str:
+    equation = " ".join(f"{match['first']} {match['rest']}".split())
+    return f"{match['indent']}$$\n{match['indent']}{equation}\n{match['indent']}$$\n"

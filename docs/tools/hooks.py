@@ -29,24 +29,24 @@ def on_page_markdown(markdown: str, **kwargs: Any) -> str:
     return HELP.sub(_help, markdown)
 
 
-def _help(found: re.Match[str]) -> str:
-    return textwrap.indent(f"```text\n{command_help(*found[2].split())}\n```", found[1])
+def _help(match: re.Match[str]) -> str:
+    return textwrap.indent(f"```text\n{command_help(*match[2].split())}\n```", match[1])
 
 
 def on_page_content(content: str, page: Any, config: Any, **kwargs: Any) -> str:
     """Write equations as MathML, and drawings into the page, where its colours reach them."""
     folder = Path(config.docs_dir, page.file.src_uri).parent
     content = EQUATION.sub(_equation, content)
-    return DRAWING.sub(lambda found: _drawing(folder / found["path"], found["alt"]), content)
+    return DRAWING.sub(lambda match: _drawing(folder / match["path"], match["alt"]), content)
 
 
-def _equation(found: re.Match[str]) -> str:
-    display = "block" if found[1] == "div" else "inline"
-    latex = html.unescape(found[3]).strip().replace(r"\arg", r"\mathrm{arg}\,")
-    mathml = convert(latex, display=display)
+def _equation(match: re.Match[str]) -> str:
+    in_a_block = match[1] == "div"
+    latex = html.unescape(match[3]).strip().replace(r"\arg", r"\mathrm{arg}\,")
+    mathml = convert(latex, display="block" if in_a_block else "inline")
     if "\\" in mathml:  # it prints commands that it does not know
         raise ValueError(f"the equation {latex!r} has a command that latex2mathml does not know; write it otherwise")
-    return f'<div class="equation">{mathml}</div>' if display == "block" else mathml
+    return f'<div class="equation">{mathml}</div>' if in_a_block else mathml
 
 
 def _drawing(path: Path, alternative: str) -> str:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning.nn.losses import cross_entropy
+from primenet_lightning.nn.prime.block import PrimeBlock
 from primenet_lightning.nn.prime.capsules import ConvFeatures
-from primenet_lightning.nn.prime.network import PrimeNetwork
-from primenet_lightning.nn.prime.routers import Gate, Router
-from primenet_lightning.nn.prime.routes import Route
-from primenet_lightning.training.exchange import Average
+from primenet_lightning.nn.prime.mixing import Gate
+from primenet_lightning.nn.prime.router import Router
+from primenet_lightning.nn.prime.routes import BY_LABELS
+from primenet_lightning.nn.stages import Route, StagedNetwork
+from primenet_lightning.nn.whole import WholeNetwork
+from primenet_lightning.training.runner import StageRunner
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -34,14 +37,14 @@ class Cost(NamedTuple):
     multiply_adds_training: int
 
 
-def count_cost(network: PrimeNetwork, route: Route | None = None, as_run: bool = False) -> Cost:
+def count_cost(network: StagedNetwork, route: Route | None = None, as_run: bool = False) -> Cost:
     """Count with torch's own FLOP counter on a copy of the network, which is left as it was.
 
     The counter sees convolutions and matrix products; norms, activations and poolings are outside it, as in the
     papers' tables.
 
     Args:
-        network: The network; its input shape is known to it.
+        network: The network, a `PrimeNetwork` or any other row of stages; its input shape is known to it.
         route: The route at inference; None takes the network's own.
         as_run: Count what is computed, with pairs of convolutions folded into one where `ConvFeatures` does so. False
             counts layer by layer what the architecture says, as the papers' tables do.
@@ -51,6 +54,7 @@ def count_cost(network: PrimeNetwork, route: Route | None = None, as_run: bool =
 
     Example:
         >>> from primenet_lightning.nn.prime.architecture import architecture
+        >>> from primenet_lightning.nn.prime.network import PrimeNetwork
         >>> compact = PrimeNetwork.build(1, (28, 28), 10, architecture("compact", (28, 28)))
         >>> count_cost(compact, route=(2,))  # the 7x7 capsule
         Cost(parameters=141344, multiply_adds_inference=2602112, multiply_adds_training=10663232)
@@ -87,29 +91,17 @@ def count_module(
         >>> count_module(nn.Sequential(nn.Flatten(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 10)), (1, 28, 28))
         Cost(parameters=79510, multiply_adds_inference=79400, multiply_adds_training=159800)
     """
-    if isinstance(module, PrimeNetwork):
+    if isinstance(module, StagedNetwork):
         raise ValueError(f"module is a {type(module).__name__}, which trains by stages; count it with count_cost")
-    copied = _copy(module)
-
-    @torch.no_grad()
-    def forward(images: Tensor) -> None:
-        copied(images)
-
-    def step(images: Tensor) -> None:
-        value = loss(copied(images), torch.zeros(len(images), dtype=torch.int64))
-        if value.requires_grad:
-            torch.autograd.backward(value)
-
-    copied.eval()
+    network = WholeNetwork(module, in_shape, loss, logits=None)
     try:
-        inference = _per_image(forward, in_shape)
+        inference = count_inference(network)
     except RuntimeError as error:
         raise ValueError(f"module cannot take images of in_shape={in_shape}: {error}") from error
-    copied.train()
-    return Cost(_parameters(module), inference, _per_image(step, in_shape))
+    return Cost(_parameters(module), inference, count_training(network))
 
 
-def count_training(network: PrimeNetwork, as_run: bool = False) -> int:
+def count_training(network: StagedNetwork, as_run: bool = False) -> int:
     """Count the multiply-adds of a training step, as `count_cost` does.
 
     Args:
@@ -119,60 +111,64 @@ def count_training(network: PrimeNetwork, as_run: bool = False) -> int:
     Returns:
         Multiply-adds an image.
     """
-    copied = _copy(network, as_run).train()
+    runner = StageRunner(_copy(network, as_run).train())
 
     def step(images: Tensor) -> None:
-        for stage in copied.stages(images, torch.zeros(len(images), dtype=torch.int64)):
-            torch.autograd.backward(list(stage.losses.values()))
+        runner.run(images, torch.zeros(len(images), dtype=torch.int64))
 
     return _per_image(step, network.in_shape)
 
 
-def count_inference(network: PrimeNetwork, route: Route | None = None, as_run: bool = False) -> int:
+def count_inference(network: StagedNetwork, route: Route | None = None, as_run: bool = False) -> int:
     """Count the multiply-adds of a label-free forward, as `count_cost` does.
 
     Args:
         network: The network.
-        route: The route; None takes the network's own.
+        route: The route, of a `PrimeNetwork`; None takes the network's own.
         as_run: Count what is computed, not what the architecture says.
 
     Returns:
         Multiply-adds an image. Where a gate chooses, which depends on the images, the mean over its capsules.
     """
     copied = _copy(network, as_run).eval()
-    gated = [block for block in copied.prime_blocks if isinstance(block.router, Gate)]
-    if gated:
-        counts = []
-        for turn in range(math.lcm(*(len(block.capsules) for block in gated))):
-            for block in gated:
-                block.router = _Taken(block.router, turn % len(block.capsules))
-            counts.append(_count_forward(copied, network, None))
-        return round(sum(counts) / len(counts))
-    return _count_forward(copied, network, route)
+    gated = [stage for stage in copied.stages if isinstance(stage, PrimeBlock) and isinstance(stage.router, Gate)]
+    if not gated:
+        return _count_forward(copied, route)
+    counts: list[int] = []
+    for turn in range(math.lcm(*(len(block.capsules) for block in gated))):
+        for block in gated:
+            block.router = _OneCapsule(block.router, turn % len(block.capsules))
+        counts.append(_count_forward(copied, None))
+    return round(sum(counts) / len(counts))
 
 
-class _Taken(Gate):
-    """A gate that scores and then takes one capsule, whatever the scores."""
+class _OneCapsule(Router):
+    """Scores as a gate does, and then takes one capsule, whatever the scores."""
 
-    def __init__(self, gate: Router, taken: int) -> None:
-        super().__init__(per="batch")
-        assert isinstance(gate, Gate)
-        self.classifier, self.taken = gate.classifier, taken
+    chooses = False
 
-    def _of_batch(self, x: Tensor, average: Average | None = None) -> int:
-        self(x)
-        return self.taken
+    def __init__(self, gate: nn.Module, index: int) -> None:
+        super().__init__()
+        self.gate: nn.Module = gate.gate if isinstance(gate, _OneCapsule) else gate
+        self.index = index
+
+    def infer(self, x: Tensor, features: Sequence[nn.Module], index: int) -> Tensor:
+        """Score, and compute the one capsule."""
+        self.gate(x)
+        return super().infer(x, features, self.index)
 
 
-def _count_forward(copied: PrimeNetwork, network: PrimeNetwork, route: Route | None) -> int:
+def _count_forward(copied: StagedNetwork, route: Route | None) -> int:
     @torch.no_grad()
     def forward(images: Tensor) -> None:
-        if route is None and network.inference_routing == "oracle":  # which must see every capsule's loss
+        if route is None and BY_LABELS in copied.choices():  # which must see every capsule's loss
             copied.evaluate(images, torch.zeros(len(images), dtype=torch.int64))
+        elif route is None:
+            copied(images)
         else:
             copied(images, route)
 
-    return _per_image(forward, network.in_shape)
+    return _per_image(forward, copied.in_shape)
 
 
 def _parameters(module: nn.Module) -> int:
@@ -187,7 +183,7 @@ def _copy(module: Module, as_run: bool = False) -> Module:
     return copied
 
 
-def _per_image(run: Callable[[Tensor], None], in_shape: tuple[int, int, int]) -> int:
+def _per_image(run: Callable[[Tensor], None], in_shape: tuple[int, ...]) -> int:
     """Multiply-adds that one image more costs: products of weights are made once a batch and are not in it."""
     totals = []
     with torch.random.fork_rng(devices=[]):  # dropout draws from the generator that a training goes on with

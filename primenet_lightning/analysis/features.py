@@ -1,41 +1,34 @@
 """Features that a trained network has of images, for a classifier on top of them."""
 
-from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
-from torch.utils.data import DataLoader
+from torch.utils.data import TensorDataset
 
-from primenet_lightning.baselines.classifier import ImageClassifier
+from primenet_lightning.analysis.passes import in_batches
+from primenet_lightning.analysis.views import view_capsules
+from primenet_lightning.arguments import at_least
 from primenet_lightning.datamodules import ImageDataModule
-from primenet_lightning.datamodules.in_memory import ImageTensors
-from primenet_lightning.datamodules.loader import BatchLoader
-from primenet_lightning.datamodules.samplers import EpochBatchSampler, OrderedBatchSampler
+from primenet_lightning.datamodules.features import SplitFeatures
 from primenet_lightning.models.prime import PrimeNet
-from primenet_lightning.nn.prime.block import PrimeBlock, trial_run
+from primenet_lightning.nn.layers import trial_run
+from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.prime.network import PrimeNetwork
-from primenet_lightning.nn.prime.routes import least_entropy
+from primenet_lightning.nn.prime.routes import EACH_SUREST
+from primenet_lightning.nn.stages import Route
+from primenet_lightning.training.evaluator import Evaluator
 
 FeatureLayer = Literal["head", "routed", "capsules"]
 """Which features; see `feature_extractor`."""
 
-
-class SplitFeatures(NamedTuple):
-    """The features of one split, in the order of its images.
-
-    Attributes:
-        features: ``(images, features)``, float32, on the CPU.
-        labels: Class indices, ``(images,)``, int64.
-    """
-
-    features: Tensor
-    labels: Tensor
+BATCH = 250
+"""Images of a sample that go through the network at a time."""
 
 
-def feature_extractor(model: PrimeNet | nn.Module, layer: FeatureLayer = "head") -> nn.Module:
+def feature_extractor(model: nn.Module, layer: FeatureLayer = "head") -> nn.Module:
     """Make a module from images to features. It shares the model's parameters, and its modes.
 
     Routing is that of inference, without labels. In a PrimeNet nothing is cut: the numbers are those of the network's
@@ -62,9 +55,10 @@ def feature_extractor(model: PrimeNet | nn.Module, layer: FeatureLayer = "head")
         >>> [tuple(feature_extractor(model, layer)(images).shape) for layer in ("head", "routed", "capsules")]
         [(3, 24), (3, 96), (3, 192)]
     """
-    if layer not in (known := get_args(FeatureLayer)):
-        raise ValueError(f"layer={layer!r} is unknown; use one of {known}")
-    network = model.network if isinstance(model, PrimeNet | ImageClassifier) else model
+    layers = get_args(FeatureLayer)
+    if layer not in layers:
+        raise ValueError(f"layer={layer!r} is unknown; use one of {layers}")
+    network = model.network if isinstance(model, Evaluator) else model
     if isinstance(network, PrimeNetwork):
         if layer == "head":
             last_linear(network.head)
@@ -87,7 +81,8 @@ class _LastLayerFeatures(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        return _seen_by_last_linear(self.network, _in_precision(images, self.network))
+        features, _ = before_last_linear(self.network, _in_precision(images, self.network))
+        return features
 
 
 class _PrimeFeatures(nn.Module):
@@ -98,28 +93,22 @@ class _PrimeFeatures(nn.Module):
         self.network, self.layer = network, layer
 
     def forward(self, images: Tensor) -> Tensor:
-        network, x = self.network, _in_precision(images, self.network)
+        network = self.network
+        x = _in_precision(images, network)
         # under "min_entropy" each image takes its own, and there is no route that holds for all
-        route = None if network.inference_routing == "min_entropy" else network.inference_route()
-        last = len(network.prime_blocks) - 1
-        for i, block in enumerate(network.prime_blocks):
-            x = network._enter(x, i)
-            if self.layer == "capsules" and i == last:
+        if network.inference_routing == "min_entropy":
+            route: Route = (EACH_SUREST,) * len(network.blocks)
+        else:
+            route = network.inference_route()
+        last = network.prime_blocks[-1]
+        for block, choice in zip(network.prime_blocks, route, strict=True):
+            if self.layer == "capsules" and block is last:
                 return torch.cat([pooled(capsule.features(x)) for capsule in block.in_order], dim=1)
-            x = _through(block, x, None if route is None else route[i])
-        return pooled(x) if self.layer == "routed" else _seen_by_last_linear(network.head, x)
-
-
-def _through(block: PrimeBlock, x: Tensor, index: int | None) -> Tensor:
-    """As `PrimeBlock.infer`, without its cuts; no index means that each image takes its surest capsule."""
-    block.check_input(x)
-    if index is None:
-        outputs = [capsule(x) for capsule in block.in_order]
-        choice = least_entropy(torch.stack([logits.detach() for _, logits in outputs]))
-        chosen = torch.stack([maps for maps, _ in outputs])[choice, torch.arange(len(x), device=x.device)]
-    else:
-        chosen = block.router.infer(x, [capsule.features for capsule in block.in_order], index)
-    return chosen if block.projection is None else torch.cat([chosen, block.projection(x)], dim=1)
+            x = block.through(x, choice)
+        if self.layer == "routed":
+            return pooled(x)
+        features, _ = before_last_linear(network.head, x)
+        return features
 
 
 def _in_precision(images: Tensor, network: nn.Module) -> Tensor:
@@ -128,19 +117,37 @@ def _in_precision(images: Tensor, network: nn.Module) -> Tensor:
     return images if like is None else images.to(like.dtype)
 
 
-def _seen_by_last_linear(network: nn.Module, x: Tensor) -> Tensor:
-    seen = list[Tensor]()
-    hook = last_linear(network).register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+def before_last_linear(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a network, and catch what its last linear layer sees.
+
+    Args:
+        network: A head, or a whole network.
+        x: Its input, ``(batch, channels, height, width)``.
+
+    Returns:
+        What the layer sees, ``(batch, features)``, and the network's output.
+
+    Raises:
+        ValueError: If there is no linear layer, or the network does not run it.
+
+    Example:
+        >>> layers = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> features, logits = before_last_linear(layers, torch.zeros(2, 1, 2, 2))
+        >>> features.shape, logits.shape
+        (torch.Size([2, 4]), torch.Size([2, 3]))
+    """
+    inputs: list[Tensor] = []
+    hook = last_linear(network).register_forward_pre_hook(lambda layer, args: inputs.append(args[0]))
     try:
-        network(x)
+        output = network(x)
     finally:
         hook.remove()
-    if not seen:
+    if not inputs:
         raise ValueError(
             f"layer='head': {type(network).__name__} has a last linear layer that its forward does not run; give a "
             "module from images to features to LinearProbe instead"
         )
-    return seen[-1].flatten(1)
+    return inputs[-1].flatten(1), output
 
 
 def last_linear(head: nn.Module) -> nn.Linear:
@@ -208,88 +215,67 @@ def extract_features(
         >>> splits["test"].features.shape, splits["test"].labels.shape
         (torch.Size([359, 64]), torch.Size([359]))
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} is too small; give at least 1")
+    at_least(1, batch_size=batch_size)
     data.setup()
     extractor.to(device)
     datasets = {"train": data.train_dataset, "validation": data.validation_dataset, "test": data.test_dataset}
-    splits = {}
+    splits: dict[str, SplitFeatures] = {}
     with trial_run(extractor):
         for name, dataset in datasets.items():
-            found: Tensor | None = None
-            for rows in torch.split(torch.arange(len(dataset)), batch_size):
-                images, _ = dataset[rows]
+            # filled in place: parts to be joined would take the memory twice
+            features = torch.empty(0)
+            done = 0
+            for images, _ in in_batches(dataset, batch_size):
                 part = extractor(data.normalize(images.to(device))).flatten(1)
-                if found is None:  # filled in place: parts to be joined would take the memory twice
-                    found = torch.empty(len(dataset), part.shape[1])
-                found[rows[0] : rows[-1] + 1] = part
+                if not done:
+                    features = torch.empty(len(dataset), part.shape[1])
+                features[done : done + len(part)] = part
+                done += len(part)
                 if on_batch is not None:
-                    on_batch(len(rows))
-            assert found is not None
-            splits[name] = SplitFeatures(found, dataset.all_labels())
+                    on_batch(len(part))
+            splits[name] = SplitFeatures(features, dataset.all_labels())
     return splits
 
 
-class FeatureDataModule(LightningDataModule):
-    """Features in memory, a whole batch by one gather; each epoch's order depends on seed and epoch alone.
+def compute_features(
+    model: PrimeNet, images: Tensor, labels: Tensor, layer: FeatureLayer
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Run a sample through the network, 250 images at a time, in the modes that its parts are in.
 
     Args:
-        splits: ``"train"``, ``"validation"`` and ``"test"``, as `extract_features` gives them.
-        batch_size: Images in a training batch over all devices.
-        seed: Of the order.
+        model: In evaluation mode.
+        images: ``(images, channels, height, width)``, normalised, on the CPU.
+        labels: Class indices, ``(images,)``.
+        layer: As in `feature_extractor`; ``"capsules"``: of all blocks, each capsule's map by itself.
+
+    Returns:
+        Features by name (the layer's, or each capsule's), ``(images, features)``, float32 on the CPU; and the classes
+        that the head says, ``(images,)``, int64.
 
     Raises:
-        ValueError: If a split is missing, empty or not finite, or the splits disagree in the number of features;
-            as soon as a loader is asked for, if ``batch_size`` is below 1.
-
-    Example:
-        >>> split = SplitFeatures(torch.randn(70, 5), torch.arange(70) % 2)
-        >>> data = FeatureDataModule({"train": split, "validation": split, "test": split})
-        >>> [len(labels) for _, labels in data.train_dataloader()]
-        [32, 38]
+        ValueError: If the layer is ``"head"`` and the head has no linear layer.
     """
-
-    def __init__(self, splits: Mapping[str, SplitFeatures], batch_size: int = 32, seed: int = 0) -> None:
-        super().__init__()
-        _check_splits(splits)
-        self.splits, self.batch_size, self.seed = dict(splits), batch_size, seed
-
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """This rank's shares of the training batches, in an order of their own each epoch."""
-        split, (size, rank) = self.splits["train"], self._ranks()
-        sampler = EpochBatchSampler(len(split.labels), self.batch_size, seed=self.seed, num_replicas=size, rank=rank)
-        return BatchLoader(ImageTensors(*split), sampler)
-
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """This rank's shares of the validation batches, in order."""
-        return self._eval_loader("validation")
-
-    def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """This rank's shares of the test batches, in order."""
-        return self._eval_loader("test")
-
-    def _eval_loader(self, name: str) -> DataLoader[tuple[Tensor, Tensor]]:
-        split, (size, rank) = self.splits[name], self._ranks()
-        sampler = OrderedBatchSampler(len(split.labels), 1000 * size, num_replicas=size, rank=rank)
-        return BatchLoader(ImageTensors(*split), sampler)
-
-    def _ranks(self) -> tuple[int, int]:
-        """Number of processes and which of them this is."""
-        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+    parts: dict[str, list[Tensor]] = {}
+    predictions: list[Tensor] = []
+    for some, targets in in_batches(TensorDataset(images, labels), BATCH):
+        if layer == "capsules":
+            view = view_capsules(model, some, targets)
+            features = {name: pooled(maps) for name, maps in view.maps.items()}
+            logits = view.logits[HEAD]
+        else:
+            seen_by_layer, logits = _head_features(model, some, layer)
+            features = {layer: seen_by_layer}
+        for name, value in features.items():
+            parts.setdefault(name, []).append(value)
+        predictions.append(logits.argmax(1).cpu())
+    return {name: torch.cat(values) for name, values in parts.items()}, torch.cat(predictions)
 
 
-def _check_splits(splits: Mapping[str, SplitFeatures]) -> None:
-    if missing := {"train", "validation", "test"} - splits.keys():
-        raise ValueError(f"splits has no {sorted(missing)[0]!r}; give 'train', 'validation' and 'test'")
-    width = splits["train"].features.shape[1:]
-    for name, (features, labels) in splits.items():
-        if features.dim() != 2 or features.shape[1:] != width or len(features) != len(labels) or not len(labels):
-            raise ValueError(
-                f"the {name} features have shape {tuple(features.shape)} for {len(labels)} labels; give "
-                f"(images, {', '.join(map(str, width))}), one label each, of at least one image"
-            )
-        if not bool(features.isfinite().all()):
-            raise ValueError(
-                f"the {name} features are not finite: the network that they are of has diverged, or its images have "
-                "NaN; probe another run"
-            )
+def _head_features(model: PrimeNet, images: Tensor, layer: FeatureLayer) -> tuple[Tensor, Tensor]:
+    """What the head sees, or its last linear layer; and the logits."""
+    head = model.network.head
+    routed = model.network.features(model.images_of(images.to(model.device)))
+    if layer == "routed":
+        return pooled(routed.float().cpu()), head(routed)
+    features, logits = before_last_linear(head, routed)
+    return features.float().cpu(), logits

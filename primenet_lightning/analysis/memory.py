@@ -1,14 +1,17 @@
 """What memory a training step needs: the bytes that autograd holds for backward."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from primenet_lightning.nn.losses import summed_cross_entropy
-from primenet_lightning.nn.prime.network import PrimeNetwork
+from primenet_lightning.nn.stages import StagedNetwork
+from primenet_lightning.nn.whole import WholeNetwork
+from primenet_lightning.training.runner import StageRunner
 
 
 def training_activation_bytes(
@@ -16,10 +19,10 @@ def training_activation_bytes(
 ) -> int:
     """Measure the peak of saved activations in one training step, in float32 on the CPU.
 
-    A step is made on a copy, in training mode and without an optimizer: of a `PrimeNetwork` stage by stage, each sent
-    backward and dropped before the next one runs, as `PrimeNet` does by default; of any other module one backward of
-    the cross-entropy of its logits, summed where it gives several. What is counted is what `SavedActivations` says. Of
-    a `PrimeNet` give its ``network``: called as a module it only predicts.
+    A step is made on a copy, in training mode and without an optimizer: of a `StagedNetwork` stage by stage, each sent
+    backward and dropped before the next one runs, as by default; of any other module one backward of the
+    cross-entropy of its logits, summed where it gives several. What is counted is what `SavedActivations` says. Of a
+    `PrimeNet` give its ``network``: called as a module it only predicts.
 
     Args:
         network: From images to logits, ``(batch, classes)``, or to a tuple or list of such.
@@ -50,7 +53,7 @@ def training_activation_bytes(
     # dropout draws from the generator that a training goes on with
     with torch.random.fork_rng(devices=[]), SavedActivations(uncounted) as counter:
         try:
-            _step(copied, images, target)
+            StageRunner(_staged(copied, in_shape)).run(images, target)
         except (RuntimeError, IndexError) as error:  # the latter of labels beyond the logits
             raise ValueError(
                 f"network cannot train on images of in_shape={in_shape} with num_classes={num_classes}: {error}"
@@ -58,21 +61,16 @@ def training_activation_bytes(
     return counter.peak
 
 
-def _step(network: nn.Module, images: Tensor, target: Tensor) -> None:
-    if isinstance(network, PrimeNetwork):
-        for stage in network.stages(images, target):
-            _backward(list(stage.losses.values()))
-            del stage  # or its losses and logits live on while the next block runs
-    else:
-        output = network(images)
-        answers = output if isinstance(output, tuple | list) else [output]
-        _backward([summed_cross_entropy(answers, target)])
+def _staged(network: nn.Module, in_shape: tuple[int, ...]) -> StagedNetwork:
+    """A network as the engine trains it: one of several exits by the sum of their losses."""
+    if isinstance(network, StagedNetwork):
+        return network
+    return WholeNetwork(network, in_shape, _summed_over_exits, logits=None)
 
 
-def _backward(losses: Sequence[Tensor]) -> None:
-    """Send those of parts that are not frozen."""
-    if learned := [loss for loss in losses if loss.requires_grad]:
-        torch.autograd.backward(torch.stack(learned).sum())
+def _summed_over_exits(output: Any, target: Tensor) -> Tensor:
+    exits = output if isinstance(output, tuple | list) else [output]
+    return summed_cross_entropy(exits, target)
 
 
 class SavedActivations:

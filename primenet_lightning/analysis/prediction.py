@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import torch
 
-from primenet_lightning.baselines.classifier import ImageClassifier
+from primenet_lightning.arguments import first_line
 from primenet_lightning.datamodules.files import ImageFileError, ImageFiles
 from primenet_lightning.datamodules.normalization import Normalize
-from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.runs.folder import RunFolder
+from primenet_lightning.training.learner import LocalLearner
 
 
 class Prediction(NamedTuple):
@@ -30,7 +30,7 @@ class Prediction(NamedTuple):
     error: str | None = None
 
 
-def load_model(checkpoint: str | Path) -> PrimeNet | ImageClassifier:
+def load_model(checkpoint: str | Path) -> LocalLearner:
     """Load a trained model, and with it what it knows of its data.
 
     The checkpoint says of which class the model is, and the module of that class is imported, from the Python
@@ -44,7 +44,7 @@ def load_model(checkpoint: str | Path) -> PrimeNet | ImageClassifier:
 
     Raises:
         FileNotFoundError: If there is no such file or run.
-        ValueError: If it is no checkpoint of PrimeNet or of an `ImageClassifier`, or not of one that was trained with
+        ValueError: If it is no checkpoint of a `LocalLearner`, or not of one that was trained with
             a data module of this package.
     """
     path = Path(checkpoint)
@@ -55,9 +55,8 @@ def load_model(checkpoint: str | Path) -> PrimeNet | ImageClassifier:
     try:
         model = _class_in(path).load_from_checkpoint(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each kind of damage has its own
-        reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"ckpt={path} cannot be loaded ({reason}); give a checkpoint of PrimeNet or of a baseline "
+            f"ckpt={path} cannot be loaded ({first_line(error)}); give a checkpoint of PrimeNet or of a baseline "
             "that is whole, with its classes importable"
         ) from error
     if model.data_description is None:
@@ -67,19 +66,19 @@ def load_model(checkpoint: str | Path) -> PrimeNet | ImageClassifier:
     return model.eval()
 
 
-def _class_in(path: Path) -> type[PrimeNet] | type[ImageClassifier]:
+def _class_in(path: Path) -> type[LocalLearner]:
     """The class of a checkpoint's model."""
     saved = torch.load(path, map_location="cpu", weights_only=True)
     name = saved["class_path"]
     module, _, attribute = name.rpartition(".")
-    found = getattr(importlib.import_module(module), attribute)
-    if not (isinstance(found, type) and issubclass(found, PrimeNet | ImageClassifier)):
-        raise TypeError(f"{name} is no subclass of PrimeNet or ImageClassifier")
-    return found
+    kind = getattr(importlib.import_module(module), attribute)
+    if not isinstance(kind, type) or not issubclass(kind, LocalLearner):
+        raise TypeError(f"{name} is no subclass of LocalLearner")
+    return kind
 
 
 @torch.inference_mode()
-def predict_files(model: PrimeNet | ImageClassifier, paths: Sequence[str | Path]) -> Iterator[Prediction]:
+def predict_files(model: LocalLearner, paths: Sequence[str | Path]) -> Iterator[Prediction]:
     """Classify image files, in order and one at a time; one that cannot be used does not stop the others.
 
     Args:

@@ -10,19 +10,15 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import nn
 
-from primenet_lightning.analysis.features import (
-    FeatureDataModule,
-    FeatureLayer,
-    SplitFeatures,
-    feature_extractor,
-)
+from primenet_lightning.analysis.features import FeatureLayer, feature_extractor
 from primenet_lightning.arguments import at_least
 from primenet_lightning.datamodules import ImageDataModule
+from primenet_lightning.datamodules.features import FeatureDataModule, SplitFeatures
 from primenet_lightning.models.linear_probe import LinearProbe
-from primenet_lightning.models.prime import PrimeNet
-from primenet_lightning.nn.prime.block import trial_run
+from primenet_lightning.nn.layers import trial_run
+from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.fitting import BestWeights, Notes, fit_and_test, quiet_trainer, quietly
-from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
+from primenet_lightning.training.optimizers import OptimizerCallable
 
 WITHIN = 0.1
 """Percentage points of the final accuracy within which a probe counts as converged."""
@@ -127,13 +123,13 @@ def fit_probe(
     num_features = splits["train"].features.shape[1]
     with _seeded(seed):
         probe = LinearProbe(num_features, num_classes, optimizer=optimizer)
-        found = _fit(probe, data, epochs, accelerator, on_epoch)
+        fitted = _fit(probe, data, epochs, accelerator, on_epoch)
     error = logistic_regression(splits, seed) if logistic else None
-    return ProbeResult(**found, logistic_test_error=error, num_features=num_features)
+    return ProbeResult(**fitted, logistic_test_error=error, num_features=num_features)
 
 
 def fit_finetuned(
-    model: PrimeNet | nn.Module,
+    model: nn.Module,
     data: ImageDataModule,
     epochs: int = 50,
     batch_size: int = 32,
@@ -175,8 +171,8 @@ def fit_finetuned(
         backbone = feature_extractor(copy.deepcopy(model), layer)
         num_features = _width(backbone, data)
         probe = LinearProbe(num_features, data.num_classes, backbone, finetune=True, optimizer=optimizer)
-        found = _fit(probe, images, epochs, accelerator, on_epoch)
-    return ProbeResult(**found, logistic_test_error=None, num_features=num_features)
+        fitted = _fit(probe, images, epochs, accelerator, on_epoch)
+    return ProbeResult(**fitted, logistic_test_error=None, num_features=num_features)
 
 
 def _width(extractor: nn.Module, data: ImageDataModule) -> int:

@@ -1,6 +1,5 @@
 """What PrimeNet is compared with: networks trained end to end, and the vote of its capsules."""
 
-from primenet_lightning.baselines.classifier import ImageClassifier
 from primenet_lightning.baselines.multi_exit import (
     ExitRow,
     MultiExit,
@@ -12,6 +11,7 @@ from primenet_lightning.baselines.multi_exit import (
 from primenet_lightning.baselines.one_scale import OneScale, OneScaleNetwork, matching_channels, predicting_parameters
 from primenet_lightning.baselines.resnets import CifarResNet20, ResNet20, ResNet50
 from primenet_lightning.baselines.votes import majority_vote
+from primenet_lightning.models.end_to_end import EndToEnd as ImageClassifier
 
 __all__ = [
     "CifarResNet20",

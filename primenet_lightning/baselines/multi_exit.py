@@ -2,16 +2,19 @@
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from primenet_lightning.baselines.classifier import ImageClassifier
 from primenet_lightning.baselines.resnets import he_
-from primenet_lightning.nn.losses import at_least_float32, summed_cross_entropy
-from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
+from primenet_lightning.models.end_to_end import EndToEnd
+from primenet_lightning.nn.layers import at_least_float32
+from primenet_lightning.nn.losses import summed_cross_entropy
+from primenet_lightning.nn.whole import WholeNetwork
+from primenet_lightning.training.adam import PaperAdam
+from primenet_lightning.training.optimizers import OptimizerCallable
 
 Maps = tuple[Tensor, Tensor]
 """All fine and all coarse maps so far, ``(batch, channels, height, width)`` and half as high and wide."""
@@ -200,7 +203,7 @@ def _check_threshold(threshold: float) -> None:
         raise ValueError(f"threshold={threshold} is no probability; give 0 (all leave at the first exit) to 1")
 
 
-class MultiExit(ImageClassifier):
+class MultiExit(EndToEnd):
     """`MultiExitNetwork` trained end to end on the sum of its exits' cross-entropies, all with the same weight.
 
     ``train/loss/head`` is that sum, and ``train/accuracy`` the last exit's; validation, test and prediction take
@@ -218,7 +221,8 @@ class MultiExit(ImageClassifier):
         growth: Channels that a layer adds to the fine scale.
         exit_channels: Filters of the exits' convolutions.
         threshold: An image leaves where its largest softmax probability reaches this.
-        optimizer: As in `ImageClassifier`.
+        optimizer: As in `EndToEnd`.
+        **learning: As in `EndToEnd`.
 
     Raises:
         ValueError: If the threshold is not within 0 and 1, or a size is below 1.
@@ -227,8 +231,6 @@ class MultiExit(ImageClassifier):
         >>> MultiExit(threshold=0.8).eval()(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 10])
     """
-
-    network: MultiExitNetwork
 
     def __init__(
         self,
@@ -242,24 +244,38 @@ class MultiExit(ImageClassifier):
         exit_channels: int = 32,
         threshold: float = 0.9,
         optimizer: OptimizerCallable = PaperAdam,
+        **learning: Any,
     ) -> None:
         _check_threshold(threshold)
-        super().__init__(in_channels, image_size, num_classes, optimizer)
+        super().__init__(in_channels, image_size, num_classes, optimizer, **learning)
         self.threshold = threshold
 
-    def configure_network(self) -> MultiExitNetwork:
-        """Build the network."""
+    def configure_backbone(self) -> MultiExitNetwork:
+        """Build the network of several exits."""
         sizes = {name: self.hparams[name] for name in ("exits", "layers", "channels", "growth", "exit_channels")}
         return MultiExitNetwork(self.in_shape[0], self.num_classes, **sizes)
 
-    def learn(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum the exits' losses; as in `ImageClassifier`, with the last exit's logits."""
-        answers = self.network(self._images(images))
-        return summed_cross_entropy(answers, target), answers[-1]
+    def configure_network(self) -> WholeNetwork:
+        """Make it one stage, whose loss is the sum of the exits' losses, and whose logits are the last exit's."""
+        return WholeNetwork(self.configure_backbone(), self.in_shape, summed_cross_entropy, last_exit)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Classify images, each at the exit where it leaves; as in `ImageClassifier`."""
-        return self.network.classify(self._images(x), self.threshold)[0]
+        """Classify images, each at the exit where it leaves; as in `EndToEnd`."""
+        network = self.network.model
+        assert isinstance(network, MultiExitNetwork)
+        return network.classify(self.images_of(x), self.threshold)[0]
+
+
+def last_exit(answers: Sequence[Tensor]) -> Tensor:
+    """Take the logits of the last exit.
+
+    Args:
+        answers: ``(batch, classes)`` of each exit.
+
+    Returns:
+        The last one's.
+    """
+    return answers[-1]
 
 
 class ExitRow(NamedTuple):

@@ -2,16 +2,18 @@
 
 import dataclasses
 from bisect import bisect_left
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from primenet_lightning.baselines.classifier import ImageClassifier
+from primenet_lightning.models.end_to_end import EndToEnd
 from primenet_lightning.nn.classifiers import ClassifierHead
 from primenet_lightning.nn.prime.architecture import Architecture, Size, architecture
-from primenet_lightning.nn.prime.block import Projection
 from primenet_lightning.nn.prime.capsules import ConvFeatures
-from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
+from primenet_lightning.nn.prime.projection import Projection
+from primenet_lightning.training.adam import PaperAdam
+from primenet_lightning.training.optimizers import OptimizerCallable
 
 
 class OneScaleNetwork(nn.Module):
@@ -52,7 +54,7 @@ class OneScaleNetwork(nn.Module):
         return logits
 
 
-class OneScale(ImageClassifier):
+class OneScale(EndToEnd):
     """A plain convolutional network of one scale, as large as the PrimeNet that predicts, trained end to end.
 
     "Of matching size" is read so: PrimeNet's parameters are counted when the capsule of the same kernel size is
@@ -67,7 +69,8 @@ class OneScale(ImageClassifier):
         kernel_size: The scale: 3, 5, 7, or another odd number.
         size: The size of PrimeNet to match, see `primenet_lightning.nn.prime.architecture.architecture`.
         channels: Channels of the feature map; None matches the parameters.
-        optimizer: As in `ImageClassifier`.
+        optimizer: As in `EndToEnd`.
+        **learning: As in `EndToEnd`.
 
     Raises:
         ValueError: If ``kernel_size`` is even or ``channels`` is below 1, or the size is unknown.
@@ -89,14 +92,15 @@ class OneScale(ImageClassifier):
         size: Size = "compact",
         channels: int | None = None,
         optimizer: OptimizerCallable = PaperAdam,
+        **learning: Any,
     ) -> None:
         if kernel_size % 2 == 0 or kernel_size < 1:
             raise ValueError(f"kernel_size={kernel_size} must be odd and positive; give 3, 5 or 7")
         if channels is not None and channels < 1:
             raise ValueError(f"channels={channels} must be at least 1, or None to match PrimeNet's parameters")
-        super().__init__(in_channels, image_size, num_classes, optimizer)
+        super().__init__(in_channels, image_size, num_classes, optimizer, **learning)
 
-    def configure_network(self) -> OneScaleNetwork:
+    def configure_backbone(self) -> OneScaleNetwork:
         """Build the network, of the width given or found."""
         kernel_size, channels = self.hparams["kernel_size"], self.hparams["channels"]
         widths = architecture(self.hparams["size"], self.in_shape[1:])

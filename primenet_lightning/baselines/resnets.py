@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import ResNet50_Weights, resnet50
 
-from primenet_lightning.baselines.classifier import ImageClassifier
-from primenet_lightning.training.optimizers import OptimizerCallable, PaperAdam
+from primenet_lightning.models.end_to_end import EndToEnd
+from primenet_lightning.training.adam import PaperAdam
+from primenet_lightning.training.optimizers import OptimizerCallable
 
 
 def he_(module: nn.Module) -> nn.Module:
@@ -94,10 +95,10 @@ class Residual(nn.Module):
         return functional.relu(y + shortcut)
 
 
-class CifarResNet20(ImageClassifier):
-    """`ResNet20`, trained end to end; arguments as in `ImageClassifier`."""
+class CifarResNet20(EndToEnd):
+    """`ResNet20`, trained end to end; arguments as in `EndToEnd`."""
 
-    def configure_network(self) -> ResNet20:
+    def configure_backbone(self) -> ResNet20:
         """Build the network."""
         return ResNet20(self.in_shape[0], self.num_classes)
 
@@ -122,7 +123,7 @@ class GreyToColour(nn.Module):
         return x.expand(-1, 3, -1, -1)
 
 
-class ResNet50(ImageClassifier):
+class ResNet50(EndToEnd):
     """torchvision's ResNet-50, trained end to end; grey images are repeated to three channels.
 
     Images are taken as the data module normalises them, and at their own size: the network halves them five times,
@@ -133,7 +134,8 @@ class ResNet50(ImageClassifier):
         image_size: Height and width of the images, in pixels.
         num_classes: Number of classes.
         pretrained: Begin with torchvision's weights of ImageNet, which are downloaded once; the classifier is new.
-        optimizer: As in `ImageClassifier`.
+        optimizer: As in `EndToEnd`.
+        **learning: As in `EndToEnd`.
 
     Raises:
         ValueError: If ``in_channels`` is neither 1 nor 3, or the weights cannot be had.
@@ -151,13 +153,14 @@ class ResNet50(ImageClassifier):
         num_classes: int = 10,
         pretrained: bool = False,
         optimizer: OptimizerCallable = PaperAdam,
+        **learning: Any,
     ) -> None:
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels={in_channels} fits no ResNet-50, which takes grey (1) or colour images (3)")
-        super().__init__(in_channels, image_size, num_classes, optimizer)
+        super().__init__(in_channels, image_size, num_classes, optimizer, **learning)
 
-    def configure_network(self) -> nn.Sequential:
-        """Build the network, with ``network.resnet`` as torchvision's."""
+    def configure_backbone(self) -> nn.Sequential:
+        """Build the model, with ``network.model.resnet`` as torchvision's."""
         if not self.hparams["pretrained"]:
             resnet = resnet50(num_classes=self.num_classes)
         else:
@@ -166,7 +169,7 @@ class ResNet50(ImageClassifier):
         return nn.Sequential(OrderedDict(colour=GreyToColour(), resnet=resnet))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """As in `ImageClassifier`; and loading it needs no weights but its own, so that none are downloaded again."""
+        """As in `EndToEnd`; and loading it needs no weights but its own, so that none are downloaded again."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["hyper_parameters"]["pretrained"] = False
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from primenet_lightning.nn.losses import at_least_float32
+from primenet_lightning.nn.layers import at_least_float32
 
 
 def majority_vote(logits: Sequence[Tensor]) -> Tensor:

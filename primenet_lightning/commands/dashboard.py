@@ -8,6 +8,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from primenet_lightning.arguments import first_line
+
 STEP = "trainer/global_step"
 
 SECTIONS: list[dict[str, Any]] = [
@@ -88,12 +90,10 @@ def workspace(entity: str, project: str) -> Any:
         "ScalarChart": lambda panel: panels.ScalarChart(title=panel["title"], metric=panel["metric"]),
         "MediaBrowser": lambda panel: panels.MediaBrowser(title=panel["title"], media_keys=panel["media"]),
     }
-    sections = [
-        workspaces.Section(
-            name=section["name"], panels=[make[panel["type"]](panel) for panel in section["panels"]], is_open=True
-        )
-        for section in SECTIONS
-    ]
+    sections = []
+    for section in SECTIONS:
+        made = [make[panel["type"]](panel) for panel in section["panels"]]
+        sections.append(workspaces.Section(name=section["name"], panels=made, is_open=True))
     return workspaces.Workspace(entity=entity, project=project, name="PrimeNet", sections=sections)
 
 
@@ -118,11 +118,8 @@ def main(args: Sequence[str]) -> int:
     try:
         made.save()
     except Exception as error:  # W&B's and the network's, of many kinds
-        reason = str(error).strip().partition("\n")[0]
-        print(
-            f"primenet: error: W&B did not take the dashboard ({reason}); is there an account and a network?",
-            file=sys.stderr,
-        )
+        sentence = f"W&B did not take the dashboard ({first_line(error)}); is there an account and a network?"
+        print(f"primenet: error: {sentence}", file=sys.stderr)
         return 1
     print(made.url)
     return 0

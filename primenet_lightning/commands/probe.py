@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,11 @@ from rich.table import Table
 from primenet_lightning.analysis.features import FeatureLayer, extract_features, feature_extractor
 from primenet_lightning.analysis.prediction import load_model
 from primenet_lightning.analysis.probe import WITHIN, ProbeResult, fit_finetuned, fit_probe, refuse_schedule
-from primenet_lightning.baselines import ImageClassifier
-from primenet_lightning.callbacks.figures import COLOURS, new_figure, plain_log_scale
 from primenet_lightning.datamodules import ImageDataModule
+from primenet_lightning.figures.style import COLOURS, new_figure, plain_log_scale
 from primenet_lightning.files import write_whole
-from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.runs.folder import RunFolder
+from primenet_lightning.training.learner import LocalLearner
 
 Advance = Callable[[int], None]
 
@@ -50,13 +49,23 @@ def main(args: Sequence[str]) -> int:
     data = load_data(run)
     seed = data.seed if options.seed is None else options.seed
     result = _fit(model, data, options, seed)
-    found = _report(run, data, options, seed, result)
-    name = "-".join(["probe", *([options.layer] if options.layer != "head" else []), *_tuned(options)])
-    write_whole(run.path / f"{name}.json", json.dumps(found, indent=2) + "\n")
-    draw(result, options.layer, options.finetune, found["phase1_test_error"], run.path / f"figures/{name}.png")
-    Console().print(_table(found))
-    print(f"written: {run.path / name}.json")  # not by rich, which would wrap it
+    summary = _summary(run, data, options, seed, result)
+    path = run.probe(*_marks(options))
+    write_whole(path, json.dumps(summary, indent=2) + "\n")
+    draw(result, options.layer, options.finetune, summary["phase1_test_error"], run.figure(path.stem))
+    Console().print(_table(summary))
+    print(f"written: {path}")  # not by rich, which would wrap it
     return 0
+
+
+def _marks(options: Namespace) -> list[str]:
+    """What the files of a probe have in their name, beside its being a probe."""
+    marks = []
+    if options.layer != "head":
+        marks.append(options.layer)
+    if options.finetune:
+        marks.append("finetune")
+    return marks
 
 
 def _parser() -> ArgumentParser:
@@ -112,7 +121,7 @@ def load_data(run: RunFolder) -> ImageDataModule:
     return data
 
 
-def _fit(model: PrimeNet | ImageClassifier, data: ImageDataModule, options: Namespace, seed: int) -> ProbeResult:
+def _fit(model: LocalLearner, data: ImageDataModule, options: Namespace, seed: int) -> ProbeResult:
     layer: FeatureLayer = options.layer
     schedule = {"epochs": options.epochs, "batch_size": options.batch_size, "seed": seed}
     if options.finetune:
@@ -144,21 +153,11 @@ def _progress(what: str, total: int) -> Iterator[Advance]:
         yield lambda done: progress.update(task, completed=done)
 
 
-def _tuned(options: Namespace) -> list[str]:
-    return ["finetune"] if options.finetune else []
-
-
-def _report(
+def _summary(
     run: RunFolder, data: ImageDataModule, options: Namespace, seed: int, result: ProbeResult
 ) -> dict[str, Any]:
-    """What ``probe.json`` holds; errors are counted in float32, which has no more digits."""
-    summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8")) if run.is_finished else {}
-    numbers = dataclasses.asdict(result)
-    for name, value in numbers.items():
-        if isinstance(value, list):
-            numbers[name] = [round(one, 4) for one in value]
-        elif isinstance(value, float):
-            numbers[name] = round(value, 4)
+    """What ``probe.json`` holds."""
+    numbers = {name: _rounded(value) for name, value in dataclasses.asdict(result).items()}
     return {
         "dataset": data.dataset_name,
         "layer": options.layer,
@@ -166,29 +165,43 @@ def _report(
         "epochs": options.epochs,
         "batch_size": options.batch_size,
         "seed": seed,
-        "phase1_test_error": summary.get("test_error"),
+        "phase1_test_error": run.read_summary().get("test_error"),
         **numbers,
     }
 
 
-def _table(found: dict[str, Any]) -> Table:
+def _rounded(value: Any) -> Any:
+    """Numbers are counted in float32, which has no more digits."""
+    if isinstance(value, list):
+        return [_rounded(number) for number in value]
+    if isinstance(value, float):
+        return round(value, 4)
+    return value
+
+
+ROWS = (
+    ("test error of phase 1 (%)", "phase1_test_error", ".2f"),
+    ("test error of the probe (%)", "test_error", ".2f"),
+    ("test error of the logistic regression (%)", "logistic_test_error", ".2f"),
+    (f"epochs until within {WITHIN} points, training", "epochs_until_converged", ""),
+    (f"epochs until within {WITHIN} points, validation", "epochs_until_converged_validation", ""),
+    ("features", "num_features", ","),
+    ("time (s)", "seconds", ".1f"),
+)
+"""What the printed table says: title, key in ``probe.json``, format."""
+
+
+def _table(summary: Mapping[str, Any]) -> Table:
     """What came out, in a few lines."""
-    title = f"{'Fine-tuning' if found['finetune'] else 'Linear probe'} on {found['dataset']}, seed {found['seed']}"
-    table = Table(title=title, title_justify="left")
+    phase = "Fine-tuning" if summary["finetune"] else "Linear probe"
+    table = Table(title=f"{phase} on {summary['dataset']}, seed {summary['seed']}", title_justify="left")
     table.add_column("")
     table.add_column("measured", justify="right")
-    for name, key, form in (
-        ("test error of phase 1 (%)", "phase1_test_error", ".2f"),
-        ("test error of the probe (%)", "test_error", ".2f"),
-        ("test error of the logistic regression (%)", "logistic_test_error", ".2f"),
-        (f"epochs until within {WITHIN} points, training", "epochs_until_converged", ""),
-        (f"epochs until within {WITHIN} points, validation", "epochs_until_converged_validation", ""),
-        ("features", "num_features", ","),
-        ("time (s)", "seconds", ".1f"),
-    ):
-        if found[key] is not None:
-            table.add_row(name, format(found[key], form))
-    table.caption, table.caption_justify = f"layer {found['layer']}, {found['epochs']} epochs", "left"
+    for name, key, form in ROWS:
+        if summary[key] is not None:
+            table.add_row(name, format(summary[key], form))
+    table.caption = f"layer {summary['layer']}, {summary['epochs']} epochs"
+    table.caption_justify = "left"
     return table
 
 

@@ -1,37 +1,18 @@
-"""Classifier heads: the small ones inside capsules, and the final one."""
+"""Classifiers: the small local ones inside capsules, and the one that ends a network."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from primenet_lightning.arguments import with_options
-from primenet_lightning.nn.layout import channels_last, is_plain
+from primenet_lightning.arguments import at_least, with_options
+from primenet_lightning.nn.fast import run_flatten_and_dense
+from primenet_lightning.nn.layers import glorot_, size_after
+from primenet_lightning.nn.layout import channels_last
 
 LocalClassifier = Literal["flatten", "pooled", "mlp", "conv", "layers"]
 """Names of the local classifiers, see `local_classifier`."""
-
-
-def glorot_(module: nn.Module) -> nn.Module:
-    """Initialise every convolution and dense layer with Glorot's uniform distribution, biases with zero.
-
-    This is the initialisation of the authors' code (Keras' default).
-
-    Args:
-        module: Changed in place.
-
-    Returns:
-        The same module.
-    """
-    for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-    return module
 
 
 class FlattenClassifier(nn.Sequential):
@@ -64,16 +45,7 @@ class FlattenClassifier(nn.Sequential):
         Returns:
             Logits, ``(batch, num_classes)``.
         """
-        layers = list(self)
-        # a compiler is free to arrange memory, and must not be tied to a batch size
-        if len(layers) == 2 and not x.is_contiguous() and not torch.compiler.is_compiling():
-            flatten, dense = layers
-            if is_plain(flatten, nn.Flatten) and is_plain(dense, nn.Linear) and dense.out_features < len(x):
-                weight = dense.weight.reshape(-1, *x.shape[1:]).permute(0, 2, 3, 1).flatten(1)
-                return functional.linear(x.permute(0, 2, 3, 1).flatten(1), weight, dense.bias)
-        for layer in layers:
-            x = layer(x)
-        return x
+        return run_flatten_and_dense(self, x)
 
 
 class PooledClassifier(nn.Sequential):
@@ -93,7 +65,7 @@ class PooledClassifier(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, num_classes: int, grid: int = 4) -> None:
-        _at_least_one(grid=grid)
+        at_least(1, grid=grid)
         super().__init__(nn.AdaptiveAvgPool2d(grid), nn.Flatten(), nn.Linear(in_channels * grid * grid, num_classes))
         glorot_(self)
 
@@ -120,7 +92,7 @@ class MLPClassifier(nn.Sequential):
     def __init__(
         self, in_channels: int, map_size: tuple[int, int], num_classes: int, hidden: int = 64, grid: int = 2
     ) -> None:
-        _at_least_one(hidden=hidden, grid=grid)
+        at_least(1, hidden=hidden, grid=grid)
         *pool, dense = _pool_and_dense(in_channels, map_size, hidden, grid)
         super().__init__(*pool, dense, nn.LeakyReLU(), nn.Linear(hidden, num_classes))
         glorot_(self)
@@ -145,12 +117,11 @@ class ConvClassifier(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, map_size: tuple[int, int], num_classes: int, channels: int = 32) -> None:
-        _at_least_one(channels=channels)
+        at_least(1, channels=channels)
         stride = 2 if max(map_size) > 4 else 1
-        size = (-(-map_size[0] // stride), -(-map_size[1] // stride))
-        super().__init__(
-            *_convolution(in_channels, channels, stride), *_pool_and_dense(channels, size, num_classes, grid=2)
-        )
+        convolution = _convolution(in_channels, channels, stride)
+        dense = _pool_and_dense(channels, size_after(stride, map_size), num_classes, grid=2)
+        super().__init__(*convolution, *dense)
         glorot_(self)
 
 
@@ -199,15 +170,18 @@ def choose_layers(following: Sequence[FollowingLayer], depth: int) -> list[Chose
         >>> choose_layers(following, depth=1)
         [ChosenLayer(channels=32, poolings=2)]
     """
-    _at_least_one(depth=depth)
+    at_least(1, depth=depth)
     count = len(following)
     depth = min(depth, count)
     # in integers, since round() would send halves to the even neighbour
     ends = [(2 * i * count + depth) // (2 * depth) for i in range(1, depth + 1)]
-    return [
-        ChosenLayer(following[end - 1].channels, sum(layer.pooled for layer in following[start:end]))
-        for start, end in zip([0, *ends], ends, strict=False)
-    ]
+    chosen = []
+    start = 0
+    for end in ends:
+        poolings = sum(layer.pooled for layer in following[start:end])
+        chosen.append(ChosenLayer(following[end - 1].channels, poolings))
+        start = end
+    return chosen
 
 
 class FollowingLayers(nn.Sequential):
@@ -249,10 +223,11 @@ class FollowingLayers(nn.Sequential):
         width: int | None = None,
     ) -> None:
         if width is not None:
-            _at_least_one(width=width)
+            at_least(1, width=width)
         layers: list[nn.Module] = []
         for channels, poolings in choose_layers(following, depth):
-            channels = channels if width is None else min(channels, width)
+            if width is not None:
+                channels = min(channels, width)
             if poolings:
                 # several 2x2 pools in a row are one larger pool; it must not be larger than the map
                 pool = (min(2**poolings, map_size[0]), min(2**poolings, map_size[1]))
@@ -260,14 +235,9 @@ class FollowingLayers(nn.Sequential):
                 map_size = (map_size[0] // pool[0], map_size[1] // pool[1])
             layers += _convolution(in_channels, channels)
             in_channels = channels
-        super().__init__(*layers, *_pool_and_dense(in_channels, map_size, num_classes, grid=2 if layers else 4))
+        grid = 2 if layers else 4
+        super().__init__(*layers, *_pool_and_dense(in_channels, map_size, num_classes, grid))
         glorot_(self)
-
-
-def _at_least_one(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name}={size} must be at least 1")
 
 
 def _convolution(in_channels: int, channels: int, stride: int = 1) -> list[nn.Module]:

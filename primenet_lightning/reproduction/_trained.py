@@ -8,15 +8,13 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from primenet_lightning.analysis.cost import Cost, count_cost, count_inference, count_module
+from primenet_lightning.analysis.cost import Cost, count_cost, count_inference
 from primenet_lightning.analysis.memory import training_activation_bytes
-from primenet_lightning.baselines import ImageClassifier, MultiExit, exit_costs, exit_table
+from primenet_lightning.baselines import MultiExit, exit_costs, exit_table
 from primenet_lightning.callbacks import CapsuleLossCurves, GracefulStop, LastCheckpoint
-from primenet_lightning.callbacks.checkpoints import BestCheckpoint
 from primenet_lightning.callbacks.filter_pruning import SoftFilterPruning, pruned_multiply_adds
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.models.prime import PrimeNet
-from primenet_lightning.nn.losses import cross_entropy, summed_cross_entropy
 from primenet_lightning.nn.prime.architecture import Size
 from primenet_lightning.reproduction.evaluation import all_scores, cluster, figure_maps, routing_errors
 from primenet_lightning.reproduction.plan import Training, extent_of
@@ -24,6 +22,7 @@ from primenet_lightning.reproduction.results import Arrays, Result
 from primenet_lightning.reproduction.workplace import OnEpoch, Workplace, device_in_words
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.runs.summary import versions
+from primenet_lightning.training.checkpoints import BestCheckpoint
 from primenet_lightning.training.fitting import Notes, fit_and_test, quiet_trainer
 
 CLUSTERED = ("prime", "resnet50")
@@ -101,11 +100,8 @@ def about(data: ImageDataModule) -> dict[str, Any]:
 
 def cost_of(model: LightningModule) -> Cost:
     """Count parameters and multiply-adds of a model of a plan, for one image."""
-    if isinstance(model, PrimeNet):
-        return count_cost(model.network)
-    assert isinstance(model, ImageClassifier)
-    loss: Any = summed_cross_entropy if isinstance(model, MultiExit) else cross_entropy
-    return count_module(model.network, model.in_shape, loss)
+    network: Any = model.network
+    return count_cost(network)
 
 
 def _looked_at(
@@ -177,10 +173,11 @@ def binned(values: Sequence[float], bins: int = BINS) -> list[float]:
 @torch.inference_mode()
 def _exits(model: MultiExit, data: ImageDataModule) -> list[dict[str, float]]:
     """Error and mean cost of the network of several exits by threshold, on the test split."""
+    network: Any = model.network.model
     batches: list[list[Tensor]] = []
     for rows in torch.split(torch.arange(len(data.test_dataset)), 500):
         images, _ = data.test_dataset[rows]
-        batches.append(list(model.network(model._images(data.normalize(images)))))
+        batches.append(list(network(model.images_of(data.normalize(images)))))
     logits = list(map(torch.cat, zip(*batches, strict=True)))
-    costs = exit_costs(model.network, model.in_shape)
+    costs = exit_costs(network, (model.in_shape[0], model.in_shape[1], model.in_shape[2]))
     return [row._asdict() for row in exit_table(logits, data.test_dataset.labels, costs, THRESHOLDS)]

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from primenet_lightning.analysis.embedding import embed, separation
 from primenet_lightning.analysis.features import feature_extractor
+from primenet_lightning.analysis.sample import BalancedSample
+from primenet_lightning.analysis.views import as_pixels, view_capsules
 from primenet_lightning.baselines import majority_vote
-from primenet_lightning.callbacks.capsule_views import as_pixels, view_capsules
-from primenet_lightning.callbacks.sample import BalancedSample
-from primenet_lightning.callbacks.tsne import embed, separation
 from primenet_lightning.datamodules import ImageDataModule, ImageTensors
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.prime.routes import least_entropy
@@ -65,7 +65,7 @@ def all_scores(model: PrimeNet, data: ImageDataModule, images: ImageTensors) -> 
     labels: list[Tensor] = []
     for rows in torch.split(torch.arange(len(images)), BATCH):
         pixels, target = images[rows]
-        x, y = model._images(data.normalize(pixels.to(model.device))), target.to(model.device)
+        x, y = model.images_of(data.normalize(pixels.to(model.device))), target.to(model.device)
         routed = [network.evaluate(x, y, route=(k,)).logits for k in range(len(names))]
         capsules.append(torch.stack([routed[0][name] for name in names]).float().cpu())
         heads.append(torch.stack([logits["head"] for logits in routed]).float().cpu())

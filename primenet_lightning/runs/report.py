@@ -73,7 +73,7 @@ def write_report(run: RunFolder) -> Path:
 def _title(run: RunFolder, summary: Mapping[str, Any]) -> str:
     if not summary:
         return f"PrimeNet run {run.path.name}"
-    return f"PrimeNet on {summary['dataset']}, seed {summary['seed']}"
+    return f"{summary.get('model', 'PrimeNet')} on {summary['dataset']}, seed {summary['seed']}"
 
 
 def _results(summary: Mapping[str, Any]) -> PageTable:

@@ -91,7 +91,8 @@ def result_table(summary: Mapping[str, Any]) -> Table:
         A table for rich.
     """
     columns = 3 if "paper" in summary else 2
-    table = Table(title=f"PrimeNet on {summary['dataset']}, seed {summary['seed']}", title_justify="left")
+    title = f"{summary.get('model', 'PrimeNet')} on {summary['dataset']}, seed {summary['seed']}"
+    table = Table(title=title, title_justify="left")
     for heading, justify in (("", "left"), ("measured", "right"), ("paper's claim", "right"))[:columns]:
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for row in result_rows(summary):

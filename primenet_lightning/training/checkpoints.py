@@ -1,12 +1,17 @@
-"""Checkpoint files that are whole or not there."""
+"""Checkpoints: files that are whole or not there, and when they are written: the best and the last."""
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.strategies import Strategy
+
+from primenet_lightning.arguments import at_least, first_line
+from primenet_lightning.files import whole, without_stopping
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -17,7 +22,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     (``s3://...``) it leaves to that.
 
     Example:
-        >>> import tempfile
+        >>> import os, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, f"{folder}/it.ckpt")
         ...     print(os.listdir(folder), AtomicCheckpointIO().load_checkpoint(f"{folder}/it.ckpt"))
@@ -35,14 +40,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.part")
-        with beside.open("wb") as file:
+        with whole(path) as draft, draft.open("wb") as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())  # or after a power cut the name may have come before the content
-        beside.replace(path)
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint.
@@ -65,12 +64,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise  # not there, or not to be read by this user
         except pickle.UnpicklingError as error:
             raise ValueError(
-                f"checkpoint {path} cannot be read with weights_only=True ({_first_line(error)}): it holds more than "
+                f"checkpoint {path} cannot be read with weights_only=True ({first_line(error)}): it holds more than "
                 "tensors and numbers, as the state of a callback of your own may; save such things as tensors"
             ) from error
         except Exception as error:  # each kind of damage has its own
             raise ValueError(
-                f"checkpoint {path} cannot be read ({_first_line(error)}): it is damaged or no "
+                f"checkpoint {path} cannot be read ({first_line(error)}): it is damaged or no "
                 "checkpoint; use another one, such as best.ckpt beside it"
             ) from error
         if not isinstance(loaded, dict) or "state_dict" not in loaded:
@@ -78,5 +77,156 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return loaded
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+class BestCheckpoint(ModelCheckpoint):
+    """``best.ckpt``, of least validation error; it goes on with a run whose folder was moved.
+
+    Args:
+        folder: Of the checkpoints.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, filename="best", monitor="val/error", mode="min", enable_version_counter=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what was best so far, if that checkpoint is in this folder."""
+        best = self.best
+        if state_dict["best_model_path"] and best.is_file():
+            score = state_dict["best_model_score"]
+            self.best_model_score = self.current_score = self.kth_value = score
+            self.best_model_path = self.kth_best_model_path = str(best)
+            self.best_k_models = {str(best): score}
+
+    @property
+    def best(self) -> Path:
+        """Where the checkpoint is, once there is one."""
+        assert self.dirpath is not None
+        return Path(self.dirpath) / "best.ckpt"
+
+
+class CheckpointOfState(Checkpoint):
+    """A checkpoint callback that knows of no best one, and so comes after those that do.
+
+    Lightning asks the first checkpoint callback where ``ckpt_path="best"`` is.
+    """
+
+    best_model_path = ""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Become the Trainer's last callback."""
+        others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
+        trainer.callbacks = [*others, self]  # type: ignore[attr-defined]  # a new list: Lightning is going through the old one
+
+
+class LastCheckpoint(CheckpointOfState):
+    """``last.ckpt``: at the start, every so many steps, and at the end of every epoch.
+
+    So there is one from the first batch on, and a crash costs at most ``every_n_train_steps`` steps.
+    ``ModelCheckpoint(save_last=True)`` would only write it where the validation error is the best so far, and would
+    save before a validation that follows the batch; a run resumed from there would leave that validation out.
+
+    Args:
+        folder: Of the checkpoints.
+        every_n_train_steps: Optimizer steps between two of them.
+
+    Raises:
+        ValueError: If that is not positive.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> last = LastCheckpoint("runs/first/checkpoints", every_n_train_steps=500)
+        >>> trainer = Trainer(callbacks=[last], logger=False)
+        >>> last.path.as_posix()
+        'runs/first/checkpoints/last.ckpt'
+    """
+
+    def __init__(self, folder: str | Path, every_n_train_steps: int = 100) -> None:
+        at_least(1, every_n_train_steps=every_n_train_steps)
+        self.path = Path(folder) / "last.ckpt"
+        self.every_n_train_steps = every_n_train_steps
+        self._saved_at = 0
+
+    def save(self, trainer: Trainer) -> Path:
+        """Save now; every rank has to. The loggers write first what the checkpoint says was logged.
+
+        On one device a full disk becomes a warning, and the checkpoint before stays.
+
+        Args:
+            trainer: Whose state is saved; not in a ``fast_dev_run``.
+
+        Returns:
+            The path.
+        """
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return self.path
+        for logger in trainer.loggers:
+            logger.save()
+        try:
+            trainer.save_checkpoint(self.path, weights_only=False)
+        except OSError as error:
+            if trainer.world_size > 1:
+                raise  # the other ranks wait for this one
+            with without_stopping(f"writing {self.path}", OSError):
+                raise error
+        self._saved_at = trainer.global_step
+        return self.path
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save a new run's state before its first batch."""
+        self._saved_at = trainer.global_step
+        if trainer.ckpt_path is None:
+            self.save(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time, unless a validation or the epoch's end follows, where it is done."""
+        if not (trainer.is_last_batch or validation_follows(trainer, batch_idx)):
+            self._save_if_due(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save if it was time before the validation."""
+        if trainer.state.fn == "fit" and not (trainer.sanity_checking or trainer.is_last_batch):
+            self._save_if_due(trainer)
+
+    def _save_if_due(self, trainer: Trainer) -> None:
+        # a run that ends in the middle of an epoch may be gone on with, from here and not from the next epoch
+        ends = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if ends or trainer.global_step - self._saved_at >= self.every_n_train_steps:
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, unless the epoch was cut short, by ``max_steps`` or ``max_time``."""
+        if trainer.is_last_batch:
+            self.save(trainer)
+
+
+def validation_follows(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether a validation follows this batch in the middle of the epoch.
+
+    Args:
+        trainer: In a fit.
+        batch_idx: Index of the batch in the epoch.
+
+    Returns:
+        By the Trainer's ``val_check_interval`` and ``check_val_every_n_epoch``; False where it goes by the clock.
+    """
+    every = trainer.val_check_batch
+    if not every or every == float("inf") or not trainer.enable_validation:
+        return False
+    epochs = trainer.check_val_every_n_epoch
+    if epochs is not None and (trainer.current_epoch + 1) % epochs:
+        return False
+    if trainer.should_stop and getattr(trainer.fit_loop, "_can_stop_early", True):
+        return True  # Lightning validates before it stops early
+    done = trainer.fit_loop.total_batch_idx if epochs is None else batch_idx
+    return (done + 1) % int(every) == 0
+
+
+def use_atomic_checkpoints(strategy: Strategy) -> None:
+    """Put an `AtomicCheckpointIO` in place of Lightning's default; what a user chose stays.
+
+    Args:
+        strategy: The Trainer's.
+    """
+    if type(strategy.checkpoint_io) is TorchCheckpointIO:
+        strategy.checkpoint_io = AtomicCheckpointIO()

@@ -7,7 +7,10 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from primenet_lightning.nn.prime.network import HEAD
+from primenet_lightning.nn.names import HEAD
+
+COUNT_EVERY = 100
+"""Batches whose training answers are kept until torchmetrics counts them, all at once."""
 
 
 class LearnerMetrics(nn.Module):
@@ -104,3 +107,45 @@ def _metric(metrics: nn.ModuleDict, name: str) -> Metric:
     metric = metrics[_key(name)]
     assert isinstance(metric, Metric)
     return metric
+
+
+class LateCounting:
+    """Counts what learners answered in training, many batches at a time: once a batch would cost more than the batch.
+
+    Args:
+        metrics: Which count.
+    """
+
+    def __init__(self, metrics: LearnerMetrics) -> None:
+        self.metrics = metrics
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, names: Sequence[str], answers: Tensor, target: Tensor) -> None:
+        """Take the answers of a batch.
+
+        Args:
+            names: Of the learners that answered.
+            answers: Their classes, int64 ``(learners, batch)``.
+            target: Class indices, ``(batch,)``.
+        """
+        self._waiting.append((answers, target))
+        if len(self._waiting) == COUNT_EVERY:
+            self.catch_up(names)
+
+    def catch_up(self, names: Sequence[str]) -> None:
+        """Count all that waits.
+
+        Args:
+            names: Of the learners that answered; they must be the same since the last time.
+        """
+        if not self._waiting:
+            return
+        answers = torch.cat([answer for answer, _ in self._waiting], dim=1)
+        target = torch.cat([target for _, target in self._waiting])
+        self._waiting.clear()
+        self.metrics.update(dict(zip(names, answers, strict=True)), target)
+
+    def reset(self) -> None:
+        """Forget everything, also what has been counted."""
+        self._waiting.clear()
+        self.metrics.reset()

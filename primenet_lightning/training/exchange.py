@@ -5,17 +5,18 @@ have computed on the whole batch. Only batch normalization sees the difference: 
 statistics of the rank's own share (``SyncBatchNorm`` takes the whole batch's).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed import ProcessGroup
 from torch.nn.modules.batchnorm import _BatchNorm
 
-Average = Callable[[Tensor], Tensor]
-"""Maps this rank's mean losses, ``(losses,)``, to the means over the global batch, the same on every rank."""
+from primenet_lightning.nn.numbers import WHOLE, Share
+from primenet_lightning.nn.stages import StagedNetwork
 
 
 class BatchShare:
@@ -29,19 +30,23 @@ class BatchShare:
         count: Images in this rank's share.
         device: Of the losses.
         flags: What this rank has to say to all others.
+        group: The processes that share the batch; None for all.
 
     Example:
         >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         >>> share = BatchShare(20, torch.device("cpu"), flags=[True, False])
-        >>> share.weight, share(torch.tensor([0.5, 0.25])).tolist(), share.flags
+        >>> share.weight, share.mean(torch.tensor([0.5, 0.25])).tolist(), share.any([False, False])
         (1.0, [0.5, 0.25], [True, False])
         >>> dist.destroy_process_group()
     """
 
-    def __init__(self, count: int, device: torch.device, flags: Sequence[bool] = ()) -> None:
+    def __init__(
+        self, count: int, device: torch.device, flags: Sequence[bool] = (), group: ProcessGroup | None = None
+    ) -> None:
         self.count = count
+        self.group = group
         self._sums = torch.tensor([count, *flags], dtype=torch.float32, device=device)
-        self._work: Any = dist.all_reduce(self._sums, async_op=True)
+        self._work: Any = dist.all_reduce(self._sums, async_op=True, group=group)
         self._host: list[float] = []
 
     def _totals(self) -> list[float]:
@@ -55,23 +60,29 @@ class BatchShare:
         """Images in this share over those of the global batch."""
         return self.count / self._totals()[0]
 
-    @property
-    def flags(self) -> list[bool]:
-        """Flags that at least one rank has set."""
-        return [total > 0 for total in self._totals()[1:]]
-
-    def __call__(self, losses: Tensor) -> Tensor:
-        """Average mean losses over all shares; a NaN on one rank is a NaN on all.
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        """Tell which flags at least one rank had raised when the batch was shared out.
 
         Args:
-            losses: Means over this rank's share, ``(losses,)``.
+            flags: Not looked at: those of this rank have been sent already.
 
         Returns:
-            Means over the global batch, ``(losses,)``, bit for bit the same on every rank.
+            One a flag, the same on every rank.
         """
-        summed = losses * self.weight
-        dist.all_reduce(summed)
-        return summed
+        return [total > 0 for total in self._totals()[1:]]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Average means over all shares; a NaN on one rank is a NaN on all.
+
+        Args:
+            values: Means over this rank's share, ``(values,)``.
+
+        Returns:
+            Means over the global batch, ``(values,)``, bit for bit the same on every rank.
+        """
+        weighted = values * self.weight
+        dist.all_reduce(weighted, group=self.group)
+        return weighted
 
 
 class _Bucket(NamedTuple):
@@ -90,6 +101,9 @@ class GradientSum:
     global batch's mean loss. Where a parameter has no gradient on a rank, zeros are sent; one number a parameter
     says so, and where no rank had a gradient there is none afterwards, as on one process.
 
+    Args:
+        group: The processes that sum; None for all.
+
     Example:
         >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         >>> layer = nn.Linear(2, 1)
@@ -102,7 +116,8 @@ class GradientSum:
         >>> dist.destroy_process_group()
     """
 
-    def __init__(self) -> None:
+    def __init__(self, group: ProcessGroup | None = None) -> None:
+        self.group = group
         self._buckets: list[_Bucket] = []
 
     def start(self, parameters: Iterable[nn.Parameter], statistics: Iterable[Tensor] = (), weight: float = 1.0) -> None:
@@ -121,11 +136,9 @@ class GradientSum:
         for buffer in statistics:
             groups.setdefault((buffer.dtype, buffer.device), ([], []))[1].append(buffer)
         for members, buffers in groups.values():
-            like = (members or buffers)[0]
-            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in members]
-            present = torch.tensor([float(p.grad is not None) for p in members], dtype=like.dtype, device=like.device)
-            flat = torch.cat([*(g.reshape(-1) for g in gradients), *(b.reshape(-1) * weight for b in buffers), present])
-            self._buckets.append(_Bucket(members, buffers, flat, dist.all_reduce(flat, async_op=True)))
+            flat = _flattened(members, buffers, weight)
+            work = dist.all_reduce(flat, async_op=True, group=self.group)
+            self._buckets.append(_Bucket(members, buffers, flat, work))
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -144,6 +157,21 @@ class GradientSum:
                 if flat[sum(sizes) + index] > 0:
                     parameters[index].grad = parts[index].view_as(parameters[index]).clone()
         self._buckets.clear()
+
+
+def _flattened(parameters: Sequence[nn.Parameter], statistics: Sequence[Tensor], weight: float) -> Tensor:
+    """Gradients, zeros where there are none; weighted statistics; and a number a parameter that says which is which."""
+    parts: list[Tensor] = []
+    present: list[float] = []
+    for parameter in parameters:
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        parts.append(gradient.reshape(-1))
+        present.append(float(parameter.grad is not None))
+    for buffer in statistics:
+        parts.append(buffer.reshape(-1) * weight)
+    like = parts[0]
+    parts.append(torch.tensor(present, dtype=like.dtype, device=like.device))
+    return torch.cat(parts)
 
 
 def batch_norm_statistics(module: nn.Module) -> list[Tensor]:
@@ -171,27 +199,158 @@ def batch_norm_statistics(module: nn.Module) -> list[Tensor]:
     ]
 
 
-@torch.no_grad()
-def average_batch_norm(module: nn.Module) -> None:
-    """Average batch-norm statistics over ranks at once; every rank has to call it.
-
-    Args:
-        module: Any module, in training mode.
-    """
-    statistics = GradientSum()
-    statistics.start([], batch_norm_statistics(module), weight=1 / dist.get_world_size())
-    statistics.finish()
-
-
-def gather(value: Any) -> list[Any]:
-    """Collect one small object of each rank; every rank has to call it.
+def gather(value: Any, group: ProcessGroup | None = None) -> list[Any]:
+    """Collect one small object of each process; every process has to call it.
 
     Args:
         value: Anything that can be pickled.
+        group: The processes; None for all.
 
     Returns:
-        The objects by rank, on every rank.
+        The objects by process, on every process.
     """
-    gathered: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, value)
+    gathered: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(gathered, value, group=group)
     return gathered
+
+
+class Exchange(Protocol):
+    """What passes between processes that each have a replica of the network."""
+
+    def share(self, count: int, device: torch.device, flags: Sequence[bool] = ()) -> Share:
+        """Share out a training batch.
+
+        Args:
+            count: Images that this process has of it.
+            device: Of the losses.
+            flags: What this process has to say to all others.
+
+        Returns:
+            This process's share.
+        """
+        ...
+
+    def start(self, network: StagedNetwork, learners: Iterable[str], share: Share, last: bool) -> None:
+        """Send the gradients of some learners on their way.
+
+        Args:
+            network: Whose learners.
+            learners: Their full names.
+            share: Of this process in the batch that they learned from.
+            last: Whether this is the batch's last message, with which batch-norm statistics travel.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Wait for everything that was started, and have the gradients of the global batch in their place."""
+        ...
+
+    def settle(self, network: StagedNetwork) -> None:
+        """Average what has drifted apart since the last message.
+
+        Args:
+            network: Of this process.
+        """
+        ...
+
+    def gather(self, value: Any) -> list[Any]:
+        """Collect one small object of each process.
+
+        Args:
+            value: Anything that can be pickled.
+
+        Returns:
+            The objects by process.
+        """
+        ...
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up over processes.
+
+        Args:
+            values: Numbers of this process, of any shape.
+
+        Returns:
+            Their sums, of the same shape.
+        """
+        ...
+
+
+class _Alone:
+    """One process: it has the whole batch, and nobody to tell."""
+
+    def share(self, count: int, device: torch.device, flags: Sequence[bool] = ()) -> Share:
+        return WHOLE
+
+    def start(self, network: StagedNetwork, learners: Iterable[str], share: Share, last: bool) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+    def settle(self, network: StagedNetwork) -> None:
+        pass
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def sum(self, values: Tensor) -> Tensor:
+        return values
+
+
+ALONE: Exchange = _Alone()
+"""The exchange of one process with nobody."""
+
+
+class Replicas:
+    """Processes that each have the whole network, and a share of each batch.
+
+    A batch costs three messages: the images that each process has, with its flags; the losses, stage by stage; and the
+    gradients, with the batch-norm statistics, which are so equal on all processes after every step.
+
+    Args:
+        group: The processes; None for all.
+    """
+
+    def __init__(self, group: ProcessGroup | None = None) -> None:
+        self.group = group
+        self._gradients = GradientSum(group)
+        self._drifted = False
+
+    def share(self, count: int, device: torch.device, flags: Sequence[bool] = ()) -> Share:
+        """Share out a training batch; from now on statistics drift apart. See `Exchange.share`."""
+        self._drifted = True
+        return BatchShare(count, device, flags, self.group)
+
+    def start(self, network: StagedNetwork, learners: Iterable[str], share: Share, last: bool) -> None:
+        """Send gradients on their way, in one flat message; see `Exchange.start`."""
+        parameters_by_learner = network.learners()
+        parameters = [parameter for name in learners for parameter in parameters_by_learner[name]]
+        statistics: list[Tensor] = []
+        if last:
+            statistics = batch_norm_statistics(network)
+            self._drifted = False
+        self._gradients.start(parameters, statistics, share.weight)
+
+    def finish(self) -> None:
+        """Wait for the gradients of the global batch; see `Exchange.finish`."""
+        self._gradients.finish()
+
+    @torch.no_grad()
+    def settle(self, network: StagedNetwork) -> None:
+        """Average batch-norm statistics where no step has done so since the last batch; every process has to call."""
+        if self._drifted:
+            statistics = GradientSum(self.group)
+            statistics.start([], batch_norm_statistics(network), weight=1 / dist.get_world_size(self.group))
+            statistics.finish()
+        self._drifted = False
+
+    def gather(self, value: Any) -> list[Any]:
+        """Collect one small object of each process; every process has to call it."""
+        return gather(value, self.group)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up over processes; every process has to call it."""
+        summed = values.clone()
+        dist.all_reduce(summed, group=self.group)
+        return summed

@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, Timer
 
+from primenet_lightning.nn.stages import HEAD
 from primenet_lightning.training.checkpoints import AtomicCheckpointIO
-
-HEAD = "head"
-"""Whose loss is noted by epoch."""
 
 
 class NothingChosen(ValueError):
@@ -79,8 +77,8 @@ class Notes(Checkpoint):
     Attributes:
         curves: One value an epoch: ``"train_accuracy"`` and ``"validation_accuracy"`` in %, where the model logs them,
             and ``"train_loss"``, the head's in nats, averaged over the images.
-        losses: By training batch, nats, by name; empty where the model gives one loss without names.
-        routes: By training batch, full names of the routed capsules, one a block.
+        losses: By training batch, nats, by name.
+        routes: By training batch, full names of the routed capsules, one a block; empty where there are none.
         seconds: Of training, without validation.
 
     Example:
@@ -115,14 +113,10 @@ class Notes(Checkpoint):
         now = time.perf_counter()
         self.seconds += now - self._clock
         self._clock = now
-        self._epoch_images.append(len(batch[1]))
-        losses = _losses_of(outputs)
-        if losses is None:
-            self._epoch_losses.append(float(outputs["loss"]))
-            return
-        for name, loss in losses.items():
+        for name, loss in outputs["losses"].items():
             self.losses.setdefault(name, []).append(loss)
-        self._epoch_losses.append(losses[HEAD])
+        self._epoch_losses.append(outputs["losses"][HEAD])
+        self._epoch_images.append(len(batch[1]))
         names = getattr(pl_module.network, "capsule_names", ())
         self.routes.append(tuple(block[index] for block, index in zip(names, outputs["route"], strict=False)))
 
@@ -156,14 +150,6 @@ class Notes(Checkpoint):
         self._epoch_losses, self._epoch_images = state_dict["epoch_losses"], state_dict["epoch_images"]
 
 
-def _losses_of(outputs: Any) -> Mapping[str, float] | None:
-    """What a training step gave back: losses by name, or None where it is one loss."""
-    if isinstance(outputs, Mapping) and "losses" in outputs:
-        losses: Mapping[str, float] = outputs["losses"]
-        return losses
-    return None
-
-
 def _mean(losses: Sequence[float], images: Sequence[int]) -> float:
     """The mean over images of losses that are means over batches; the last batch may be a short one."""
     weighted = [loss * count for loss, count in zip(losses, images, strict=True)]
@@ -176,6 +162,7 @@ def fit_and_test(
     data: LightningDataModule,
     best: ModelCheckpoint | BestWeights | None = None,
     resume_from: str | Path | None = None,
+    weights_only: bool | None = True,
 ) -> Fitted:
     """Fit a model, choose its best weights on the validation split, and test those once.
 
@@ -185,6 +172,7 @@ def fit_and_test(
         data: To train, validate and test on.
         best: Who chooses: a checkpoint callback on disk, `BestWeights` in memory, or None for the weights at the end.
         resume_from: A checkpoint to go on from; None begins anew.
+        weights_only: Whether that checkpoint holds but tensors and numbers, as in ``Trainer.fit``.
 
     Returns:
         Its errors, and the time it took.
@@ -206,7 +194,7 @@ def fit_and_test(
     """
     # fit
     began = time.perf_counter()
-    trainer.fit(model, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    trainer.fit(model, datamodule=data, ckpt_path=resume_from, weights_only=weights_only)
     seconds = _seconds_of(trainer, time.perf_counter() - began)  # before the test, which loads the timer's state
 
     # choose

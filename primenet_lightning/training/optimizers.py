@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from primenet_lightning.training.adam import PaperAdam, lay_out
 
 # Lightning's types of these names are the same, but live where importing them imports the command line's parser too
 OptimizerCallable = Callable[[Iterable[Any]], Optimizer]
@@ -17,77 +18,13 @@ LRSchedulerCallable = Callable[[Optimizer], LRScheduler]
 """Makes a learning rate schedule of an optimizer."""
 
 
-class PaperAdam(Adam):
-    """Adam with the paper's settings as defaults (sections 3.1 and 4.1).
-
-    "Beta 0.99" is read as beta_1, the second positional argument of Adam in the authors' code.
-
-    Args:
-        params: As in every torch optimizer.
-        lr: Learning rate.
-        betas: Decay rates of the running means of gradient and squared gradient.
-        fused: Update all parameters in one call, as torch can on CPU and CUDA; equal but for rounding. None does so
-            where all parameters lie on one of these, whole, and no other way of updating is asked for.
-        **kwargs: Of ``torch.optim.Adam``.
-
-    Example:
-        >>> optimizer = PaperAdam(torch.nn.Linear(4, 2).parameters())
-        >>> optimizer.defaults["lr"], optimizer.defaults["betas"]
-        (0.0002, (0.99, 0.999))
-    """
-
-    def __init__(
-        self,
-        params: Any,
-        lr: float = 2e-4,
-        betas: tuple[float, float] = (0.99, 0.999),
-        fused: bool | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(params, lr=lr, betas=betas, fused=fused, **kwargs)
-        free = fused is None and not (kwargs.get("foreach") or kwargs.get("differentiable"))
-        if free and all(_can_fuse(p) for group in self.param_groups for p in group["params"]):
-            for group in self.param_groups:
-                group["fused"] = True
-
-        self.register_step_pre_hook(_lay_out)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Copies and pickles lose their hooks."""
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        if _lay_out not in self._optimizer_step_pre_hooks.values():
-            self.register_step_pre_hook(_lay_out)
-
-
-@torch.no_grad()
-def _lay_out(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    """Bring gradients and state into their parameter's layout: torch's fused update runs along memory, unseeing."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"] if group["fused"] else ():
-            if parameter.grad is not None and not _alike(parameter.grad, parameter):
-                parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
-            state = optimizer.state.get(parameter, {})
-            for name, value in state.items():
-                if name != "step" and not _alike(value, parameter):
-                    state[name] = torch.empty_like(parameter).copy_(value)
-
-
-def _can_fuse(tensor: Tensor) -> bool:
-    return tensor.device.type in ("cpu", "cuda") and tensor.is_floating_point() and tensor.is_contiguous()
-
-
-def _alike(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors of one shape have their elements in the same order in memory."""
-    return one.stride() == other.stride() or (one.is_contiguous() and other.is_contiguous())
-
-
 POOLED = (PaperAdam, Adam, AdamW, SGD)
 """Optimizers whose update of a parameter depends on that parameter and its group alone."""
 
 
 def _can_pool(child: Optimizer) -> bool:
     """Whether nobody would miss a call of the child's own ``step``: no hook, no schedule that counts it."""
-    hooks = {*child._optimizer_step_pre_hooks.values(), *child._optimizer_step_post_hooks.values()} - {_lay_out}
+    hooks = {*child._optimizer_step_pre_hooks.values(), *child._optimizer_step_post_hooks.values()} - {lay_out}
     return type(child) in POOLED and not hooks and "step" not in vars(child)
 
 
@@ -161,17 +98,28 @@ class CompositeOptimizer(Optimizer):
         Raises:
             ValueError: If none would be left.
         """
-        left = {name: child for name, child in self.children.items() if name not in (gone := set(names))}
-        if not left:
-            raise ValueError(f"names={sorted(gone)} are all that this optimizer has; keep at least one")
-        owners = [name for name, child in self.children.items() for _ in child.param_groups]
-        self.children = left
-        self.param_groups = [group for child in left.values() for group in child.param_groups]
-        mine = {parameter for group in self.param_groups for parameter in group["params"]}
-        for parameter in [parameter for parameter in self.state if parameter not in mine]:
-            del self.state[parameter]
+        dropped = set(names)
+        if dropped.issuperset(self.children):
+            raise ValueError(f"names={sorted(dropped)} are all that this optimizer has; keep at least one")
+        places: list[int] = []  # of the groups that stay, among all
+        groups: list[dict[str, Any]] = []
+        place = 0
+        for name, child in self.children.items():
+            if name not in dropped:
+                places += range(place, place + len(child.param_groups))
+                groups += child.param_groups
+            place += len(child.param_groups)
+        self.param_groups = groups
+        self.children = {name: child for name, child in self.children.items() if name not in dropped}
+        self._forget_all_but({parameter for group in groups for parameter in group["params"]})
         self._link()
-        return [place for place, owner in enumerate(owners) if owner in left]
+        return places
+
+    def _forget_all_but(self, parameters: set[Any]) -> None:
+        """Drop the state of all other parameters."""
+        for parameter in list(self.state):
+            if parameter not in parameters:
+                del self.state[parameter]
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles take the children along."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.strategies import (
     DDPStrategy,
     DeepSpeedStrategy,
@@ -10,7 +11,11 @@ from lightning.pytorch.strategies import (
     Strategy,
 )
 from lightning.pytorch.strategies.xla import XLAStrategy
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+
+from primenet_lightning.arguments import at_least
+from primenet_lightning.training.runner import Rhythm
 
 
 def refuse_strategy(strategy: Strategy) -> None:
@@ -37,9 +42,73 @@ def refuse_strategy(strategy: Strategy) -> None:
     ):
         if value is not None:
             raise ValueError(
-                f"{name}({option}=...) changes how DDP averages gradients, which PrimeNet does itself, once a step; "
+                f"{name}({option}=...) changes how DDP averages gradients, which the engine does itself, once a step; "
                 "use strategy='ddp' without it"
             )
+
+
+def refuse_trainer(trainer: Trainer, stage: str, rhythm: Rhythm) -> None:
+    """Check that a Trainer leaves to the engine what is the engine's.
+
+    Args:
+        trainer: The Trainer.
+        stage: Lightning's: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
+        rhythm: How often the engine goes backward, exchanges and steps.
+
+    Raises:
+        ValueError: For a strategy that splits up parameters or gradients, and for scaled losses that are stepped on
+            stage by stage.
+    """
+    refuse_strategy(trainer.strategy)
+    if stage == "fit" and trainer.precision in ("bf16-true", "16-true"):
+        rank_zero_warn(
+            f"precision={trainer.precision!r} keeps weights and optimizer states in half precision, where small steps "
+            "are rounded away (Adam's second moment hardly moves); 'bf16-mixed' computes as fast and learns as float32 "
+            "does"
+        )
+    if rhythm.step == "stage" and getattr(trainer.precision_plugin, "scaler", None) is not None:
+        raise ValueError(
+            "step='stage' cannot scale fp16 losses, whose factor changes once a batch; use step='batch' or "
+            "precision='bf16-mixed'"
+        )
+
+
+def refuse_options(
+    scheduler_interval: str,
+    schedule: str | None,
+    schedulers: tuple[Any, ...],
+    step: str,
+    accumulate_grad_batches: int,
+    gradient_clip_val: float | None,
+) -> None:
+    """Check options of learning that are impossible, alone or together.
+
+    Args:
+        scheduler_interval: What schedules count.
+        schedule: A schedule for all optimizers, by name.
+        schedulers: What makes schedules of single optimizers.
+        step: How often the engine steps.
+        accumulate_grad_batches: Batches a step.
+        gradient_clip_val: Largest norm of a learner's gradient.
+
+    Raises:
+        ValueError: For the first that is impossible.
+    """
+    if scheduler_interval not in ("epoch", "step"):
+        raise ValueError(f"scheduler_interval={scheduler_interval!r} is unknown; use 'epoch' or 'step'")
+    if schedule is not None and any(schedulers):
+        raise ValueError(
+            f"schedule={schedule!r} is for all optimizers, but a scheduler of single ones (capsule_scheduler, "
+            "head_scheduler) is given; use either"
+        )
+    at_least(1, accumulate_grad_batches=accumulate_grad_batches)
+    if gradient_clip_val is not None and gradient_clip_val <= 0:
+        raise ValueError(f"gradient_clip_val={gradient_clip_val} must be positive, or None not to clip")
+    if step == "stage" and accumulate_grad_batches > 1:
+        raise ValueError(
+            f"step='stage' steps after every stage and accumulate_grad_batches={accumulate_grad_batches} does not; use "
+            "step='batch'"
+        )
 
 
 def refuse_architecture(saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
@@ -61,12 +130,12 @@ def refuse_architecture(saved: Mapping[str, Any], present: Mapping[str, Any]) ->
                     f"{there or 'in the model, but not in the checkpoint'}; {remedy}"
                 )
     for name, value in saved.items():
-        mine = present[name]
+        here = present[name]
         # extra state, such as the routes taken so far, may have any length
-        if isinstance(value, Tensor) and not name.endswith("_extra_state") and value.shape != mine.shape:
+        if isinstance(value, Tensor) and not name.endswith("_extra_state") and value.shape != here.shape:
             raise ValueError(
                 f"the checkpoint is of another architecture: {name} has shape {tuple(value.shape)} there and "
-                f"{tuple(mine.shape)} in the model; {remedy}"
+                f"{tuple(here.shape)} in the model; {remedy}"
             )
 
 
@@ -90,6 +159,21 @@ def refuse_classes(saved: Mapping[str, Any] | None, present: Mapping[str, Any] |
         )
 
 
+def description_of(trainer: Trainer, datamodule: LightningDataModule | None = None) -> dict[str, Any] | None:
+    """Ask a data module what its data are.
+
+    Args:
+        trainer: The Trainer, whose data module is asked where none is given.
+        datamodule: The data module.
+
+    Returns:
+        Its description; None without a data module that has one.
+    """
+    datamodule = getattr(trainer, "datamodule", None) if datamodule is None else datamodule
+    describe = getattr(datamodule, "description", None)
+    return None if describe is None else describe()
+
+
 def refuse_data(
     described: Mapping[str, Any], datamodule: str, in_shape: tuple[int, int, int], num_classes: int, model: str
 ) -> None:
@@ -105,14 +189,14 @@ def refuse_data(
     Raises:
         ValueError: For the first that differs.
     """
-    for name, mine in (
+    for name, built in (
         ("in_channels", in_shape[0]),
         ("image_size", list(in_shape[1:])),
         ("num_classes", num_classes),
     ):
-        if described[name] != mine:
+        if described[name] != built:
             raise ValueError(
-                f"the model was built with {name}={mine}, but {datamodule} has {described[name]}; "
+                f"the model was built with {name}={built}, but {datamodule} has {described[name]}; "
                 f"build it with {model}({name}=datamodule.{name})"
             )
 

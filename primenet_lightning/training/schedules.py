@@ -2,6 +2,7 @@
 
 from typing import Literal, get_args
 
+from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
@@ -70,3 +71,33 @@ def schedule(name: Schedule, optimizer: Optimizer, total_steps: int) -> LRSchedu
         return MultiStepLR(optimizer, milestones, STEP_FACTOR)
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     return OneCycleLR(optimizer, rates, total_steps, pct_start=ONE_CYCLE_RISE, cycle_momentum=False)
+
+
+def steps_of_fit(trainer: Trainer, name: Schedule, window: int = 1) -> int:
+    """Tell how many optimizer steps a fit has, which a named schedule is laid out over.
+
+    Args:
+        trainer: The Trainer, in a fit.
+        name: Of the schedule, for the sentence.
+        window: Batches an optimizer step.
+
+    Returns:
+        Optimizer steps of the whole fit.
+
+    Raises:
+        ValueError: If the fit has no end.
+    """
+    steps = trainer.estimated_stepping_batches
+    # it sets the data up before a resumed run's place in them is restored, which Lightning would then leave out
+    trainer.fit_loop._combined_loader = None
+    if not 0 < steps < float("inf"):
+        raise ValueError(
+            f"schedule={name!r} needs to know its end, and this fit has none (max_epochs={trainer.max_epochs}, "
+            f"max_steps={trainer.max_steps}); set either"
+        )
+    epochs = trainer.max_epochs or 0
+    if window > 1 and epochs > 0:
+        # counted here, since the Trainer knows nothing of windows
+        windows = -(-int(trainer.num_training_batches) // window) * epochs
+        steps = min(windows, trainer.max_steps) if trainer.max_steps > 0 else windows
+    return int(steps)

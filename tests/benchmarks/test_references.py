@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from ranks import load
+from stepping import run_stages
 from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning import CompositeOptimizer, PaperAdam, PrimeNetwork, architecture
@@ -30,7 +31,7 @@ def test_our_step_and_the_naive_loop_train_to_the_same_parameters(size, shape):
     for _ in range(6):
         images, target = torch.randn(10, *shape, dtype=torch.float64), torch.randint(10, (10,))
         naive(images, target)
-        for stage in network.stages(images, target):
+        for stage in run_stages(network, images, target):
             torch.autograd.backward(list(stage.losses.values()))
         optimizer.step()
         optimizer.zero_grad()

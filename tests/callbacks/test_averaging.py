@@ -10,7 +10,7 @@ from torch import nn
 from primenet_lightning import PrimeNet
 from primenet_lightning.analysis.prediction import load_model
 from primenet_lightning.callbacks import AveragedWeights, LastCheckpoint
-from primenet_lightning.callbacks.checkpoints import BestCheckpoint
+from primenet_lightning.training.checkpoints import BestCheckpoint
 
 DECAY = 0.8
 

@@ -10,13 +10,7 @@ from sklearn.metrics import confusion_matrix
 from tiny import TinyData, make_model, make_trainer
 from torch.nn.functional import cross_entropy
 
-from primenet_lightning.callbacks.confusion import (
-    ConfusionAndErrors,
-    WrongAnswers,
-    draw_confusion,
-    draw_errors,
-    to_pixels,
-)
+from primenet_lightning.callbacks.confusion import ConfusionAndErrors
 
 
 class Quiet(ConfusionAndErrors):
@@ -88,12 +82,6 @@ def test_kept_images_are_few_and_copies(loader, tmp_path):
     assert not (seen.errors.images == 9).any()
 
 
-def test_a_batch_without_a_worse_error_copies_nothing():
-    images, labels, logits = torch.zeros(2, 1, 2, 2), torch.tensor([0, 1]), torch.tensor([[0.0, 1.0], [0.0, 1.0]])
-    assert len(WrongAnswers.of_batch(logits, images, labels, 5, above=1.0)) == 1
-    assert len(WrongAnswers.of_batch(logits, images, labels, 5, above=2.0)) == 0
-
-
 def table(path):
     with path.open(newline="") as file:
         return list(csv.reader(file))
@@ -144,36 +132,6 @@ def test_no_error_at_all(loader, tmp_path):
     counts = [[int(count) for count in row[1:]] for row in table(tmp_path / "figures/confusion.csv")[1:]]
     assert np.array_equal(counts, np.eye(4))
     assert len(pixels_of(tmp_path / "figures/errors.png")) > 1  # says so
-
-
-def test_matrix_shows_counts_where_they_fit():
-    counts = torch.tensor([[970, 30], [0, 0]])
-    axes = draw_confusion(counts, ["yes", "no"], "some").axes[0]
-    assert {(text.get_position(), text.get_text()) for text in axes.texts} == {((0, 0), "970"), ((1, 0), "30")}
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["yes", "no"]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
-    assert np.array_equal(axes.images[0].get_array(), [[97, 3], [0, 0]])
-    ten = draw_confusion(torch.full((10, 10), 1000), [str(i) for i in range(10)], "some").axes[0]
-    assert len(ten.texts) == 100
-    hundred = draw_confusion(torch.ones(100, 100).long(), [str(i) for i in range(100)], "some").axes[0]
-    assert len(hundred.texts) == 0
-    assert len(hundred.get_yticklabels()) == 25
-
-
-def test_errors_are_told_in_words():
-    errors = WrongAnswers(
-        torch.tensor([2.5]), torch.zeros(1, 1, 2, 2), *torch.tensor([[0], [1]]), *torch.tensor([[0.1], [0.8]])
-    )
-    axes = draw_errors(errors, to_pixels(errors.images), ["cat", "dog"], "some").axes
-    assert axes[0].get_title() == "cat \u2192 dog\nloss 2.50 nats"
-    assert [bool(each.images) for each in axes] == [True, False, False, False]
-
-
-def test_pixels_without_a_known_normalisation_are_stretched():
-    images = torch.tensor([[2.0, 4.0, 3.0], [0.0, -1.0, 1.0]]).view(2, 1, 1, 3)
-    assert [image.tolist() for image in to_pixels(images)] == [[[0, 255, 128]], [[128, 0, 255]]]
-    assert [image.shape for image in to_pixels(torch.randn(2, 3, 4, 5), (0.5,), (0.5,))] == [(4, 5, 3)] * 2
-    assert [image.shape for image in to_pixels(torch.randn(1, 2, 4, 5), (0.5,) * 3, (0.5,) * 3)] == [(4, 5)]
 
 
 def test_oracle_has_files_of_its_own(tmp_path):

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from primenet_lightning import PrimeNet
 from primenet_lightning.callbacks import feature_maps
-from primenet_lightning.callbacks.feature_maps import FeatureMaps, as_pixels
-from primenet_lightning.callbacks.figures import COLOURS
+from primenet_lightning.callbacks.feature_maps import FeatureMaps
+from primenet_lightning.figures.style import COLOURS
 
 
 @pytest.fixture
@@ -206,14 +206,6 @@ def test_bad_arguments(options):
 def test_a_block_that_is_not_there(train):
     with pytest.raises(ValueError, match="block=1 is not there: the model has 1"):
         train(FeatureMaps(block=1))
-
-
-def test_pixels_come_back_from_normalised_images():
-    pixels = torch.randint(0, 256, (9, 3, 4, 5), dtype=torch.uint8)
-    pixels[0, :, 0, 0], pixels[1, :, 0, 0] = 0, 255
-    normalised = (pixels / 255 - torch.tensor([0.5, 0.4, 0.3])[:, None, None]) / 0.2
-    assert torch.equal(as_pixels(normalised), pixels.permute(0, 2, 3, 1))
-    assert torch.equal(as_pixels(normalised[:, :2]), pixels[:, 0])
 
 
 def draw_on_ranks(folder):

@@ -144,7 +144,9 @@ def counted(model, shape):
     return counter.get_total_flops() // 2
 
 
-@pytest.mark.parametrize(("build", "shape"), [(ResNet20, (3, 32, 32)), (resnet18, (3, 32, 32))], ids=str)
+@pytest.mark.parametrize(
+    ("build", "shape"), [(ResNet20, (3, 32, 32)), (resnet18, (3, 32, 32))], ids=["ResNet20", "resnet18"]
+)
 def test_with_nothing_pruned_it_counts_what_torch_counts(build, shape):
     model = build().eval()
     assert pruned_multiply_adds(model, shape, 0.0) == counted(model, shape)

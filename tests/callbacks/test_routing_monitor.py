@@ -9,8 +9,8 @@ from PIL import Image
 from tiny import Steps, TinyData, make_model, make_trainer
 
 from primenet_lightning import PrimeNet
-from primenet_lightning.callbacks.figures import COLOURS
-from primenet_lightning.callbacks.routing import RoutingMonitor, best_and_since, draw_routing
+from primenet_lightning.callbacks.routing import RoutingMonitor
+from primenet_lightning.figures.style import COLOURS
 
 
 class Quiet(RoutingMonitor):
@@ -183,14 +183,6 @@ def test_capsules_that_stop_learning_are_named_once(tmp_path, recwarn):
     assert "for 3 epochs up to epoch 5: block0.k7 (best 0.8 nats)." in said[1]
 
 
-@pytest.mark.parametrize(
-    ("losses", "expected"),
-    [([], (float("inf"), 0)), ([3.0, 2.0], (2.0, 0)), ([2.0, 1.9, 1.99], (2.0, 2)), ([2.0, 1.9, 1.79], (1.79, 0))],
-)
-def test_best_and_since(losses, expected):
-    assert best_and_since(losses, 0.1) == expected
-
-
 def colours_of(path):
     with Image.open(path) as picture:
         return {f"#{r:02X}{g:02X}{b:02X}" for _, (r, g, b) in picture.convert("RGB").getcolors(10**6)}
@@ -204,24 +196,6 @@ def test_picture_and_table(tmp_path):
     with (tmp_path / "figures/routing.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(int(row.pop("epoch")), {key: float(v) for key, v in row.items()}) for row in rows] == monitor.history
-
-
-def test_picture_of_four_blocks_of_eight_capsules(tmp_path):
-    names = [f"block{block}.k{2 * place + 3}" for block in range(4) for place in range(8)]
-    history = [
-        (epoch, {f"share/{name}": (place % 8 + epoch) / 36 for place, name in enumerate(names)}
-         | {f"{kind}/block{block}": 0.1 * block for block in range(4) for kind in ("switches", "margin")})
-        for epoch in range(3)
-    ]  # fmt: skip
-    figure = draw_routing(history)
-    figure.savefig(tmp_path / "routing.png")
-    assert {*COLOURS} <= colours_of(tmp_path / "routing.png")
-    shares, others = figure.axes[:4], figure.axes[4:]
-    assert [[line.get_label() for line in axes.lines] for axes in shares] == [names[i : i + 8] for i in (0, 8, 16, 24)]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [f"k{size}" for size in range(3, 18, 2)]
-    assert [axes.get_ylabel() for axes in others] == ["margin (nats)", "switches a batch"]
-    looks = {(line.get_color(), line.get_marker(), line.get_markerfacecolor()) for line in shares[0].lines}
-    assert len(looks) == 8
 
 
 def test_interrupted_run_is_drawn_and_a_fast_dev_run_is_not(tmp_path):

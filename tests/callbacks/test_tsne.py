@@ -18,8 +18,9 @@ from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
 
 from primenet_lightning import PrimeNet
 from primenet_lightning.callbacks import tsne as tsne_module
-from primenet_lightning.callbacks.tsne import CLASS_COLOURS, FeatureTSNE, draw_embedding, separation
+from primenet_lightning.callbacks.tsne import FeatureTSNE
 from primenet_lightning.datamodules import DigitsDataModule
+from primenet_lightning.figures.embedding import CLASS_COLOURS
 
 VALIDATION = 5  # batches of six images
 
@@ -94,17 +95,6 @@ def test_scores_are_those_of_features_computed_apart(train, held_out, tmp_path, 
         names.append(name)
     assert len(names) == (6 if layer == "capsules" else 1)
     assert len(logged(tmp_path, "tsne/seconds")) == 1
-
-
-def test_separation_tells_classes_that_are_apart_from_those_that_are_not():
-    labels = torch.arange(40) % 2
-    noise = torch.randn(40, 3)
-    apart = separation(noise + 50 * labels[:, None], labels)
-    mixed = separation(noise, labels)
-    assert apart["neighbour_accuracy"] == 1.0
-    assert apart["silhouette"] > 0.9 > 0.2 > mixed["silhouette"]
-    assert mixed["neighbour_accuracy"] < 0.8
-    assert "silhouette" not in separation(noise, torch.zeros(40, dtype=torch.int64))
 
 
 def test_table_has_positions_classes_and_the_heads_predictions(train, held_out, tmp_path):
@@ -225,27 +215,6 @@ def test_only_the_latest_embedding_is_kept_without_animation(train, tmp_path):
     train(tsne, max_epochs=3, draw=False)
     assert [frame["epoch"] for frame in tsne.frames] == [3]
     assert not (tmp_path / "figures/tsne.gif").exists()
-
-
-@pytest.mark.parametrize("layer", ["head", "capsules"])
-@pytest.mark.parametrize(("classes", "scales"), [(12, 1), (25, 1), (25, 8)])
-def test_many_classes_and_capsules_have_their_place(layer, classes, scales):
-    names = [f"block0.k{2 * scale + 1}" for scale in range(scales)] if layer == "capsules" else ["head"]
-    points, labels = torch.randn(100, 2), torch.arange(100) % classes
-    scores = {name: dict(silhouette=0.5, neighbour_accuracy=0.25) for name in names}
-    frame = dict(epoch=3, positions=dict.fromkeys(names, points), scores=scores)
-    figure = draw_embedding(frame, labels, [f"c{label}" for label in range(classes)], layer)
-    bar = classes > 20
-    assert len(figure.axes) == len(names) + bar
-    assert len(figure.legends) == (not bar)
-    texts = figure.get_suptitle() + " ".join(axes.get_title() for axes in figure.axes)
-    assert "after epoch 3" in texts
-    assert texts.count("silhouette 0.50") == texts.count("25.0 % right") == len(names)
-    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("t-SNE 1", "t-SNE 2")
-    assert len(figure.axes[0].get_xticks()) == 0
-    if not bar:
-        looks = {(str(c.get_facecolor()), str(c.get_paths()[0].vertices)) for c in figure.axes[0].collections}
-        assert len(looks) == classes
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
@@ -382,9 +351,9 @@ def test_features_that_are_not_finite_do_not_stop_the_fit(train):
     ("options", "message"),
     [
         (dict(layer="hed"), "layer='hed' is unknown"),
-        (dict(samples=5), "samples=5 is too small"),
-        (dict(neighbours=0), "neighbours=0 is too small"),
-        (dict(perplexity=0.5), "perplexity=0.5 is too small"),
+        (dict(samples=5), "samples=5 must be at least 10 images"),
+        (dict(neighbours=0), "neighbours=0 must be at least 1"),
+        (dict(perplexity=0.5), "perplexity=0.5 must be at least 1"),
         (dict(every_n_epochs=0), "every_n_epochs=0 must be at least 1"),
     ],
 )

@@ -64,11 +64,11 @@ class Recorder(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(2, 3)
-        self.seen: dict[str, list[tuple[int, Tensor, Tensor]]] = {"train": [], "validation": [], "test": []}
+        self.batches: dict[str, list[tuple[int, Tensor, Tensor]]] = {"train": [], "validation": [], "test": []}
 
     def _step(self, stage: str, batch: tuple[Tensor, Tensor]) -> Tensor:
         images, labels = batch
-        self.seen[stage].append((self.current_epoch, images.detach().clone(), labels))
+        self.batches[stage].append((self.current_epoch, images.detach().clone(), labels))
         return torch.nn.functional.cross_entropy(self.layer(images.flatten(1)), labels)
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -88,7 +88,7 @@ class Recorder(LightningModule):
 
     def numbers(self, stage: str, epoch: int | None = None) -> list[list[int]]:
         """The images of each batch of a stage, as numbers; of one epoch if given."""
-        return [numbers_of(images) for seen, images, _ in self.seen[stage] if epoch in (None, seen)]
+        return [numbers_of(images) for number, images, _ in self.batches[stage] if epoch in (None, number)]
 
 
 @pytest.fixture

@@ -34,11 +34,11 @@ def each(draws):
 @pytest.mark.parametrize(("crop", "flip"), [(4, True), (3, False), (0, True), (8, True)])
 def test_crop_and_flip_equal_torchvision_image_by_image(images, crop, flip, padding_mode):
     draws, result = drawn(images, crop=crop, flip=flip, padding_mode=padding_mode, fill=9)
-    for image, mine, one in zip(images, result, each(draws), strict=True):
+    for image, augmented, one in zip(images, result, each(draws), strict=True):
         # torchvision reflects no bytes on every version
         padded = tv.pad(image.float(), [crop] * 4, fill=9, padding_mode=padding_mode).byte()
         expected = tv.crop(padded, one.top, one.left, *image.shape[1:])
-        assert torch.equal(mine, tv.horizontal_flip(expected) if one.flipped else expected)
+        assert torch.equal(augmented, tv.horizontal_flip(expected) if one.flipped else expected)
 
 
 def test_a_crop_with_constant_padding_is_a_shift():
@@ -55,11 +55,11 @@ def test_a_crop_with_constant_padding_is_a_shift():
 @pytest.mark.parametrize(("side", "fill"), [(1, 0), (4, 0), (5, 128), (9, 255)])
 def test_cutout_equals_a_slice_clipped_at_the_border(images, side, fill):
     draws, result = drawn(images, cutout=side, fill=fill)
-    for image, mine, one in zip(images, result, each(draws), strict=True):
+    for image, augmented, one in zip(images, result, each(draws), strict=True):
         expected = image.clone()
         top, left = one.row - side // 2, one.column - side // 2
         expected[:, max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = fill
-        assert torch.equal(mine, expected)
+        assert torch.equal(augmented, expected)
 
 
 @pytest.mark.parametrize("options", [dict(rotate=180.0), dict(scale=0.3), dict(shear=30.0), dict()], ids=str)
@@ -67,14 +67,14 @@ def test_cutout_equals_a_slice_clipped_at_the_border(images, side, fill):
 def test_affine_map_equals_torchvision_image_by_image(images, options, fill):
     options = options or dict(rotate=15.0, scale=0.1, shear=10.0)
     draws, result = drawn(images, **options, fill=fill)
-    for image, mine, one in zip(images, result, each(draws), strict=True):
+    for image, augmented, one in zip(images, result, each(draws), strict=True):
         # with a fill of its own torchvision would weigh the pixels at the edge twice
         pixels = image.float() - fill
         expected = fill + tv.affine(
             pixels, one.angle, [0, 0], one.zoom, [one.slant, 0.0], interpolation=InterpolationMode.BILINEAR
         )
         # half a pixel value by rounding, and what single precision does to a place between two pixels
-        assert (mine - expected).abs().max() <= 0.5 + 0.02
+        assert (augmented - expected).abs().max() <= 0.5 + 0.02
 
 
 def test_a_quarter_turn_is_exact():
@@ -200,11 +200,11 @@ def test_from_yaml_and_on_training_batches_only(recorder, make_trainer):
     untouched, _ = plain.on_after_batch_transfer(next(iter(plain.val_dataloader())), 0)
     trainer = make_trainer(limit_train_batches=2, limit_val_batches=1, num_sanity_val_steps=0)
     trainer.fit(recorder, data)
-    assert torch.equal(recorder.seen["validation"][0][1], untouched)
+    assert torch.equal(recorder.batches["validation"][0][1], untouched)
     plain.trainer = trainer
     original, _ = plain.on_after_batch_transfer(next(iter(plain.train_dataloader())), 0)
-    assert recorder.seen["train"][0][1].shape == original.shape
-    assert not torch.equal(recorder.seen["train"][0][1], original)
+    assert recorder.batches["train"][0][1].shape == original.shape
+    assert not torch.equal(recorder.batches["train"][0][1], original)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="takes a GPU")

@@ -127,7 +127,7 @@ def test_augmentation_reaches_training_and_nothing_else(loaded, recorder, make_t
 def test_labels_stay_with_their_images(loaded, recorder, make_trainer):
     make_trainer().fit(recorder, datamodule=loaded(batch_size=60))
     for stage in ("train", "validation"):
-        for batch, (_, _, labels) in zip(recorder.numbers(stage), recorder.seen[stage], strict=True):
+        for batch, (_, _, labels) in zip(recorder.numbers(stage), recorder.batches[stage], strict=True):
             assert labels.tolist() == [number % 3 for number in batch]
 
 
@@ -234,10 +234,10 @@ def test_predict_gives_normalized_images_and_their_paths(numbered, recorder, mak
 
 def test_nothing_unpicklable_or_local_is_kept_as_a_hyperparameter():
     data = SVHNDataModule(root="somewhere", augmentation=lambda images: images, extra=True, seed=3)
-    kept = dict(data.hparams)
-    assert kept["extra"] is True
-    assert kept["seed"] == 3
-    assert not {"root", "augmentation", "predict_files"} & set(kept)
+    saved = dict(data.hparams)
+    assert saved["extra"] is True
+    assert saved["seed"] == 3
+    assert not {"root", "augmentation", "predict_files"} & set(saved)
 
 
 def test_root_is_the_argument_then_the_environment_then_data(monkeypatch, numbered, tmp_path):
@@ -275,9 +275,9 @@ def test_every_argument_can_stand_in_yaml():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "batch_size=0 is too small; give at least 1"),
-        ({"eval_batch_size": -5}, "eval_batch_size=-5 is too small"),
-        ({"limit_train": 0}, "limit_train=0 is too small"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1 image"),
+        ({"eval_batch_size": -5}, "eval_batch_size=-5 must be at least 1 image"),
+        ({"limit_train": 0}, "limit_train=0 must be at least 1 image, or None for all"),
         (
             {"validation_fraction": 0},
             "validation_fraction=0 leaves no validation split.* choose the checkpoint",

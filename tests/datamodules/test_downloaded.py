@@ -3,7 +3,7 @@ import hashlib
 import pytest
 
 from primenet_lightning.datamodules import CIFAR10DataModule, MNISTDataModule, SVHNDataModule
-from primenet_lightning.datamodules.downloaded import file_md5
+from primenet_lightning.datamodules.downloaded import check_files
 
 EVERY = pytest.mark.parametrize("data_module", [MNISTDataModule, CIFAR10DataModule, SVHNDataModule])
 
@@ -57,4 +57,8 @@ def test_a_download_that_fails_says_what_to_do(data_module, tmp_path, monkeypatc
 def test_md5_of_a_file_longer_than_one_block(tmp_path):
     content = bytes(range(256)) * 5000
     (tmp_path / "file").write_bytes(content)
-    assert file_md5(tmp_path / "file") == hashlib.md5(content).hexdigest()
+    md5 = hashlib.md5(content).hexdigest()
+    check_files("made up", tmp_path, {tmp_path / "file": md5}, verify=True)
+    (tmp_path / "file").write_bytes(content[:-1] + b"?")
+    with pytest.raises(OSError, match=f"file does not have the official md5 {md5}"):
+        check_files("made up", tmp_path, {tmp_path / "file": md5}, verify=True)

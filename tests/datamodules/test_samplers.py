@@ -74,7 +74,7 @@ def test_ordered_batches_are_in_order_in_every_epoch():
 def test_errors_name_the_argument_and_the_remedy():
     with pytest.raises(ValueError, match=r"batch_size=200 is the global batch.* 3 ranks; give 198 or 201"):
         EpochBatchSampler(1000, 200, num_replicas=3)
-    with pytest.raises(ValueError, match=r"batch_size=0 is too small; give at least 1"):
+    with pytest.raises(ValueError, match=r"batch_size=0 must be at least 1 image"):
         EpochBatchSampler(10, 0)
     with pytest.raises(ValueError, match=r"3 images in batches of batch_size=4 leave 3 for the last batch.* 4 ranks"):
         EpochBatchSampler(3, 4, num_replicas=4)

@@ -27,10 +27,10 @@ def test_members_are_not_simply_the_first_of_their_class():
     assert 400 < held_out.float().mean() < 600
 
 
-@pytest.mark.parametrize(("count", "kept"), [(0, 5), (5, 0)])
-def test_nothing_and_everything(count, kept):
+@pytest.mark.parametrize(("count", "left"), [(0, 5), (5, 0)])
+def test_nothing_and_everything(count, left):
     rest, held_out = stratified_split(torch.tensor([0, 1, 1, 0, 1]), count, seed=0)
-    assert (len(rest), len(held_out)) == (kept, count)
+    assert (len(rest), len(held_out)) == (left, count)
 
 
 def test_too_many():

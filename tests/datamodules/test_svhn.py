@@ -46,7 +46,7 @@ def test_the_subset_is_not_read_unless_asked_for(write_svhn, splits):
 def test_official_files_keep_the_name(write_svhn, splits, monkeypatch):
     data = SVHNDataModule(root=write_svhn(**splits), verify=False)
     official = {path: md5 for path, md5 in data.files().items()}
-    monkeypatch.setattr("primenet_lightning.datamodules.svhn.file_md5", official.get)
+    monkeypatch.setattr("primenet_lightning.datamodules.svhn.calculate_md5", official.get)
     data.setup("fit")
     assert data.dataset_name == "svhn"
 

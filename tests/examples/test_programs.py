@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from torchvision.models import ResNet18_Weights, resnet18
 
 from primenet_lightning import PrimeNet, collect_local_losses, local_targets
-from primenet_lightning.callbacks import CapsuleLossCurves
+from primenet_lightning.training.loss_log import LossLog
 
 FOLDER = Path(__file__).parents[2] / "examples"
 CHECK = "primenet_lightning.datamodules.downloaded.check_files"
@@ -21,7 +21,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
 
 
 def curves_of(module):
-    (curves,) = [callback for callback in module.trainer.callbacks if isinstance(callback, CapsuleLossCurves)]
+    (curves,) = [callback for callback in module.trainer.callbacks if isinstance(callback, LossLog)]
     return [losses for _, losses in curves.epochs]
 
 

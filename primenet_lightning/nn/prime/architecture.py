@@ -1,7 +1,7 @@
-"""The two sizes of the paper's network."""
+"""What a network of capsules is made of, and the two sizes of the paper's."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from primenet_lightning.nn.classifiers import LocalClassifier
@@ -12,6 +12,12 @@ Size = Literal["paper", "compact"]
 
 Widths = int | tuple[int, ...]
 """Channels of all blocks, or one number a block."""
+
+WidthField = Literal["reduce_channels", "channels", "projection_channels"]
+"""The fields of `Architecture` that may differ from block to block."""
+
+LEAST_WIDTHS: Mapping[WidthField, int] = {"reduce_channels": 0, "channels": 1, "projection_channels": 0}
+"""The smallest of each; 0 leaves that layer out."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Architecture:
     head_channels: int
     local_classifier: LocalClassifier
     stride: int
-    router: RouterName = "least_loss"
+    router: RouterName | str = "least_loss"
     router_options: Mapping[str, Any] | None = None
     local_loss: LocalLossKind = "cross_entropy"
     local_loss_options: Mapping[str, Any] | None = None
@@ -58,20 +64,21 @@ class Architecture:
             depth: Number of blocks.
 
         Raises:
-            ValueError: If there are more, or fewer.
+            ValueError: If there are more, or fewer, or if one is too small.
         """
-        for name in ("reduce_channels", "channels", "projection_channels"):
-            widths: Widths = getattr(self, name)
-            for width in (widths,) if isinstance(widths, int) else widths:
-                if width < (1 if name == "channels" else 0):
-                    raise ValueError(f"{name}={widths} has {width}, which is too few channels")
-            if not isinstance(widths, int) and len(widths) != depth:
+        for field, least in LEAST_WIDTHS.items():
+            given: Widths = getattr(self, field)
+            widths = (given,) * depth if isinstance(given, int) else given
+            if len(widths) != depth:
                 raise ValueError(
-                    f"{name}={tuple(widths)} has {len(widths)} numbers for depth={depth}; give one a block, or one "
+                    f"{field}={tuple(widths)} has {len(widths)} numbers for depth={depth}; give one a block, or one "
                     "for all"
                 )
+            for width in widths:
+                if width < least:
+                    raise ValueError(f"{field}={given} has {width}, which is too few channels")
 
-    def of_block(self, field: Literal["reduce_channels", "channels", "projection_channels"], index: int) -> int:
+    def of_block(self, field: WidthField, index: int) -> int:
         """Tell a width of one block.
 
         Args:
@@ -86,7 +93,9 @@ class Architecture:
             32
         """
         widths: Widths = getattr(self, field)
-        return widths if isinstance(widths, int) else widths[index]
+        if isinstance(widths, int):
+            return widths
+        return widths[index]
 
 
 def architecture(size: Size, image_size: tuple[int, int]) -> Architecture:
@@ -114,5 +123,28 @@ def architecture(size: Size, image_size: tuple[int, int]) -> Architecture:
         if side < 28:  # small images leave the budget to wider maps
             return Architecture(8, 32, 16, 96, "flatten", stride=1)
         # the head takes what the budget of 2.7 M multiply-adds leaves beside the 7x7 capsule
-        return Architecture(8, 16, 16, 96 if side < 32 else 56, "flatten", stride=2)
+        head_channels = 96 if side < 32 else 56
+        return Architecture(8, 16, 16, head_channels, "flatten", stride=2)
     raise ValueError(f"size={size!r} is unknown; use 'paper' or 'compact'")
+
+
+def customized(size: Size, image_size: tuple[int, int], **fields: Any) -> Architecture:
+    """Look a size up, and replace some of its fields.
+
+    Args:
+        size: ``"paper"`` or ``"compact"``.
+        image_size: Height and width, in pixels.
+        **fields: Of `Architecture`; None leaves the size's own, and lists become tuples.
+
+    Returns:
+        The fields.
+
+    Example:
+        >>> customized("compact", (28, 28), channels=[8, 16], stride=None).channels
+        (8, 16)
+    """
+    given: dict[str, Any] = {}
+    for name, value in fields.items():
+        if value is not None:
+            given[name] = tuple(value) if isinstance(value, list) else value
+    return replace(architecture(size, image_size), **given)

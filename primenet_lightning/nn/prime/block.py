@@ -1,135 +1,33 @@
 """PrimeBlock: parallel capsules, a projection, and the routing between them."""
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, Literal, NamedTuple, TypeGuard, overload
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from primenet_lightning.nn.classifiers import FollowingLayer, LocalClassifier, glorot_, local_classifier
-from primenet_lightning.nn.layout import channels_last, is_plain
-from primenet_lightning.nn.losses import LocalLoss, LocalLossKind, LogitsLoss, at_least_float32, cross_entropy
-from primenet_lightning.nn.numbers import refuse_non_finite
-from primenet_lightning.nn.prime.capsules import Capsule, ConvCapsule
-from primenet_lightning.nn.prime.routers import GATE, Commit, LeastLoss, Router
-from primenet_lightning.nn.prime.routes import RouteHistory, least_entropy, least_loss
-from primenet_lightning.training.exchange import Average
+from primenet_lightning.nn.classifiers import LocalClassifier, local_classifier
+from primenet_lightning.nn.layers import at_least_float32, check_input, size_after, trial_run
+from primenet_lightning.nn.losses import LocalLossKind, LogitsLoss, cross_entropy
+from primenet_lightning.nn.numbers import WHOLE, Share
+from primenet_lightning.nn.prime.capsule_dict import CapsuleDict
+from primenet_lightning.nn.prime.capsules import Capsule, conv_capsules
+from primenet_lightning.nn.prime.projection import Projection
+from primenet_lightning.nn.prime.router import GATE, LeastLoss, Router
+from primenet_lightning.nn.prime.routes import BY_LABELS, EACH_SUREST, RouteHistory, least_entropy, least_loss
+from primenet_lightning.nn.prime.shapes import MapShape, shape_handed_on
+from primenet_lightning.nn.stages import LearnerOutput, Stage, StageOutput
 
 PROJECTION = "projection"
 """Name of the projection's own loss, where it has one."""
 
-OnLoss = Callable[[str, Tensor], None]
-"""Is handed a loss's name and the loss as soon as it is known, to send it backward."""
 
-_TARGET: ContextVar[Tensor | None] = ContextVar("primenet_local_target", default=None)
-_AVERAGE: ContextVar[Average | None] = ContextVar("primenet_local_average", default=None)
+BlockOutput = StageOutput
+"""What a block gives with targets, by its name in version 0.1."""
 
 
-class Projection(nn.Sequential):
-    """S(x) of equation 5: 3x3 max pool, 1x1 convolution, ReLU, on the same input as the capsules.
-
-    Args:
-        in_channels: Channels of the input.
-        channels: Channels of the projection.
-        pool: Replaces the 3x3 max pool of stride 1, where the maps are smaller than the input.
-
-    Example:
-        >>> Projection(3, 16)(torch.zeros(2, 3, 32, 32)).shape
-        torch.Size([2, 16, 32, 32])
-    """
-
-    def __init__(self, in_channels: int, channels: int, pool: nn.Module | None = None) -> None:
-        pool = nn.MaxPool2d(3, stride=1, padding=1) if pool is None else pool
-        super().__init__(pool, nn.Conv2d(in_channels, channels, 1), nn.ReLU())
-        glorot_(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Project the block's input.
-
-        Args:
-            x: ``(batch, in_channels, height, width)``.
-
-        Returns:
-            ``(batch, channels, height', width')``.
-        """
-        pool, *rest = self
-        x = channels_last(_pool_few_channels(pool, x) if _has_few_channels(pool, x) else pool(x))
-        for layer in rest:
-            x = layer(x)
-        return x
-
-    @classmethod
-    def to_size(cls, in_shape: tuple[int, int, int], channels: int, map_size: tuple[int, int]) -> "Projection":
-        """Build the projection whose map has the size of the capsules' maps.
-
-        Args:
-            in_shape: Channels, height and width of the input.
-            channels: Channels of the projection.
-            map_size: Height and width of the capsules' maps.
-
-        Returns:
-            A projection whose 3x3 pool has the stride that gives this size; where none does, it pools adaptively.
-
-        Example:
-            >>> Projection.to_size((3, 9, 32), 16, (5, 16))(torch.zeros(2, 3, 9, 32)).shape
-            torch.Size([2, 16, 5, 16])
-        """
-        stride = (-(-in_shape[1] // map_size[0]), -(-in_shape[2] // map_size[1]))
-        fits = map_size == (-(-in_shape[1] // stride[0]), -(-in_shape[2] // stride[1]))
-        pool = nn.MaxPool2d(3, stride=stride, padding=1) if fits else nn.AdaptiveMaxPool2d(map_size)
-        return cls(in_shape[0], channels, pool)
-
-
-FEW_CHANNELS = 8
-"""Below so many, torch's max pool on the CPU goes value by value: half of `compact`'s projection of a color image."""
-
-
-def _has_few_channels(pool: nn.Module, x: Tensor) -> TypeGuard[nn.MaxPool2d]:
-    """Whether `_pool_few_channels` does what the pool does, and faster: on the images themselves, without gradient."""
-    return (
-        x.shape[1] < FEW_CHANNELS
-        and x.device.type == "cpu"
-        and not (x.requires_grad or torch.compiler.is_compiling())
-        and is_plain(pool, nn.MaxPool2d)
-        and (pool.kernel_size, pool.padding, pool.dilation) == (3, 1, 1)
-        and not (pool.ceil_mode or pool.return_indices)
-    )
-
-
-def _pool_few_channels(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
-    """3x3 max pool, first over rows, then over columns: the maximum of shifted views, to the same numbers."""
-    vertical, horizontal = pool.stride if isinstance(pool.stride, tuple) else (pool.stride, pool.stride)
-    x = functional.pad(x, (1, 1, 1, 1), value=-torch.inf)
-    x = torch.maximum(torch.maximum(x[:, :, :-2:vertical], x[:, :, 1:-1:vertical]), x[:, :, 2::vertical])
-    return torch.maximum(torch.maximum(x[..., :-2:horizontal], x[..., 1:-1:horizontal]), x[..., 2::horizontal])
-
-
-class BlockOutput(NamedTuple):
-    """What a block gives when it is given targets.
-
-    Attributes:
-        features: Routed map and projection, concatenated, ``(batch, channels, height, width)``, equation 5. No
-            gradient flows into the map; into the projection only where it has no classifier of its own.
-        losses: Local losses, scalars, by capsule name; also ``"projection"`` where that has its own classifier, and
-            ``"gate"`` where the router learns.
-        logits: Local logits, ``(batch, classes)``, by the names of those who classify.
-        values: The losses as numbers on the host, by the same names; empty where routing needs none.
-        route: Index of the capsule whose map was routed; where the router makes its own of all maps, of the one that
-            it counts the batch for.
-    """
-
-    features: Tensor
-    losses: dict[str, Tensor]
-    logits: dict[str, Tensor]
-    values: dict[str, float]
-    route: int
-
-
-class PrimeBlock(nn.Module):
+class PrimeBlock(Stage):
     r"""Parallel capsules, of which one is routed, beside a projection of the input (section 3.3).
 
     .. math:: f_{next}(x) = [f_{\min}(x) \frown S(x)] \qquad \text{(equation 5)}
@@ -158,7 +56,9 @@ class PrimeBlock(nn.Module):
         router: What goes on of the capsules' maps, see `primenet_lightning.nn.prime.routers`; None is the paper's.
 
     Attributes:
-        out_shape: Channels, height and width of the output.
+        pooled: Whether a 2x2 max pool ends the block; a `PrimeNetwork` sets it.
+        map_shape: Channels, height and width of what goes on, before that pool.
+        out_shape: Channels, height and width of what goes on.
 
     Raises:
         ValueError: If the maps, or a map and the projection, disagree in shape, if a capsule cannot take the input,
@@ -173,11 +73,12 @@ class PrimeBlock(nn.Module):
         ['k3', 'k5', 'k7', 'projection']
     """
 
-    capsules: nn.ModuleDict
+    capsules: CapsuleDict
+    in_shape: MapShape
 
     def __init__(
         self,
-        in_shape: tuple[int, int, int],
+        in_shape: MapShape,
         capsules: Mapping[str, Capsule],
         projection: nn.Module | None,
         projection_classifier: nn.Module | None = None,
@@ -194,18 +95,16 @@ class PrimeBlock(nn.Module):
         if projection is None and projection_classifier is not None:
             raise ValueError("projection_classifier is given but projection is None; give both or neither")
         self.in_shape = in_shape
-        self.capsules = nn.ModuleDict(capsules)
+        self.capsules = CapsuleDict(capsules)
         self.projection = projection
         self.projection_classifier = projection_classifier
         self.history = RouteHistory(routing_window)
         self.loss = loss
         self.router = LeastLoss() if router is None else router
         self.router.build(in_shape, len(capsules))
-        self._order = list(capsules)
-        self._pruned: dict[str, nn.Module] = {}
+        self.pooled = False
         with trial_run(self):
-            self.out_shape = self._check_shapes()
-        self._local_losses: dict[str, Tensor] | None = None
+            self.map_shape = shape_handed_on(in_shape, capsules, projection, self.router)
 
     @classmethod
     def multiscale(
@@ -248,26 +147,39 @@ class PrimeBlock(nn.Module):
             in_channels,
             image_size,
             num_classes,
-            kernel_sizes,
-            reduce_channels,
-            channels,
-            stride,
-            classifier,
-            local_loss,
-            local_loss_options,
+            kernel_sizes=kernel_sizes,
+            reduce_channels=reduce_channels,
+            channels=channels,
+            stride=stride,
+            classifier=classifier,
+            loss=local_loss,
+            loss_options=local_loss_options,
             classifier_options=classifier_options,
         )
         projection = projection_classifier = None
         if projection_channels:
-            map_size = (-(-image_size[0] // stride), -(-image_size[1] // stride))
+            map_size = size_after(stride, image_size)
             projection = Projection.to_size((in_channels, *image_size), projection_channels, map_size)
             projection_classifier = local_classifier(classifier, projection_channels, map_size, num_classes)
         return cls((in_channels, *image_size), capsules, projection, projection_classifier, **kwargs)
 
+    # -- what it is made of --------------------------------------------------------------------------------------------
+
+    @property
+    def out_shape(self) -> MapShape:
+        """Channels, height and width of what goes on."""
+        channels, height, width = self.map_shape
+        return (channels, height // 2, width // 2) if self.pooled else self.map_shape
+
+    @property
+    def closed(self) -> bool:  # type: ignore[override]
+        """Whether the projection, where there is one, learns from a loss of its own."""
+        return self.projection is None or self.projection_classifier is not None
+
     @property
     def capsule_names(self) -> list[str]:
         """Names of the capsules, in routing order."""
-        return list(self.capsules)
+        return self.capsules.names
 
     @property
     def loss_names(self) -> list[str]:
@@ -288,200 +200,140 @@ class PrimeBlock(nn.Module):
         Returns:
             The capsule.
         """
-        capsule = self.capsules[self.capsule_names[index]]
-        assert isinstance(capsule, Capsule)
-        return capsule
+        return self.in_order[index]
 
     @property
     def in_order(self) -> list[Capsule]:
         """The capsules, in routing order."""
-        return [self.capsule(index) for index in range(len(self.capsules))]
+        return self.capsules.in_order
+
+    @property
+    def chooses(self) -> bool:  # type: ignore[override]
+        """Always: a joint route has an index for each block, also where the router makes its own of all maps."""
+        return True
 
     @property
     def choices(self) -> range:
         """Indices that a route may have here; one where the router makes its own of all maps."""
         return range(len(self.capsules) if self.router.chooses else 1)
 
+    def learners(self) -> dict[str, list[nn.Parameter]]:
+        """Who learns what: each capsule, the projection where it has a classifier, and a gate."""
+        learners = {self.full_name(name): list(self.capsules[name].parameters()) for name in self.capsule_names}
+        if self.projection is not None and self.projection_classifier is not None:
+            parameters = [*self.projection.parameters(), *self.projection_classifier.parameters()]
+            learners[self.full_name(PROJECTION)] = parameters
+        gate = list(self.router.parameters())
+        if gate:
+            learners[self.full_name(GATE)] = gate
+        return learners
+
+    def left_to_next(self) -> list[nn.Parameter]:
+        """Parameters that the loss which follows has to train: those of a projection without a classifier."""
+        return [] if self.closed or self.projection is None else list(self.projection.parameters())
+
+    # -- a batch -------------------------------------------------------------------------------------------------------
+
+    def run_learners(self, x: Tensor, target: Tensor, share: Share = WHOLE) -> Iterator[LearnerOutput]:
+        """Run the capsules, the projection where it learns here, and the gate; see `Stage.run_learners`."""
+        check_input(x, self.in_shape, "block")
+        x = x.detach()
+        logits_of_capsules: list[Tensor] = []
+        for name in self.capsule_names:
+            output = self._run_capsule(name, x, target)
+            assert output.logits is not None
+            logits_of_capsules.append(output.logits)
+            yield output
+            del output  # or its graph lives on while the next capsule runs
+        if self.projection is not None and self.projection_classifier is not None:
+            projected = self.projection(x)
+            logits = self.projection_classifier(projected)
+            loss = self.loss(logits, target)
+            yield LearnerOutput(self.full_name(PROJECTION), loss, logits.detach(), projected.detach())
+            del projected, logits, loss
+        if self.router.learns:
+            gate_loss = self.router.loss(x, _cross_entropies(logits_of_capsules, target), share)
+            assert gate_loss is not None
+            yield LearnerOutput(self.full_name(GATE), gate_loss)
+
+    def _run_capsule(self, name: str, x: Tensor, target: Tensor) -> LearnerOutput:
+        capsule = self.capsules.named(name)
+        feature_map, logits = capsule(x)
+        loss = self.loss(logits, target) if capsule.loss is None else capsule.loss(feature_map, logits, target)
+        return LearnerOutput(self.full_name(name), loss, logits.detach(), feature_map.detach())
+
+    def choose(self, x: Tensor, outputs: Sequence[LearnerOutput], values: Sequence[float], share: Share = WHOLE) -> int:
+        """Choose by the router, equation 4 by default; see `Stage.choose`."""
+        leader = self.router.route(values[: len(self.capsules)])
+        return self.router.decide(x.detach(), leader, share)
+
+    def settle(self, x: Tensor, outputs: Sequence[LearnerOutput], planned: int) -> int:
+        """Take the planned capsule, that of least loss under ``"oracle"``, or none for all; see `Stage.settle`."""
+        if planned == EACH_SUREST:
+            return planned
+        if planned == BY_LABELS:
+            losses = torch.stack([output.loss for output in outputs[: len(self.capsules)]])
+            planned = least_loss(losses.tolist())
+        return self.router.decide(x, planned)
+
+    def hand_on(self, x: Tensor, outputs: Sequence[LearnerOutput], choice: int) -> Tensor:
+        """Join what the router makes of the maps with the projection, equation 5; see `Stage.hand_on`."""
+        x = x.detach()
+        capsules = outputs[: len(self.capsules)]
+        maps = [output.feature_map for output in capsules if output.feature_map is not None]
+        if choice == EACH_SUREST:
+            routed = _surest(maps, [output.logits for output in capsules if output.logits is not None])
+        else:
+            routed = self.router.select(x, maps, choice)
+        projected = None
+        if self.projection is not None:
+            projected = self.projection(x) if not self.closed else outputs[len(capsules)].feature_map
+        return self._join(routed, projected)
+
+    def through(self, x: Tensor, choice: int = 0) -> Tensor:
+        """Compute equation 5 without labels, the graph whole; see `Stage.through`."""
+        # the maps first: the order of the sums in backward depends on it, in the last bit
+        routed = self._routed(x, choice)
+        projected = None if self.projection is None else self.projection(x)
+        return self._join(routed, projected)
+
+    def isolated(self, x: Tensor, choice: int = 0) -> Tensor:
+        """Compute equation 5 without labels; a projection without a classifier is left to the loss that follows."""
+        x = x.detach()
+        routed = self._routed(x, choice).detach()
+        projected = None if self.projection is None else self.projection(x)
+        if projected is not None and self.closed:
+            projected = projected.detach()
+        return self._join(routed, projected)
+
+    def _routed(self, x: Tensor, choice: int) -> Tensor:
+        check_input(x, self.in_shape, "block")
+        if choice == EACH_SUREST:
+            outputs = [capsule(x) for capsule in self.in_order]
+            return _surest([feature_map for feature_map, _ in outputs], [logits for _, logits in outputs])
+        return self.router.infer(x, [capsule.features for capsule in self.in_order], choice)
+
+    def _join(self, routed: Tensor, projected: Tensor | None) -> Tensor:
+        joined = routed if projected is None else torch.cat([routed, projected], dim=1)
+        return functional.max_pool2d(joined, 2) if self.pooled else joined
+
+    # -- in a foreign model --------------------------------------------------------------------------------------------
+
+    def choice(self) -> int:
+        """Tell whose map goes on without labels: the router's settled one, or what training lately took most often."""
+        settled = self.router.settled
+        return self.history.majority()[0] if settled is None else settled
+
+    def remember(self, choice: int) -> None:
+        """Take note of what a training batch took."""
+        self.history.append((choice,))
+
+    # -- pruning -------------------------------------------------------------------------------------------------------
+
     @property
     def decided(self) -> bool:
         """Whether the router has decided against capsules that are still here, so that `prune` would drop them."""
         return self.router.committed is not None and len(self.capsules) > 1
-
-    def _check_shapes(self) -> tuple[int, int, int]:
-        """Run two blank images through every part; return the output's shape or say what does not fit."""
-        like = next(self.parameters(), torch.empty(0))
-        x = torch.zeros(2, *self.in_shape, device=like.device, dtype=like.dtype)
-        shapes: dict[str, tuple[int, ...]] = {}
-        for name in self.capsule_names:
-            try:
-                feature_map, _ = self.capsules[name](x)
-            except RuntimeError as error:
-                raise ValueError(f"capsule {name} cannot take an input of shape {self.in_shape}: {error}") from error
-            shapes[name] = tuple(feature_map.shape[1:])
-        first, *others = shapes
-        for name in others:
-            if shapes[name] != shapes[first]:
-                raise ValueError(
-                    f"the maps of a block's capsules must agree in shape, but {first} gives {shapes[first]} and "
-                    f"{name} gives {shapes[name]} from an input of {self.in_shape}"
-                )
-        if len(shapes[first]) != 3:
-            raise ValueError(
-                f"a feature map must be (batch, channels, height, width), but {first} gives {shapes[first]}"
-            )
-        channels, height, width = shapes[first]
-        channels = self.router.out_channels(channels, len(shapes))
-        if self.projection is not None:
-            projected = tuple(self.projection(x).shape[1:])
-            if projected[1:] != (height, width):
-                raise ValueError(
-                    f"the projection gives {projected} but the capsules {shapes[first]}; their heights and widths "
-                    "must agree (has the projection the capsules' stride?)"
-                )
-            channels += projected[0]
-        return channels, height, width
-
-    def check_input(self, x: Tensor) -> None:
-        """Refuse images of another shape or of integers.
-
-        Args:
-            x: What is to be ``(batch, channels, height, width)``, of the shape the block was built for.
-
-        Raises:
-            ValueError: If it has another shape, or is not floating point.
-        """
-        if x.dim() != 4 or tuple(x.shape[1:]) != self.in_shape:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}, but this block was built for "
-                f"(batch, {', '.join(map(str, self.in_shape))})"
-            )
-        if not x.is_floating_point():
-            raise ValueError(f"x has dtype {x.dtype}; normalise images to floating point first")
-
-    @overload
-    def forward(self, x: Tensor, target: None = None) -> Tensor: ...
-
-    @overload
-    def forward(self, x: Tensor, target: Tensor) -> BlockOutput: ...
-
-    def forward(self, x: Tensor, target: Tensor | None = None) -> Tensor | BlockOutput:
-        """Route a batch; with targets, also give the local losses.
-
-        Args:
-            x: ``(batch, channels, height, width)``, of the shape the block was built for.
-            target: Class indices, ``(batch,)``.
-
-        Returns:
-            The concatenation of equation 5, ``(batch, *out_shape)``; with ``target``, a `BlockOutput`. In evaluation
-            mode the targets serve the losses only: routing does not see them.
-
-        Raises:
-            ValueError: If the shape of ``x`` is another one, or if it is not floating point.
-            NonFiniteError: If a local loss is NaN or infinite, in training.
-        """
-        settled = self.router.settled
-        majority = self.history.majority()[0] if settled is None else settled
-        given, target = target is not None, _TARGET.get() if target is None else target
-        if target is None:
-            return self.infer(x, majority)
-        if not self.training:
-            return self.evaluate(x, target, majority) if given else self.infer(x, majority)
-        output = self.learn(x, target, _AVERAGE.get())
-        self.history.append((output.route,))
-        if given:
-            return output
-        self._local_losses = output.losses
-        return output.features
-
-    def learn(
-        self, x: Tensor, target: Tensor, average: Average | None = None, on_loss: OnLoss | None = None
-    ) -> BlockOutput:
-        """Compute every local loss and route by the least, equation 4. Remembers nothing.
-
-        Args:
-            x: ``(batch, channels, height, width)``.
-            target: Class indices, ``(batch,)``.
-            average: Averages the losses, ``(losses,)``, over several processes before routing compares them, so that
-                all of them choose the same capsule; see `primenet_lightning.training.exchange.BatchShare`.
-            on_loss: Takes each loss, a scalar, as soon as it is known, before the next capsule runs, to send it
-                backward: the activations of one capsule are alive at a time. The losses that are returned then have
-                no graph.
-
-        Returns:
-            Losses whose graphs are disjoint, and what goes on.
-
-        Raises:
-            NonFiniteError: If a local loss is NaN or infinite.
-        """
-        maps, projected, losses, logits = self._local(x, target, on_loss)
-        if (gate := self._gate_loss(x, logits, target, average)) is not None:
-            if on_loss is not None:
-                on_loss(GATE, gate)
-                gate = gate.detach()
-            losses[GATE] = gate
-        values = self._on_host(losses, average)
-        refuse_non_finite(values)
-        index = self.router.route(list(values.values())[: len(maps)])
-        chosen, index = self.router.select(x.detach(), [feature_map.detach() for feature_map in maps], index, average)
-        return BlockOutput(_join(chosen, projected), losses, logits, values, index)
-
-    def _gate_loss(
-        self, x: Tensor, logits: Mapping[str, Tensor], target: Tensor, average: Average | None = None
-    ) -> Tensor | None:
-        """What a router that learns learns from: each capsule's cross-entropy on each image."""
-        if not self.router.learns:
-            return None
-        scores = at_least_float32(torch.stack([logits[name].detach() for name in self.capsule_names]))
-        each = functional.cross_entropy(scores.flatten(0, 1), target.repeat(len(scores)), reduction="none")
-        return self.router.loss(x.detach(), each.view(scores.shape[:2]), average)
-
-    @torch.no_grad()
-    def evaluate(self, x: Tensor, target: Tensor, routing: int | Literal["min_entropy", "oracle"]) -> BlockOutput:
-        """Compute every capsule, as monitoring wants it, and route as inference does. Remembers nothing.
-
-        Args:
-            x: ``(batch, channels, height, width)``.
-            target: Class indices, ``(batch,)``; seen by the losses, and by routing only if it is ``"oracle"``.
-            routing: A capsule's index, ``"min_entropy"`` or ``"oracle"``.
-
-        Returns:
-            Losses, logits and what goes on. The route under ``"min_entropy"`` is -1: each sample has its own.
-        """
-        maps, projected, losses, logits = self._local(x, target)
-        if (gate := self._gate_loss(x, logits, target)) is not None:
-            losses[GATE] = gate
-        values = self._on_host(losses) if routing == "oracle" else {}
-        if routing == "min_entropy":
-            index, chosen = -1, _surest(maps, [logits[name] for name in self.capsule_names])
-        else:
-            index = least_loss(list(values.values())[: len(maps)]) if routing == "oracle" else routing
-            chosen, index = self.router.select(x, maps, index)
-        return BlockOutput(_join(chosen, projected), losses, logits, values, index)
-
-    def infer(self, x: Tensor, routing: int | Literal["min_entropy"]) -> Tensor:
-        """Route without labels. Only what the router needs is computed: with an index, one capsule's features.
-
-        Args:
-            x: ``(batch, channels, height, width)``.
-            routing: A capsule's index, which a router that makes its own of all maps does not need, or
-                ``"min_entropy"``: each sample takes its surest capsule.
-
-        Returns:
-            The concatenation of equation 5, ``(batch, *out_shape)``.
-        """
-        self.check_input(x)
-        x = x.detach()
-        if routing == "min_entropy":
-            outputs = [capsule(x) for capsule in self.in_order]
-            chosen = _surest([feature_map for feature_map, _ in outputs], [logits for _, logits in outputs])
-        else:
-            chosen = self.router.infer(x, [capsule.features for capsule in self.in_order], routing)
-        projected = None if self.projection is None else self.projection(x)
-        if projected is not None and self.projection_classifier is not None:
-            projected = projected.detach()
-        return _join(chosen.detach(), projected)
-
-    # -- pruning -------------------------------------------------------------------------------------------------------
 
     def prune(self) -> list[str]:
         """Drop, for good, all capsules but the one that the router has committed to; their parameters are freed.
@@ -494,6 +346,7 @@ class PrimeBlock(nn.Module):
             Names of the capsules dropped; empty if the router has not committed, or all is done.
 
         Example:
+            >>> from primenet_lightning.nn.prime.lasting import Commit
             >>> router = Commit(warm_up=100)
             >>> block = PrimeBlock.multiscale(1, (8, 8), 3, channels=4, projection_channels=0, router=router)
             >>> block.prune()
@@ -502,23 +355,17 @@ class PrimeBlock(nn.Module):
             >>> block.prune(), block.capsule_names
             (['k3', 'k5'], ['k7'])
         """
-        kept = self.router.committed
-        if kept is None or not self.decided:
+        committed = self.router.committed
+        if committed is None or not self.decided:
             return []
-        names = self.capsule_names
-        gone = {name: self.capsules.pop(name) for name in names if name != names[kept]}
-        shared = {id(tensor) for tensor in (*self.parameters(), *self.buffers())}
-        for name, capsule in gone.items():
-            # its form alone, without memory: a checkpoint of before may be loaded again
-            self._pruned[name] = copy.deepcopy(capsule).to("meta")
-            for tensor in (*capsule.parameters(), *capsule.buffers()):
-                if id(tensor) not in shared:
-                    tensor.grad, tensor.data = None, tensor.data.new_empty(0)
-        self.router.keep(kept)
-        self.history.keep(0)
-        return list(gone)
+        elsewhere = [module for name, module in self.named_children() if name != "capsules"]
+        needed = {id(tensor) for part in elsewhere for tensor in (*part.parameters(), *part.buffers())}
+        dropped = self.capsules.keep_only(self.capsule_names[committed], needed)
+        self.router.pruned_to(committed)
+        self.history.reduce_to_one(0)
+        return [self.full_name(name) for name in dropped]
 
-    def match_capsules(self, state_dict: Mapping[str, Any], prefix: str) -> None:
+    def match(self, state_dict: Mapping[str, Any], prefix: str) -> None:
         """Prune, or take back, what a checkpoint prunes, or has; before it is loaded.
 
         Args:
@@ -526,214 +373,28 @@ class PrimeBlock(nn.Module):
             prefix: What the names of the block's entries begin with, ``"network.blocks.0."``.
         """
         start = f"{prefix}capsules."
-        there = {key[len(start) :].partition(".")[0] for key in state_dict if key.startswith(start)}
-        if isinstance(self.router, Commit) and len(there) == 1 and there < set(self.capsules):
-            self.router.commit(self.capsule_names.index(there.pop()))
+        names = {key[len(start) :].partition(".")[0] for key in state_dict if key.startswith(start)}
+        if self.router.prunes and len(names) == 1 and names < set(self.capsules):
+            self.router.commit(self.capsule_names.index(names.pop()))
             self.prune()
-        elif self._pruned and there == self.capsules.keys() | self._pruned.keys():
-            self._take_back()
-
-    def _take_back(self) -> None:
-        """Make the pruned capsules again, in their old places, with memory that is not yet filled."""
-        like = next(self.parameters())
-        everyone = dict(self.capsules.items())
-        for name, form in self._pruned.items():
-            everyone[name] = form.to_empty(device=like.device).to(like.dtype).train(self.training)
-        self._pruned = {}
-        self.capsules.clear()
-        self.capsules.update({name: everyone[name] for name in self._order})
+        elif self.capsules.misses(names):
+            like = next(self.parameters())
+            self.capsules.restore(like.device, like.dtype)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """Called by torch before the capsules are loaded."""
-        self.match_capsules(state_dict, prefix)
+        self.match(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles go without losses that nobody collected, which are bound to a graph."""
-        return self.__dict__ | {"_local_losses": None}
 
-    def _local(
-        self, x: Tensor, target: Tensor, on_loss: OnLoss | None = None
-    ) -> tuple[list[Tensor], Tensor | None, dict[str, Tensor], dict[str, Tensor]]:
-        """Run everything on the detached input: maps in routing order, the projection, losses and logits by name."""
-        self.check_input(x)
-        x = x.detach()
-        maps: list[Tensor] = []
-        losses: dict[str, Tensor] = {}
-        logits: dict[str, Tensor] = {}
-
-        def learned(name: str, feature_map: Tensor, scores: Tensor, own: LocalLoss | None = None) -> Tensor:
-            loss = self.loss(scores, target) if own is None else own(feature_map, scores, target)
-            if on_loss is not None:
-                on_loss(name, loss)
-                feature_map, scores, loss = feature_map.detach(), scores.detach(), loss.detach()
-            losses[name], logits[name] = loss, scores
-            return feature_map
-
-        for name, capsule in zip(self.capsule_names, self.in_order, strict=True):
-            feature_map, scores = capsule(x)
-            maps.append(learned(name, feature_map, scores, capsule.loss))
-        projected = None if self.projection is None else self.projection(x)
-        if projected is not None and self.projection_classifier is not None:
-            projected = learned(PROJECTION, projected, self.projection_classifier(projected)).detach()
-        return maps, projected, losses, logits
-
-    @staticmethod
-    def _on_host(losses: Mapping[str, Tensor], average: Average | None = None) -> dict[str, float]:
-        """All losses in one transfer, averaged over processes."""
-        stacked = torch.stack([loss.detach() for loss in losses.values()])
-        values = (stacked if average is None else average(stacked)).tolist()
-        return dict(zip(losses, values, strict=True))
-
-
-def _join(chosen: Tensor, projected: Tensor | None) -> Tensor:
-    """Equation 5: the chosen map and the projection."""
-    return chosen if projected is None else torch.cat([chosen, projected], dim=1)
+def _cross_entropies(logits: Sequence[Tensor], target: Tensor) -> Tensor:
+    """Each capsule's cross-entropy on each image, ``(capsules, batch)``."""
+    stacked = at_least_float32(torch.stack(list(logits)))
+    losses = functional.cross_entropy(stacked.flatten(0, 1), target.repeat(len(stacked)), reduction="none")
+    return losses.view(stacked.shape[:2])
 
 
 def _surest(maps: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
     """Take each sample's map from the capsule whose verdict on it has the least entropy."""
     choice = least_entropy(torch.stack(list(logits)))
     return torch.stack(list(maps))[choice, torch.arange(choice.shape[0], device=choice.device)]
-
-
-@contextmanager
-def trial_run(module: nn.Module) -> Iterator[None]:
-    """Run a module on blank images without a trace: in evaluation mode, each part's own mode restored after.
-
-    Args:
-        module: All of whose parts are switched to evaluation.
-
-    Yields:
-        Nothing.
-    """
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
-def conv_capsules(
-    in_channels: int,
-    image_size: tuple[int, int],
-    num_classes: int,
-    kernel_sizes: Sequence[int] = (3, 5, 7),
-    reduce_channels: int = 32,
-    channels: int = 64,
-    stride: int = 1,
-    classifier: LocalClassifier = "flatten",
-    loss: LocalLossKind = "cross_entropy",
-    loss_options: Mapping[str, Any] | None = None,
-    following: Sequence[FollowingLayer] = (),
-    classifier_options: Mapping[str, Any] | None = None,
-) -> dict[str, Capsule]:
-    """Build the paper's capsules, one a scale, named ``k3``, ``k5``, ....
-
-    Args:
-        in_channels: Channels of the input.
-        image_size: Height and width of the input, in pixels.
-        num_classes: Number of classes.
-        kernel_sizes: Odd scales, each once.
-        reduce_channels: Channels after each 1x1 convolution.
-        channels: Channels of each map.
-        stride: Stride of the k x k convolutions.
-        classifier: See `primenet_lightning.nn.classifiers.local_classifier`.
-        loss: See `primenet_lightning.nn.losses.local_loss`.
-        loss_options: Arguments of that loss.
-        following: The layers that follow in the network, for the classifier ``"layers"``.
-        classifier_options: Further arguments of the classifier.
-
-    Returns:
-        Capsules by name.
-
-    Raises:
-        ValueError: If a scale is named twice or is even.
-
-    Example:
-        >>> capsules = conv_capsules(1, (28, 28), num_classes=10, kernel_sizes=(3, 5), channels=16)
-        >>> {name: capsule(torch.zeros(2, 1, 28, 28))[0].shape for name, capsule in capsules.items()}
-        {'k3': torch.Size([2, 16, 28, 28]), 'k5': torch.Size([2, 16, 28, 28])}
-    """
-    if len(set(kernel_sizes)) != len(kernel_sizes):
-        raise ValueError(f"kernel_sizes={tuple(kernel_sizes)} names a scale twice; give each once")
-    return {
-        f"k{size}": ConvCapsule(
-            in_channels,
-            image_size,
-            num_classes,
-            size,
-            reduce_channels,
-            channels,
-            stride,
-            classifier,
-            loss,
-            loss_options,
-            following,
-            classifier_options,
-        )
-        for size in kernel_sizes
-    }
-
-
-@contextmanager
-def local_targets(target: Tensor, average: Average | None = None) -> Iterator[None]:
-    """Hand the batch's labels to every `PrimeBlock` that runs inside.
-
-    Args:
-        target: Class indices, ``(batch,)``.
-        average: Averages losses, ``(losses,)``, over several processes, so that all choose the same capsule:
-            ``BatchShare(len(target), target.device)`` of `primenet_lightning.training.exchange`.
-
-    Yields:
-        Nothing; afterwards `collect_local_losses` has the losses.
-
-    Example:
-        >>> model = torch.nn.Sequential(
-        ...     PrimeBlock.multiscale(1, (8, 8), num_classes=3, channels=4, projection_channels=4),
-        ...     torch.nn.Flatten(),
-        ...     torch.nn.Linear(8 * 8 * 8, 3),
-        ... )
-        >>> images, labels = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
-        >>> with local_targets(labels):
-        ...     logits = model(images)
-        >>> local = collect_local_losses(model)
-        >>> list(local)
-        ['0.k3', '0.k5', '0.k7', '0.projection']
-        >>> (torch.nn.functional.cross_entropy(logits, labels) + sum(local.values())).backward()
-    """
-    tokens = _TARGET.set(target), _AVERAGE.set(average)
-    try:
-        yield
-    finally:
-        _TARGET.reset(tokens[0])
-        _AVERAGE.reset(tokens[1])
-
-
-def collect_local_losses(model: nn.Module) -> dict[str, Tensor]:
-    """Take the local losses that the blocks of a model left in their last forward pass under `local_targets`.
-
-    They are handed out once: a second call without another forward pass finds none.
-
-    Args:
-        model: Any module with `PrimeBlock` layers inside.
-
-    Returns:
-        Scalars by name, the block's path in the model and the capsule's name joined by a dot.
-
-    Example:
-        >>> block = PrimeBlock.multiscale(1, (8, 8), num_classes=3, channels=4, projection_channels=4)
-        >>> with local_targets(torch.tensor([0, 1])):
-        ...     features = block(torch.randn(2, 1, 8, 8))
-        >>> list(collect_local_losses(block)), list(collect_local_losses(block))
-        (['k3', 'k5', 'k7', 'projection'], [])
-    """
-    collected = {}
-    for path, module in model.named_modules():
-        if isinstance(module, PrimeBlock) and module._local_losses is not None:
-            collected.update({f"{path}.{name}".lstrip("."): loss for name, loss in module._local_losses.items()})
-            module._local_losses = None
-    return collected

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from primenet_lightning.nn.classifiers import FollowingLayer, LocalClassifier, glorot_, local_classifier
-from primenet_lightning.nn.layout import autocast_off, channels_last, is_plain
+from primenet_lightning.nn.classifiers import FollowingLayer, LocalClassifier, local_classifier
+from primenet_lightning.nn.fast import run_convolutions
+from primenet_lightning.nn.layers import glorot_, size_after
+from primenet_lightning.nn.layout import channels_last
 from primenet_lightning.nn.losses import LocalLoss, LocalLossKind, local_loss
 
 
@@ -49,9 +49,11 @@ class Capsule(nn.Module):
         Returns:
             The feature map, ``(batch, channels', height', width')``, and the logits, ``(batch, classes)``.
         """
-        feature_map = self.features(x)
-        apart = self.loss is not None and self.loss.detaches_features
-        return feature_map, self.classifier(feature_map.detach() if apart else feature_map)
+        feature_map: Tensor = self.features(x)
+        classified = feature_map
+        if self.loss is not None and self.loss.detaches_features:
+            classified = feature_map.detach()
+        return feature_map, self.classifier(classified)
 
 
 class ConvFeatures(nn.Sequential):
@@ -75,6 +77,7 @@ class ConvFeatures(nn.Sequential):
             not allow it, is parametrized, or has hooks, which would not be called.
 
     Example:
+        >>> import torch
         >>> features = ConvFeatures(1, kernel_size=7, reduce_channels=4, channels=8, stride=2)
         >>> features(torch.zeros(2, 1, 28, 28)).shape
         torch.Size([2, 8, 14, 14])
@@ -83,28 +86,27 @@ class ConvFeatures(nn.Sequential):
     def __init__(
         self, in_channels: int, kernel_size: int, reduce_channels: int, channels: int, stride: int = 1
     ) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, reduce_channels, kernel_size=1, bias=False) if reduce_channels else nn.Identity(),
-            nn.Conv2d(
-                reduce_channels or in_channels,
-                channels,
-                kernel_size,
-                stride=1 if kernel_size == 1 else stride,
-                padding=kernel_size // 2,
-                bias=False,
-            ),
-            nn.BatchNorm2d(channels),
-            nn.LeakyReLU(),
-        )
+        folds = in_channels <= reduce_channels
+        skips = 1
+        if kernel_size == 1:
+            # pixels that no kernel sees are left out beforehand: channels last, the backward of torch's own strided 1x1
+            # convolution writes outside its memory where threads share an odd batch (torch 2.15 on CPUs)
+            skips, stride = stride, 1
+        reduce: nn.Module = nn.Identity()
+        if reduce_channels:
+            reduce = nn.Conv2d(in_channels, reduce_channels, kernel_size=1, bias=False)
+            in_channels = reduce_channels
+        spatial = nn.Conv2d(in_channels, channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False)
+        super().__init__(reduce, spatial, nn.BatchNorm2d(channels), nn.LeakyReLU())
         glorot_(self)
-        self.folds = in_channels <= reduce_channels
-        # pixels that no kernel sees are left out beforehand: channels last, the backward of torch's own strided 1x1
-        # convolution writes outside its memory where threads share an odd batch (torch 2.15 on CPUs)
-        self.skips = stride if kernel_size == 1 else 1
+        self.folds = folds
+        self.skips = skips
 
     def __getitem__(self, idx: slice | int) -> Any:
         """A layer, or some of them in a plain `nn.Sequential`."""
-        return nn.Sequential(*list(self)[idx]) if isinstance(idx, slice) else super().__getitem__(idx)
+        if isinstance(idx, slice):
+            return nn.Sequential(*list(self)[idx])
+        return super().__getitem__(idx)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the feature map.
@@ -116,37 +118,13 @@ class ConvFeatures(nn.Sequential):
             ``(batch, channels, height', width')``.
         """
         reduce, spatial, *rest = self
-        x = channels_last(x if self.skips == 1 else x[:, :, :: self.skips, :: self.skips])
-        if self.folds and is_plain(reduce, nn.Conv2d) and is_plain(spatial, nn.Conv2d) and _fit(reduce, spatial):
-            x = functional.conv2d(x, fold(reduce, spatial), None, spatial.stride, spatial.padding)
-        else:
-            x = spatial(reduce(x))
+        if self.skips > 1:
+            x = x[:, :, :: self.skips, :: self.skips]
+        x = channels_last(x)
+        x = run_convolutions(reduce, spatial, x) if self.folds else spatial(reduce(x))
         for layer in rest:
             x = layer(x)
         return x
-
-
-def _fit(reduce: nn.Conv2d, spatial: nn.Conv2d) -> bool:
-    """Whether two convolutions are of the kind that is built here."""
-    simple = all(
-        layer.bias is None and layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
-        for layer in (reduce, spatial)
-    )
-    return simple and (reduce.kernel_size, reduce.stride, reduce.padding) == ((1, 1), (1, 1), (0, 0))
-
-
-def fold(reduce: nn.Conv2d, spatial: nn.Conv2d) -> Tensor:
-    """Give the kernel of the one convolution that equals a 1x1 convolution followed by another, neither with a bias.
-
-    Args:
-        reduce: The 1x1 convolution.
-        spatial: The one after it, with zeros as padding.
-
-    Returns:
-        ``(channels, in_channels, k, k)``, in the weights' precision also under autocast, which then rounds once.
-    """
-    with autocast_off(spatial.weight):
-        return torch.einsum("orhw,rc->ochw", spatial.weight, reduce.weight.flatten(1))
 
 
 class ConvCapsule(Capsule):
@@ -200,8 +178,74 @@ class ConvCapsule(Capsule):
                 "pixel and cannot replace each other"
             )
         features = ConvFeatures(in_channels, kernel_size, reduce_channels, channels, stride)
-        map_size = (-(-image_size[0] // stride), -(-image_size[1] // stride))
-        plain = loss == "cross_entropy" and not loss_options
-        taught = None if plain else local_loss(loss, channels, loss_options)
-        judge = local_classifier(classifier, channels, map_size, num_classes, following, classifier_options)
-        super().__init__(features, judge, taught)
+        own_loss = None  # plain cross-entropy is left to the block
+        if loss != "cross_entropy" or loss_options:
+            own_loss = local_loss(loss, channels, loss_options)
+        map_size = size_after(stride, image_size)
+        logits = local_classifier(
+            classifier, channels, map_size, num_classes, following=following, options=classifier_options
+        )
+        super().__init__(features, logits, own_loss)
+
+
+def conv_capsules(
+    in_channels: int,
+    image_size: tuple[int, int],
+    num_classes: int,
+    kernel_sizes: Sequence[int] = (3, 5, 7),
+    reduce_channels: int = 32,
+    channels: int = 64,
+    stride: int = 1,
+    classifier: LocalClassifier = "flatten",
+    loss: LocalLossKind = "cross_entropy",
+    loss_options: Mapping[str, Any] | None = None,
+    following: Sequence[FollowingLayer] = (),
+    classifier_options: Mapping[str, Any] | None = None,
+) -> dict[str, Capsule]:
+    """Build the paper's capsules, one a scale, named ``k3``, ``k5``, ....
+
+    Args:
+        in_channels: Channels of the input.
+        image_size: Height and width of the input, in pixels.
+        num_classes: Number of classes.
+        kernel_sizes: Odd scales, each once.
+        reduce_channels: Channels after each 1x1 convolution.
+        channels: Channels of each map.
+        stride: Stride of the k x k convolutions.
+        classifier: See `primenet_lightning.nn.classifiers.local_classifier`.
+        loss: See `primenet_lightning.nn.losses.local_loss`.
+        loss_options: Arguments of that loss.
+        following: The layers that follow in the network, for the classifier ``"layers"``.
+        classifier_options: Further arguments of the classifier.
+
+    Returns:
+        Capsules by name.
+
+    Raises:
+        ValueError: If a scale is named twice or is even.
+
+    Example:
+        >>> import torch
+        >>> capsules = conv_capsules(1, (28, 28), num_classes=10, kernel_sizes=(3, 5), channels=16)
+        >>> {name: capsule(torch.zeros(2, 1, 28, 28))[0].shape for name, capsule in capsules.items()}
+        {'k3': torch.Size([2, 16, 28, 28]), 'k5': torch.Size([2, 16, 28, 28])}
+    """
+    if len(set(kernel_sizes)) != len(kernel_sizes):
+        raise ValueError(f"kernel_sizes={tuple(kernel_sizes)} names a scale twice; give each once")
+    capsules: dict[str, Capsule] = {}
+    for kernel_size in kernel_sizes:
+        capsules[f"k{kernel_size}"] = ConvCapsule(
+            in_channels,
+            image_size,
+            num_classes,
+            kernel_size=kernel_size,
+            reduce_channels=reduce_channels,
+            channels=channels,
+            stride=stride,
+            classifier=classifier,
+            loss=loss,
+            loss_options=loss_options,
+            following=following,
+            classifier_options=classifier_options,
+        )
+    return capsules

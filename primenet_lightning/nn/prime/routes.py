@@ -10,8 +10,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-Route = tuple[int, ...]
-"""One capsule index a block: a *joint* route through the network."""
+from primenet_lightning.arguments import at_least
+from primenet_lightning.nn.stages import Route
+
+EACH_SUREST = -1
+"""In place of a capsule's index: each sample takes the capsule that is surest of it."""
+
+BY_LABELS = -2
+"""In place of a capsule's index: the capsule of least loss on the very batch under test (``"oracle"``)."""
 
 InferenceRouting = Literal["majority", "best_validation", "min_entropy", "oracle"] | int | Sequence[int]
 """How a network routes without labels (and ``"oracle"``, which cheats, for analysis); see `PrimeNetwork`."""
@@ -81,8 +87,7 @@ class RouteHistory(nn.Module):
 
     def __init__(self, window: int, blocks: int = 1) -> None:
         super().__init__()
-        if window < 1:
-            raise ValueError(f"routing_window={window} must be at least 1 batch")
+        at_least(1, "batch", routing_window=window)
         self.blocks = blocks
         self.ring: deque[Route] = deque(maxlen=window)
 
@@ -94,13 +99,16 @@ class RouteHistory(nn.Module):
         """
         self.ring.append(route)
 
-    def keep(self, block: int) -> None:
+    def reduce_to_one(self, block: int) -> None:
         """Forget which capsules a block took: it has one left, whose index is 0.
 
         Args:
             block: The block's index.
         """
-        self.ring = deque(((*route[:block], 0, *route[block + 1 :]) for route in self.ring), self.ring.maxlen)
+        routes = list(self.ring)
+        self.ring.clear()
+        for route in routes:
+            self.ring.append((*route[:block], 0, *route[block + 1 :]))
 
     def majority(self) -> Route:
         """The route taken most often; ties go to the first in lexicographic order, and with none taken all are 0."""
@@ -119,8 +127,9 @@ class RouteHistory(nn.Module):
         Returns:
             One share in [0, 1] a capsule; all zero before the first batch.
         """
-        taken = Counter(route[block] for route in self.ring)
-        return [taken[index] / max(len(self.ring), 1) for index in range(capsules)]
+        counts = Counter(route[block] for route in self.ring)
+        batches = max(len(self.ring), 1)
+        return [counts[index] / batches for index in range(capsules)]
 
     def get_extra_state(self) -> Tensor:
         """The ring as an int64 tensor, ``(batches, blocks)``."""

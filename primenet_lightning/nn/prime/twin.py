@@ -1,16 +1,14 @@
 """The end-to-end twin: a PrimeNetwork trained by backpropagation, to compare local learning with."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from primenet_lightning.nn.losses import cross_entropy
-from primenet_lightning.nn.prime.block import OnLoss, PrimeBlock
-from primenet_lightning.nn.prime.network import HEAD, Evaluation, PrimeNetwork, Stage
-from primenet_lightning.nn.prime.routes import Route
-from primenet_lightning.training.exchange import Average
+from primenet_lightning.nn.names import HEAD
+from primenet_lightning.nn.prime.network import PrimeNetwork
+from primenet_lightning.nn.stages import Evaluation, Route, Stage
+from primenet_lightning.nn.whole import Whole
 
 
 class EndToEndNetwork(PrimeNetwork):
@@ -47,7 +45,13 @@ class EndToEndNetwork(PrimeNetwork):
                 )
             block.projection_classifier = None
             for capsule in block.in_order:
-                capsule.classifier, capsule.loss = nn.Identity(), None
+                capsule.classifier = nn.Identity()
+                capsule.loss = None
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """One stage: the whole network under the head's loss."""
+        return [Whole(self)]
 
     @property
     def loss_names(self) -> list[str]:
@@ -68,48 +72,17 @@ class EndToEndNetwork(PrimeNetwork):
         """One learner, called ``head``, with every parameter."""
         return {HEAD: list(self.parameters())}
 
+    def learned(self, route: Route) -> None:
+        """Remember nothing: nothing is routed."""
+
+    def choices(self) -> Route:
+        """One stage, which has no choice."""
+        return (0,)
+
     def features(self, x: Tensor, route: Route | None = None) -> Tensor:
-        """Compute what the head sees; the graph is whole.
+        """Compute what the head sees: what each router makes of all maps; a route has no meaning here."""
+        return super().features(x, (0,) * len(self.blocks))
 
-        Args:
-            x: Images, ``(batch, channels, height, width)``.
-            route: Not used.
-
-        Returns:
-            ``(batch, channels, height, width)``.
-        """
-        for i, block in enumerate(self.prime_blocks):
-            x = _through(block, self._enter(x, i))
-        return x
-
-    def stages(
-        self, x: Tensor, target: Tensor, average: Average | None = None, on_loss: OnLoss | None = None
-    ) -> Iterator[Stage]:
-        """Give one stage, the head's, whose graph reaches back to the images.
-
-        Args:
-            x: Images, ``(batch, channels, height, width)``.
-            target: Class indices, ``(batch,)``.
-            average: Averages the loss, ``(1,)``, over several processes, so that all see the same number.
-            on_loss: Takes the loss, a scalar, as soon as it is known; that of the stage then has no graph.
-
-        Yields:
-            The stage.
-
-        Raises:
-            NonFiniteError: If the loss is NaN or infinite.
-        """
-        yield self._head_stage(self.features(x), target, average, on_loss)
-
-    @torch.no_grad()
     def evaluate(self, x: Tensor, target: Tensor, route: Route | None = None) -> Evaluation:
-        """Give the head's verdict, the only one there is; arguments as in `PrimeNetwork`."""
-        logits = self(x)
-        return Evaluation({HEAD: cross_entropy(logits, target)}, {HEAD: logits}, ())
-
-
-def _through(block: PrimeBlock, x: Tensor) -> Tensor:
-    """A block without a cut: maps and projection of its input."""
-    block.check_input(x)
-    chosen = block.router.infer(x, [capsule.features for capsule in block.in_order], 0)
-    return chosen if block.projection is None else torch.cat([chosen, block.projection(x)], dim=1)
+        """Give the head's verdict, the only one there is; a route has no meaning here."""
+        return super().evaluate(x, target)

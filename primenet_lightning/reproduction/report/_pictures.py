@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from primenet_lightning.callbacks.feature_maps import tiled
-from primenet_lightning.callbacks.figures import COLOURS, LINE_STYLES, new_figure, plain_log_scale, style_of
-from primenet_lightning.callbacks.tsne import MOST_MARKED, scatter_classes, square_around
+from primenet_lightning.figures.embedding import MOST_MARKED, scatter_classes, square_around
+from primenet_lightning.figures.feature_maps import tiled
+from primenet_lightning.figures.style import COLOURS, LINE_STYLES, new_figure, plain_log_scale, style_of
 from primenet_lightning.reproduction.report._remarks import head_start
 from primenet_lightning.reproduction.report._wording import written
 from primenet_lightning.reproduction.results import ONE_SCALE, Result, Results

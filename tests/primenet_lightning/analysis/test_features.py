@@ -1,11 +1,13 @@
 import pytest
 import torch
+from stepping import run_stages
 from tiny import TinyData, make_model
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
 
 from primenet_lightning import PrimeNet
-from primenet_lightning.analysis.features import FeatureDataModule, SplitFeatures, extract_features, feature_extractor
+from primenet_lightning.analysis.features import extract_features, feature_extractor
+from primenet_lightning.datamodules.features import FeatureDataModule, SplitFeatures
 
 IMAGES = torch.randn(6, 2, 8, 8, generator=torch.Generator().manual_seed(1))
 
@@ -19,7 +21,7 @@ def deep(**options):
     """Two blocks, batch norms with statistics, and a route that is not the first."""
     model = make_model(depth=2, **options)
     for _ in range(3):
-        list(model.network.stages(IMAGES, torch.arange(6) % 3))
+        list(run_stages(model.network, IMAGES, torch.arange(6) % 3))
     if model.local:
         for _ in range(4):
             model.network.history.append((2, 1))

@@ -73,7 +73,7 @@ def test_a_baseline_predicts_too(tmp_path, capsys):
     assert not model.training
     data = model.data_description
     with torch.no_grad():
-        logits = model.network((pixels[None, None] / 255 - data["mean"][0]) / data["std"][0])[0]
+        logits = model.network.model((pixels[None, None] / 255 - data["mean"][0]) / data["std"][0])[0]
     probability, label = logits.softmax(1)[0].max(0)
     (found,) = predict_files(model, [tmp_path / "it.png"])
     assert (found.label, found.error) == (str(label.item()), None)
@@ -113,8 +113,9 @@ def test_unusable_checkpoints_are_told_in_one_line(checkpoint, tmp_path):
     assert "does not describe its data" in error(data_description=None)
     assert "cannot be loaded (Error(s) in loading state_dict" in error(state_dict={})
     assert "No module named 'nowhere'" in error(class_path="nowhere.Net")
-    assert "pathlib.Path is no subclass of PrimeNet or ImageClassifier" in error(class_path="pathlib.Path")
-    assert "primenet_lightning.LinearProbe is no subclass" in error(class_path="primenet_lightning.LinearProbe")
+    assert "pathlib.Path is no subclass of LocalLearner" in error(class_path="pathlib.Path")
+    boring = "lightning.pytorch.demos.boring_classes.BoringModel"
+    assert f"{boring} is no subclass of LocalLearner" in error(class_path=boring)
     (tmp_path / "cut.ckpt").write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(ValueError, match="cannot be loaded"):
         load_model(tmp_path / "cut.ckpt")

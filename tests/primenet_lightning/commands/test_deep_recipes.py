@@ -56,7 +56,7 @@ def network(run):
     return {name: value for name, value in saved.items() if name.startswith("network.")}
 
 
-def test_committed_run_is_resumed_tested_and_predicts(tmp_path, monkeypatch, capsys):
+def test_committed_run_is_resumed_tested_and_predicts(tmp_path, monkeypatch, capsys, undrawn):
     """Twelve steps; the first block commits after three, the second after six, the interruption is between them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

@@ -16,7 +16,9 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from primenet_lightning import PrimeNet
 from primenet_lightning.analysis.prediction import load_model
-from primenet_lightning.commands.main import main, wandb_mode, with_run_config
+from primenet_lightning.commands.main import main
+from primenet_lightning.commands.resumption import with_run_config
+from primenet_lightning.commands.wandb_process import wandb_mode
 from primenet_lightning.datamodules import DigitsDataModule
 
 QUICK = [
@@ -116,7 +118,7 @@ def test_run_folder_holds_the_run(finished):
 def test_summary_has_exactly_its_keys_and_true_numbers(finished):
     summary = json.loads((finished / "summary.json").read_text())
     assert list(summary) == [
-        *("dataset", "seed", "test_error", "validation_error", "parameters", "multiply_adds_inference"),
+        *("model", "dataset", "seed", "test_error", "validation_error", "parameters", "multiply_adds_inference"),
         *(
             "multiply_adds_training",
             "epochs",
@@ -292,7 +294,7 @@ def test_ctrl_c_in_an_epoch_and_resuming_is_exact(finished, capsys):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--data.batch_size=0"], "batch_size=0 is too small; give at least 1."),
+        (["--data.batch_size=0"], "batch_size=0 must be at least 1 image"),
         (["--model.depth=0"], "depth=0 must be at least 1 block"),
         (["--model.inference_routing=oracle"], "inference_routing='oracle' routes by the labels under test"),
         (["--data=MNISTDataModule", "--data.root=none", "--data.download=false"], "mnist is not complete"),

@@ -30,14 +30,14 @@ def cli(args):
     if stop and os.environ["RANK"] == "1":
         from primenet_lightning import PrimeNet
 
-        original = PrimeNet._step
+        original = PrimeNet.on_before_optimizer_step
 
-        def step(self):
-            PrimeNet._step = original
+        def within_the_step(self, optimizer):
+            PrimeNet.on_before_optimizer_step = original
             signal.raise_signal(signal.SIGTERM)
-            original(self)
+            original(self, optimizer)
 
-        PrimeNet._step = step
+        PrimeNet.on_before_optimizer_step = within_the_step
     try:
         return main(args)
     except SystemExit as end:

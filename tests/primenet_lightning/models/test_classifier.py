@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
+from primenet_lightning.models.classifier import CrossEntropyClassifier
 from tiny import SGDStep
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from primenet_lightning import LinearProbe, NonFiniteError
-from primenet_lightning.models.classifier import CrossEntropyClassifier
 
 COUNTED_AT_ONCE = 100
 

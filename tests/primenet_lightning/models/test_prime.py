@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from stepping import run_stages
 from torch import nn
 from torch.nn import functional
 from torch.optim import SGD, Adam
@@ -13,8 +14,8 @@ from torch.optim.lr_scheduler import ExponentialLR, StepLR
 from torch.utils.data import DataLoader, IterableDataset
 
 from primenet_lightning import Capsule, NonFiniteError, PaperAdam, PrimeNet, architecture
-from primenet_lightning.callbacks import CapsuleLossCurves
 from primenet_lightning.datamodules import DigitsDataModule
+from primenet_lightning.training.loss_log import LossLog
 
 SMALL = dict(in_channels=2, num_classes=3, reduce_channels=2, channels=4, projection_channels=3, head_channels=5)
 
@@ -238,7 +239,7 @@ def test_accumulation_averages_each_window_also_the_last_shorter_one(sized, make
         total = {name: torch.zeros_like(p) for name, p in twin.named_parameters()}
         for images, target in window:
             twin.zero_grad()
-            for stage in twin.stages(images, target):
+            for stage in run_stages(twin, images, target):
                 sum(stage.losses.values()).backward()
             for name, p in twin.named_parameters():
                 total[name] += p.grad / len(window)
@@ -371,7 +372,7 @@ def test_train_metrics_count_every_batch_of_the_epoch(make_trainer, make_batches
     network = model.network.train()
     correct = dict.fromkeys(network.loss_names, 0)
     for images, target in batches:
-        for stage in network.stages(images, target):
+        for stage in run_stages(network, images, target):
             for name, logits in stage.logits.items():
                 correct[name] += (logits.argmax(1) == target).sum().item()
     assert trainer.callback_metrics["train/accuracy"].item() == pytest.approx(correct["head"] / 30)
@@ -615,7 +616,7 @@ def test_fp16_and_immediate_update_are_refused(make_trainer, make_batches, loade
 def test_loss_curves_are_attached_once(make_trainer, make_batches, loader):
     trainer = make_trainer()  # has a subclass of them already
     trainer.fit(make_model(), loader(make_batches(1, shape=(2, 8, 8))))
-    assert sum(isinstance(callback, CapsuleLossCurves) for callback in trainer.callbacks) == 1
+    assert sum(isinstance(callback, LossLog) for callback in trainer.callbacks) == 1
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])

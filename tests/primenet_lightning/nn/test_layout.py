@@ -1,10 +1,8 @@
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional
-from torch.nn.utils import parametrize
 
-from primenet_lightning.nn.layout import channels_last, is_plain
+from primenet_lightning.nn.layout import channels_last
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -27,20 +25,3 @@ def test_what_one_channel_becomes_is_laid_out_so_too():
 def test_gradients_pass():
     x = torch.randn(2, 1, 4, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: channels_last(x) ** 2, x)
-
-
-def test_a_layer_is_plain_unless_it_is_more_than_its_parameters():
-    class Scaled(nn.Linear):
-        pass
-
-    assert is_plain(nn.Linear(2, 2), nn.Linear)
-    assert not is_plain(Scaled(2, 2), nn.Linear)
-    assert not is_plain(nn.Conv2d(2, 2, 1), nn.Linear)
-    for register in ("register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"):
-        watched = nn.Linear(2, 2)
-        getattr(watched, register)(lambda *_: None)
-        assert not is_plain(watched, nn.Linear)
-    replaced = nn.Linear(2, 2)
-    replaced.forward = lambda x: x
-    assert not is_plain(replaced, nn.Linear)
-    assert not is_plain(parametrize.register_parametrization(nn.Linear(2, 2), "weight", nn.Identity()), nn.Linear)

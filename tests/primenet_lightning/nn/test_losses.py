@@ -1,9 +1,9 @@
 import copy
 import math
 
-import numpy
 import pytest
 import torch
+from formulas import double, similarity_by_pairs
 from torch.nn import functional
 
 from primenet_lightning.nn.losses import (
@@ -13,9 +13,9 @@ from primenet_lightning.nn.losses import (
     SimilarityMatching,
     cross_entropy,
     local_loss,
-    similarity_loss,
     summed_cross_entropy,
 )
+from primenet_lightning.nn.similarity import similarity_loss
 
 TARGET = torch.tensor([0, 3, 2, 2, 1, 0])
 LOSSES = {
@@ -24,23 +24,6 @@ LOSSES = {
     "similarity": {},
     "predsim": {"label_smoothing": 0.2},
 }
-
-
-def double(*shape):
-    return torch.randn(*shape, dtype=torch.float64)
-
-
-def similarity_by_pairs(features, target, num_classes):
-    """A loop over pairs; one-hot targets, torch's own standard deviation and cosine."""
-
-    def cosine(a, b):
-        return functional.cosine_similarity(a - a.mean(), b - b.mean(), dim=0)
-
-    vectors = features.std((2, 3)) if features[0, 0].numel() > 1 and features.shape[1] > 3 else features.flatten(1)
-    labels = functional.one_hot(target, num_classes).double()
-    pairs = [(i, j) for i in range(len(target)) for j in range(len(target))]
-    errors = [(cosine(vectors[i], vectors[j]) - cosine(labels[i], labels[j])) ** 2 for i, j in pairs]
-    return sum(errors) / len(errors)
 
 
 def smoothed_by_hand(logits, target, smoothing):
@@ -78,17 +61,6 @@ def test_label_smoothing_is_cross_entropy_with_softened_targets(smoothing):
     logits = double(6, 4)
     loss = CrossEntropy(smoothing)(double(6, 8, 3, 3), logits, TARGET)
     torch.testing.assert_close(loss, smoothed_by_hand(logits, TARGET, smoothing))
-
-
-@pytest.mark.parametrize("shape", [(5, 3, 4), (4, 1, 2), (7, 1, 1), (3, 4, 4), (2, 1, 3)])
-@pytest.mark.parametrize("num_classes", [4, 10])
-def test_similarity_is_the_loop_over_pairs_of_images(shape, num_classes):
-    """Deviations over space; of maps of one pixel, or three channels and fewer, all values."""
-    features = double(6, *shape)
-    expected = similarity_by_pairs(features, TARGET, num_classes)
-    torch.testing.assert_close(similarity_loss(features, TARGET, num_classes), expected, rtol=1e-12, atol=1e-12)
-    channels_last = features.contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(similarity_loss(channels_last, TARGET, num_classes), expected)
 
 
 def test_similarity_matching_and_predsim_see_the_features_through_a_convolution():
@@ -140,33 +112,6 @@ def test_no_gradient_reaches_the_features_through_the_classifier_of_similarity_m
     assert dense.weight.grad.any()
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, -3e4])
-@pytest.mark.parametrize("size", [(5, 5), (1, 1)])
-@pytest.mark.parametrize("channels", [2, 5])
-def test_constant_maps_are_like_nothing_and_get_no_gradient(value, size, channels):
-    features = torch.randn(6, channels, *size)
-    features[1] = value
-    features.requires_grad_()
-    loss = similarity_loss(features, TARGET, 4)
-    rest = [0, 2, 3, 4, 5]
-    # five pairs with image 1 in either order, all of other classes, and the one with itself
-    expected = (25 * similarity_by_pairs(features[rest].detach().double(), TARGET[rest], 4) + 10 / 9 + 1) / 36
-    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
-    (gradient,) = torch.autograd.grad(loss, features)
-    assert not gradient[1].any()
-    assert gradient[rest].isfinite().all()
-    assert gradient.abs().max() < 10
-
-
-def test_a_constant_channel_is_constant_whatever_its_value_rounds_to():
-    features = torch.randn(6, 5, 7, 7)
-    features[:, 2] = 0.1
-    features.requires_grad_()
-    loss = similarity_loss(features, TARGET, 4)
-    torch.testing.assert_close(loss.double(), similarity_by_pairs(features.double(), TARGET, 4), rtol=1e-5, atol=0)
-    assert not torch.autograd.grad(loss, features)[0][:, 2].any()
-
-
 @pytest.mark.parametrize("kind", LOSSES)
 @pytest.mark.parametrize("constant", [False, True])
 def test_one_image_is_like_itself(kind, constant):
@@ -180,22 +125,6 @@ def test_one_image_is_like_itself(kind, constant):
     for parameter in loss.parameters():
         assert parameter.grad.abs().max() < 1e-5
     assert features.grad is None or features.grad.abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("scale", [1e-4, 1e4])
-def test_the_scale_of_the_features_does_not_matter(scale):
-    features = torch.randn(6, 5, 4, 4)
-    torch.testing.assert_close(similarity_loss(features * scale, TARGET, 4), similarity_loss(features, TARGET, 4))
-
-
-@pytest.mark.parametrize("scale", [1e-21, 1e-30])
-@pytest.mark.parametrize("size", [(4, 4), (1, 1)])
-def test_features_whose_squares_underflow_are_constant(scale, size):
-    features = (torch.randn(6, 5, *size) * scale).requires_grad_()
-    loss = similarity_loss(features, TARGET, 4)
-    same = TARGET[:, None] == TARGET
-    torch.testing.assert_close(loss, torch.where(same, 1.0, 1 / 9).mean())
-    assert not torch.autograd.grad(loss, features)[0].any()
 
 
 @pytest.mark.parametrize("kind", LOSSES)
@@ -214,19 +143,6 @@ def test_bfloat16_gives_a_float32_loss_near_the_exact_one(kind, autocast):
     assert value.dtype == alone.dtype == torch.float32
     torch.testing.assert_close(value.double(), exact, rtol=2e-3, atol=0)
     torch.testing.assert_close(alone, similarity_loss(features.float(), target, 10), rtol=0, atol=0)
-
-
-def test_similarity_alone_sorts_features_by_class():
-    torch.manual_seed(0)
-    features = torch.randn(6, 5, 3, 3, requires_grad=True)
-    optimizer = torch.optim.Adam([features], lr=0.1)
-    for _ in range(100):
-        optimizer.zero_grad()
-        similarity_loss(features, TARGET, 4).backward()
-        optimizer.step()
-    cosines = torch.from_numpy(numpy.corrcoef(features.detach().std((2, 3))))
-    same = TARGET[:, None] == TARGET
-    torch.testing.assert_close(cosines, torch.where(same, 1.0, -1 / 3).double(), atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -300,9 +300,13 @@ def test_test_error_is_equal_to_the_last_digit(routing, ranks, make_trainer, tmp
 # -- Lightning's strategies
 
 
+@pytest.fixture(scope="module")
+def plain(ranks, tmp_path_factory):
+    return ranks(train, tmp_path_factory.mktemp("plain"), Plain, dict(depth=2), 2, "64-true", 1)
+
+
 @pytest.mark.parametrize("options", [dict(find_unused_parameters=True), dict(gradient_as_bucket_view=True)])
-def test_options_of_ddp_change_nothing(options, ranks, tmp_path):
-    plain = ranks(train, tmp_path, Plain, dict(depth=2), 2, "64-true", 1)
+def test_options_of_ddp_change_nothing(options, plain, ranks, tmp_path):
     (first, second) = ranks(train_with, tmp_path, options)
     assert same(first["state"], second["state"])
     assert same(first["state"], plain[0]["state"])

@@ -93,13 +93,14 @@ def test_notes_are_those_of_the_fit_and_go_on_with_it(tmp_path):
     assert again.seconds > cut.seconds
 
 
-def test_a_model_of_one_loss_is_noted_too():
+def test_a_network_without_capsules_is_noted_too():
     notes, best = Notes(), BestWeights()
     torch.manual_seed(0)
     probe = LinearProbe(2 * 8 * 8, 3, torch.nn.Flatten())
-    fit_and_test(quiet_trainer(2, [notes, best]), probe, TinyData(), best)
-    assert len(notes.curves["train_loss"]) == 2
-    assert (notes.losses, notes.routes) == ({}, [])
+    fit_and_test(quiet_trainer(2, [notes, best], limit_train_batches=3), probe, TinyData(batch_size=20), best)
+    assert len(notes.losses["head"]) == 6
+    assert notes.curves["train_loss"][1] == pytest.approx(sum(notes.losses["head"][3:]) / 3)
+    assert set(notes.routes) == {()}
 
 
 def test_a_timer_counts_all_parts_of_a_fit_and_not_its_test(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins import MixedPrecision
+from stepping import run_stages
 from tiny import SGDStep, Steps, TinyData, make_model, make_trainer, same, state
 
 from primenet_lightning import PrimeNet
@@ -37,7 +38,7 @@ class Applied(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.before = {n: [p.detach().float().clone() for p in ps] for n, ps in pl_module.network.learners().items()}
         twin = copy.deepcopy(pl_module.network).float()
-        for stage in twin.stages(batch[0].float(), batch[1]):
+        for stage in run_stages(twin, batch[0].float(), batch[1]):
             sum(stage.losses.values()).backward()
         self.true = {
             n: [torch.zeros_like(p) if p.grad is None else p.grad for p in ps] for n, ps in twin.learners().items()

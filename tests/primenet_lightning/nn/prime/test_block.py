@@ -14,6 +14,7 @@ from primenet_lightning import (
     local_targets,
 )
 from primenet_lightning.nn.numbers import NonFiniteError
+from primenet_lightning.nn.prime.routes import BY_LABELS, EACH_SUREST
 
 
 def make_block(**options):
@@ -91,7 +92,7 @@ def test_inference_computes_the_routed_capsule_only(batch):
 
 def test_min_entropy_takes_each_sample_from_its_surest_capsule(batch):
     block = make_block().eval()
-    out = block.infer(batch[0], "min_entropy")
+    out = block.isolated(batch[0], EACH_SUREST)
     for sample in range(6):
         one = batch[0][sample : sample + 1]
         entropies = [
@@ -103,9 +104,9 @@ def test_min_entropy_takes_each_sample_from_its_surest_capsule(batch):
 
 def test_oracle_routes_by_the_labels_and_says_which(batch):
     block = make_block().eval()
-    out = block.evaluate(*batch, "oracle")
-    losses = [out.losses[name].item() for name in block.capsule_names]
-    assert out.route == losses.index(min(losses))
+    outputs = list(block.run_learners(*batch))
+    losses = [output.loss.item() for output in outputs[: len(block.capsule_names)]]
+    assert block.settle(batch[0], outputs, BY_LABELS) == losses.index(min(losses))
 
 
 def test_nan_loss_names_the_capsule(batch):
@@ -223,12 +224,12 @@ def test_building_leaves_modes_and_statistics_alone():
 
 
 def test_no_gradient_crosses_a_block_that_routes_without_labels(batch):
-    for routing in (0, "min_entropy"):
+    for routing in (0, EACH_SUREST):
         block = make_block()
         images = batch[0].requires_grad_()
-        assert not block.infer(images, routing).requires_grad
+        assert not block.isolated(images, routing).requires_grad
         under_a_head = PrimeBlock((2, 8, 8), conv_capsules(2, (8, 8), 3, channels=4), Projection(2, 3))
-        under_a_head.infer(images, routing).sum().backward()
+        under_a_head.isolated(images, routing).sum().backward()
         assert {name.split(".")[0] for name in grads(under_a_head)} == {"projection"}
         assert images.grad is None
 

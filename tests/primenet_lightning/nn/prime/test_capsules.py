@@ -2,11 +2,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils import parametrize, prune
-from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning import Capsule, ConvCapsule
-from primenet_lightning.nn.prime.capsules import ConvFeatures, fold
+from primenet_lightning.nn.prime.capsules import ConvFeatures
 
 
 def test_capsule_is_the_two_modules_in_a_row():
@@ -36,76 +34,6 @@ def test_conv_capsule_equals_the_formula_of_the_paper(kernel_size, stride, reduc
     torch.testing.assert_close(logits, y.reshape(5, -1) @ dense.weight.T + dense.bias)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("in_channels", [1, 3])
-def test_folded_convolutions_have_the_output_and_gradients_of_two_in_a_row(in_channels, dtype, tolerance):
-    torch.manual_seed(0)
-    x = torch.randn(6, in_channels, 9, 8, dtype=dtype, requires_grad=True)
-    results = []
-    for folds in (True, False):
-        torch.manual_seed(1)
-        features = ConvFeatures(in_channels, kernel_size=5, reduce_channels=4, channels=7, stride=2).to(dtype)
-        features.folds = folds
-        y = features(x)
-        gradients = torch.autograd.grad(
-            (y * torch.linspace(-1, 2, y.numel(), dtype=dtype).view_as(y)).sum(), [x, *features.parameters()]
-        )
-        results.append([y, *gradients, features[2].running_mean, features[2].running_var])
-    for folded, in_a_row in zip(*results, strict=True):
-        scale = in_a_row.abs().max()
-        assert (folded - in_a_row).abs().max() <= tolerance * scale
-
-
-def test_folding_saves_the_multiply_adds_of_the_reduction():
-    def flops(folds):
-        features = ConvFeatures(1, kernel_size=3, reduce_channels=8, channels=4)
-        features.folds = folds
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            features(torch.zeros(2, 1, 8, 8))
-        return counter.get_total_flops() // 2
-
-    assert flops(False) == 2 * 64 * (8 + 8 * 4 * 9)
-    assert flops(True) == 2 * 64 * 4 * 9 + 4 * 9 * 8  # the convolution, and the product of the two weights
-
-
-class Half(nn.Module):
-    def forward(self, weight):
-        return weight / 2
-
-
-def prune_later(features):
-    prune.random_unstructured(features[1], "weight", 0.5)
-    with torch.no_grad():
-        features[1].weight_orig.mul_(2)  # only a call of the layer masks it anew
-
-
-REPLACEMENTS = {
-    "watched": lambda features: features[0].register_forward_hook(lambda *_: None),
-    "watched before": lambda features: features[1].register_forward_pre_hook(lambda *_: None),
-    "watched backward": lambda features: features[1].register_full_backward_hook(lambda *_: None),
-    "pruned": prune_later,
-    "parametrized": lambda features: parametrize.register_parametrization(features[0], "weight", Half()),
-    "with a bias": lambda features: features.__setitem__(1, nn.Conv2d(2, 4, 3, padding=1)),
-    "dilated": lambda features: features.__setitem__(1, nn.Conv2d(2, 4, 3, padding=2, dilation=2, bias=False)),
-    "grouped": lambda features: features.__setitem__(1, nn.Conv2d(2, 4, 3, padding=1, groups=2, bias=False)),
-    "reflecting": lambda features: features.__setitem__(
-        1, nn.Conv2d(2, 4, 3, padding=1, padding_mode="reflect", bias=False)
-    ),
-    "3x3 first": lambda features: features.__setitem__(0, nn.Conv2d(1, 2, 3, padding=1, bias=False)),
-    "strided first": lambda features: features.__setitem__(0, nn.Conv2d(1, 2, 1, stride=2, bias=False)),
-}
-
-
-@pytest.mark.parametrize("change", REPLACEMENTS.values(), ids=REPLACEMENTS)
-def test_a_convolution_that_is_more_than_its_weight_runs_by_itself(change, monkeypatch):
-    features = ConvFeatures(1, kernel_size=3, reduce_channels=2, channels=4).eval()
-    change(features)
-    x = torch.randn(2, 1, 8, 8)
-    expected = functional.leaky_relu(features[2](features[1](features[0](x))))
-    monkeypatch.setattr("primenet_lightning.nn.prime.capsules.fold", lambda *_: pytest.fail("folded"))
-    torch.testing.assert_close(features(x), expected)
-
-
 def test_features_are_a_sequence_of_layers_like_any_other():
     features = ConvFeatures(1, kernel_size=3, reduce_channels=2, channels=4).eval()
     x = torch.randn(2, 1, 8, 8)
@@ -128,16 +56,6 @@ def test_shapes_are_inferred_without_memory():
     with torch.device("meta"):
         capsule = ConvCapsule(1, (8, 8), 3, 3)
         assert capsule(torch.zeros(2, 1, 8, 8))[1].shape == (2, 3)
-
-
-def test_under_autocast_the_weights_are_multiplied_in_float32():
-    features = ConvFeatures(1, kernel_size=3, reduce_channels=8, channels=4)
-    exact = torch.einsum("orhw,rc->ochw", features[1].weight.double(), features[0].weight[:, :, 0, 0].double())
-    with torch.autocast("cpu", torch.bfloat16):
-        folded = fold(features[0], features[1])
-        assert features(torch.randn(2, 1, 8, 8)).dtype == torch.bfloat16
-    assert folded.dtype == torch.float32
-    torch.testing.assert_close(folded.double(), exact, rtol=1e-5, atol=1e-6)
 
 
 def test_pooled_classifier_averages_over_a_grid():

@@ -10,8 +10,8 @@ from torch.optim import Adam
 
 from primenet_lightning import PrimeNet
 from primenet_lightning.analysis.cost import count_cost, count_inference
+from primenet_lightning.analysis.views import view_capsules
 from primenet_lightning.callbacks import FeatureMaps, RoutingMonitor
-from primenet_lightning.callbacks.capsule_views import view_capsules
 from primenet_lightning.callbacks.cost_summary import cost_table
 from primenet_lightning.datamodules import DigitsDataModule
 from primenet_lightning.nn.classifiers import FollowingLayers
@@ -29,7 +29,7 @@ def adam(parameters):
     return Adam(parameters, lr=1e-2)
 
 
-def digits_error(folder, frozen, epochs=16):
+def digits_error(folder, frozen, epochs=10):
     seed_everything(0, verbose=False)
     model = LinearHead(
         depth=2,

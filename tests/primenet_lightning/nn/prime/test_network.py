@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from stepping import run_stages
 from torch import nn
 
 from primenet_lightning import (
@@ -39,7 +40,7 @@ def test_each_loss_trains_its_learner_alone(batch):
     learners = network.learners()
     assert list(learners) == network.loss_names
     assert sorted(names[id(p)] for ps in learners.values() for p in ps) == sorted(names.values())
-    for stage in network.stages(*batch):
+    for stage in run_stages(network, *batch):
         for name, loss in stage.losses.items():
             network.zero_grad()
             loss.backward()
@@ -60,7 +61,7 @@ def test_stages_chain_detached_blocks_written_out_by_hand(batch):
     network = build(depth=2, size=16).double()
     x = batch[0].double()
     outputs = []
-    for stage in network.stages(x, batch[1]):
+    for stage in run_stages(network, x, batch[1]):
         outputs.append(stage)
     first = network.blocks[0](x, batch[1])
     second = network.blocks[1](nn.functional.max_pool2d(first.features, 2), batch[1])
@@ -89,7 +90,7 @@ def peak_of_saved_activations(depth, fused):
     network = build(depth=depth, size=64)
     peak, pending = 0, []
     with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
-        stages = network.stages(torch.randn(2, 2, 64, 64), torch.tensor([0, 1]))
+        stages = run_stages(network, torch.randn(2, 2, 64, 64), torch.tensor([0, 1]))
         while (stage := next(stages, None)) is not None:
             peak = max(peak, Saved.elements())
             if fused:
@@ -127,7 +128,7 @@ def test_majority_is_the_joint_route_of_training(batch):
     taken = []
     for _ in range(15):
         taken.append(
-            tuple(s.route for s in network.stages(torch.randn_like(batch[0]), batch[1]) if s.route is not None)
+            tuple(s.route for s in run_stages(network, torch.randn_like(batch[0]), batch[1]) if s.route is not None)
         )
     network.eval()
     counts = {route: taken.count(route) for route in taken}
@@ -138,7 +139,7 @@ def test_majority_is_the_joint_route_of_training(batch):
 def test_route_survives_the_state_dict_and_bfloat16(batch):
     network = build(depth=2, size=16)
     for _ in range(5):
-        list(network.stages(torch.randn_like(batch[0]), batch[1]))
+        list(run_stages(network, torch.randn_like(batch[0]), batch[1]))
     network.select_route(torch.arange(9, 0, -1))
     other = build(depth=2, size=16, inference_routing="best_validation").bfloat16()
     other.load_state_dict(network.bfloat16().state_dict())
@@ -187,16 +188,16 @@ def test_a_route_is_remembered_whole_or_not_at_all(batch):
     """A NaN in the second block or the head must not leave half a route behind."""
     for where in ("blocks.1.capsules.k5.classifier.1.bias", "head.classifier.bias"):
         network = build(depth=2, size=16)
-        list(network.stages(*batch))
+        list(run_stages(network, *batch))
         healthy = network.get_parameter(where).detach().clone()
         with torch.no_grad():
             network.get_parameter(where).fill_(torch.nan)
         with pytest.raises(NonFiniteError):
-            list(network.stages(*batch))
+            list(run_stages(network, *batch))
         with torch.no_grad():
             network.get_parameter(where).copy_(healthy)
         assert len(network.history.ring) == 1
-        list(network.stages(*batch))
+        list(run_stages(network, *batch))
         assert len(network.history.ring) == 2
         assert network.eval()(batch[0]).isfinite().all()
 
@@ -231,7 +232,7 @@ def test_nan_names_block_and_capsule(batch, where):
         network.get_parameter(where).fill_(torch.nan)
     name = {"blocks.1": "block1.k5", "blocks.0": "block0.projection"}.get(where[:8], "head")
     with pytest.raises(NonFiniteError, match=f"the loss of {name} is nan"):
-        list(network.stages(*batch))
+        list(run_stages(network, *batch))
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ import weakref
 
 import pytest
 import torch
+from stepping import run_stages
 from tiny import TinyData, make_model, make_trainer, same, state
 from torch import nn
 
 from primenet_lightning import Capsule, PrimeBlock, PrimeNetwork
 from primenet_lightning.analysis.cost import count_cost
 from primenet_lightning.nn.prime.architecture import Architecture
-from primenet_lightning.nn.prime.routers import Commit
+from primenet_lightning.nn.prime.lasting import Commit
 
 COMMIT = dict(router="commit", router_options={"warm_up": 3, "decay": 0.0, "hysteresis": 0.0})
 
@@ -137,7 +138,7 @@ def test_plain_torch_loads_a_pruned_network_too():
     one, other = (PrimeNetwork.build(2, (8, 8), 3, widths, depth=2) for _ in range(2))
     x, target = batch()
     for _ in range(2):
-        list(one.stages(x, target))
+        list(run_stages(one, x, target))
     assert len(one.prune()) == 4
     other.load_state_dict(one.state_dict())
     torch.testing.assert_close(other.eval()(x), one.eval()(x), rtol=0, atol=0)

@@ -79,3 +79,14 @@ def test_majority_of_ties_is_the_first_and_of_nothing_the_first_capsules():
     for route in [(1, 0), (0, 2), (0, 2), (1, 0)]:
         history.append(route)
     assert history.majority() == (0, 2)
+
+
+def test_a_block_with_one_capsule_left_has_taken_that_all_along():
+    history = RouteHistory(4, blocks=2)
+    for route in [(0, 2), (1, 1), (0, 1)]:
+        history.append(route)
+    history.reduce_to_one(1)
+    assert list(history.ring) == [(0, 0), (1, 0), (0, 0)]
+    for _ in range(4):
+        history.append((2, 0))
+    assert list(history.ring) == [(2, 0)] * 4  # the window is what it was

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch import Callback
+from stepping import run_stages
 from tiny import SMALL, SGDStep, TinyData, make_model, make_trainer, same, state
 from torch import nn
 from torch.nn import functional
@@ -40,7 +41,7 @@ def plain(network, x):
 
 def test_it_learns_what_plain_backpropagation_learns():
     network, (x, target) = build().double(), batch()
-    (stage,) = network.stages(x.double(), target)
+    (stage,) = run_stages(network, x.double(), target)
     stage.losses["head"].backward()
     mine = {name: p.grad for name, p in network.named_parameters()}
     network.zero_grad()

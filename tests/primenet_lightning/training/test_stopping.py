@@ -11,7 +11,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from tiny import TinyData, differences, make_model, make_trainer
 
-from primenet_lightning.callbacks import GracefulStop, LastCheckpoint
+from primenet_lightning.training.checkpoints import LastCheckpoint
+from primenet_lightning.training.stopping import GracefulStop
 
 
 class Send(Callback):
@@ -78,7 +79,7 @@ def test_a_validation_in_the_epoch_is_finished_first(tmp_path):
     _, whole, _ = fit(tmp_path / "whole", val_check_interval=2)
     _, saved, _ = fit(tmp_path, Send([signal.SIGTERM], step=1), val_check_interval=2)
     assert saved["global_step"] == 2
-    assert len(saved["callbacks"]["Curves"]["validation"]) == 1
+    assert len(saved["callbacks"]["CapsuleLossCurves"]["validation"]) == 1
     _, gone_on, _ = fit(tmp_path, ckpt_path=tmp_path / "last.ckpt", val_check_interval=2)
     assert differences(whole, gone_on) == []
 
@@ -115,6 +116,11 @@ def stop_one_rank(folder, number, send):
     return status, saved["global_step"], done, ended, gone_on
 
 
+@pytest.fixture(scope="module")
+def whole_of_two(ranks, tmp_path_factory):
+    return ranks(fit, tmp_path_factory.mktemp("whole"), None, 2)[0][1]
+
+
 @pytest.mark.parametrize(
     ("number", "send", "steps"),
     [
@@ -123,13 +129,12 @@ def stop_one_rank(folder, number, send):
         (signal.SIGTERM, dict(validation=0), 4),
     ],
 )
-def test_a_signal_to_one_rank_alone_stops_both_after_the_same_batch(number, send, steps, ranks, tmp_path):
+def test_a_signal_to_one_rank_alone_stops_both_after_the_same_batch(number, send, steps, whole_of_two, ranks, tmp_path):
     """The other rank hears of it with the next batch's message."""
-    (_, whole, _), _ = ranks(fit, tmp_path / "whole", None, 2)
     first, second = ranks(stop_one_rank, tmp_path, number, send)
     assert first[:4] == (1 if number == signal.SIGINT else 143, steps, steps, None)
     assert second[:4] == (1 if number == signal.SIGINT else 0, steps, steps, None)
-    assert differences(whole, first[4]) == []
+    assert differences(whole_of_two, first[4]) == []
 
 
 # -- SLURM

@@ -1,9 +1,6 @@
 import pytest
-from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger
-from PIL import Image
 
-from primenet_lightning.callbacks.figures import new_figure, plain_log_scale, publish, run_folder, style_of
+from primenet_lightning.figures.style import new_figure, plain_log_scale, style_of
 
 NAMES = [f"block{block}.k{scale}" for block in range(3) for scale in (3, 5, 7)]
 
@@ -35,19 +32,7 @@ def test_ticks_are_plain_numbers(values, written):
     assert not any("mathdefault" in text or "^" in text for text in shown)
 
 
-def test_run_folder_is_the_first_loggers_else_the_trainers(tmp_path):
-    plain = Trainer(logger=False, default_root_dir=tmp_path, accelerator="cpu")
-    assert run_folder(plain) == tmp_path
-    logger = CSVLogger(tmp_path / "logs", name="a", version=3)
-    assert run_folder(Trainer(logger=logger, accelerator="cpu")) == tmp_path / "logs/a/version_3"
-
-
-def test_publish_saves_the_figure(tmp_path):
-    figure = new_figure(2, 1)
-    figure.subplots().plot([0, 1])
-    path = publish(figure, "some", Trainer(logger=False, accelerator="cpu"), tmp_path)
-    assert path == tmp_path / "figures/some.png"
-    with Image.open(path) as picture:
-        colours = {pixel for _, pixel in picture.convert("RGB").getcolors(10**6)}
-    assert picture.size == (200, 100)
-    assert (0x1F, 0x77, 0xB4) in colours  # the line
+def test_stages_of_one_learner_each_differ_in_colour_too():
+    names = ["stem", "layer1", "layer2", "head", "total"]
+    looks = [style_of(name, names) for name in names]
+    assert len({str(look["color"]) for look in looks}) == len({look["marker"] for look in looks}) == len(names)

@@ -7,18 +7,31 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from primenet_lightning.callbacks.checkpoints import CheckpointOfState, LastCheckpoint, validation_follows
-from primenet_lightning.models.prime import PrimeNet
+from primenet_lightning.training.checkpoints import CheckpointOfState, LastCheckpoint, validation_follows
 from primenet_lightning.training.exchange import gather
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit status of a run that SIGTERM has stopped, as shells count."""
+
+WHAT_FOLLOWS = {
+    "interrupt": "Stopping after this batch; Ctrl-C again stops at once",
+    "terminate": "Stopping after this batch",
+    "requeue": "Requeueing after this batch",
+}
+"""What is said of each request."""
+
+
+@runtime_checkable
+class _PassesRequestsOn(Protocol):
+    """A module that tells the other processes what this one was asked for."""
+
+    requests: set[str]
 
 
 class GracefulStop(CheckpointOfState):
@@ -43,7 +56,6 @@ class GracefulStop(CheckpointOfState):
         requests: What this process was asked for: ``"interrupt"``, ``"terminate"``, ``"requeue"``.
 
     Example:
-        >>> from primenet_lightning.callbacks import LastCheckpoint
         >>> stop = GracefulStop(resume_with="python train.py --resume")
         >>> trainer = Trainer(callbacks=[LastCheckpoint("checkpoints"), stop], logger=False)
     """
@@ -51,6 +63,7 @@ class GracefulStop(CheckpointOfState):
     def __init__(self, resume_with: str | None = None) -> None:
         self.resume_with = resume_with
         self.requests: set[str] = set()
+        self._meanings: dict[int, str] = {}
         self._before: dict[int, Any] = {}
         self._agreed: list[str] = []
         self._saved: Path | None = None
@@ -59,37 +72,34 @@ class GracefulStop(CheckpointOfState):
         """Take the signals over; Lightning gives them back to their owners when it is done."""
         self.requests.clear()
         self._agreed, self._saved = [], None
-        if isinstance(pl_module, PrimeNet):
-            pl_module.requests = self.requests  # which it tells the other ranks
+        if isinstance(pl_module, _PassesRequestsOn):
+            pl_module.requests = self.requests
         if threading.current_thread() is not threading.main_thread():
             return  # signals are the main thread's
-        asked = {int(signal.SIGINT): "interrupt", int(signal.SIGTERM): "terminate"}
-        for other in signal.valid_signals() - {signal.SIGINT, signal.SIGTERM}:
-            if type(signal.getsignal(other)).__module__.startswith("lightning."):
-                asked[int(other)] = "requeue"
-        self._before = {number: signal.getsignal(number) for number in asked}
+        self._meanings = _meanings_of_signals()
+        self._before = {number: signal.getsignal(number) for number in self._meanings}
+        for number in self._meanings:
+            signal.signal(number, self._note)
 
-        def note(number: int, frame: FrameType | None) -> None:
-            request = asked[number]
-            if request == "interrupt" and request in self.requests:
-                raise KeyboardInterrupt
-            self.requests.add(request)
-            what = "Requeueing" if request == "requeue" else "Stopping"
-            more = "; Ctrl-C again stops at once" if request == "interrupt" else ""
-            with contextlib.suppress(RuntimeError):  # the signal came in the middle of another line
-                print(f"\n{what} after this batch{more}.", file=sys.stderr)
-
-        for number in asked:
-            signal.signal(number, note)
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        """Take note of a signal; a second Ctrl-C stops at once."""
+        request = self._meanings[number]
+        if request == "interrupt" and request in self.requests:
+            raise KeyboardInterrupt
+        self.requests.add(request)
+        with contextlib.suppress(RuntimeError):  # the signal came in the middle of another line
+            print(f"\n{WHAT_FOLLOWS[request]}.", file=sys.stderr)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Do here what was asked for, unless more of the epoch belongs to this batch."""
-        requests = outputs.get("requests") if isinstance(outputs, Mapping) else None
-        if requests is None and trainer.world_size > 1:
+        if isinstance(outputs, Mapping) and "requests" in outputs:
+            self._agreed = outputs["requests"]
+        elif trainer.world_size > 1:
             return  # another module, whose ranks agree at the end of the epoch only
-        self._agreed = sorted(self.requests) if requests is None else requests
+        else:
+            self._agreed = sorted(self.requests)
         if not self._agreed or trainer.is_last_batch or validation_follows(trainer, batch_idx):
             return
         self._save(trainer)
@@ -103,9 +113,10 @@ class GracefulStop(CheckpointOfState):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Agree at the end of an epoch, too, on what was asked for since its last batch."""
-        mine = sorted(self.requests)
-        asked = gather(mine) if trainer.world_size > 1 else [mine]
-        self._agreed = sorted({request for requests in asked for request in requests})
+        requests_by_rank = [self.requests]
+        if trainer.world_size > 1:
+            requests_by_rank = gather(self.requests)
+        self._agreed = sorted(set().union(*requests_by_rank))
         if self._agreed and trainer.is_last_batch:
             self._save(trainer)
             self._requeue()  # here, where the loops are between two epochs: its handler saves, too
@@ -123,12 +134,11 @@ class GracefulStop(CheckpointOfState):
 
     def _save(self, trainer: Trainer) -> None:
         """Save, unless the Trainer saves nothing."""
-        others = [callback for callback in trainer.checkpoint_callbacks if callback is not self]
-        for callback in others:
+        for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, LastCheckpoint):
                 self._saved = callback.save(trainer)
                 return
-        for callback in others:
+        for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint):
                 folder = Path(callback.dirpath or trainer.default_root_dir)
                 self._saved = folder / "interrupted.ckpt"
@@ -138,7 +148,7 @@ class GracefulStop(CheckpointOfState):
     def _act(self, trainer: Trainer) -> None:
         self._requeue()
         agreed, self._agreed = self._agreed, []
-        if not {"interrupt", "terminate"} & {*agreed}:
+        if "interrupt" not in agreed and "terminate" not in agreed:
             return
         if trainer.is_global_zero:
             print(f"Stopped after {trainer.global_step} steps; {self._advice()}", file=sys.stderr)
@@ -160,4 +170,14 @@ class GracefulStop(CheckpointOfState):
     def _advice(self) -> str:
         if self._saved is None:
             return "no checkpoint was saved"
-        return f"go on with: {self.resume_with or f'Trainer.fit(..., ckpt_path={str(self._saved)!r})'}"
+        command = self.resume_with or f"Trainer.fit(..., ckpt_path={str(self._saved)!r})"
+        return f"go on with: {command}"
+
+
+def _meanings_of_signals() -> dict[int, str]:
+    """What each signal asks for: Ctrl-C, SIGTERM, and those that Lightning's SLURM plugin listens to."""
+    meanings = {int(signal.SIGINT): "interrupt", int(signal.SIGTERM): "terminate"}
+    for other in signal.valid_signals() - {signal.SIGINT, signal.SIGTERM}:
+        if type(signal.getsignal(other)).__module__.startswith("lightning."):
+            meanings[int(other)] = "requeue"
+    return meanings

@@ -1,0 +1,224 @@
+"""Puts figures and tables where the run's loggers and its folder are; and what the data say of themselves."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+from primenet_lightning.analysis.views import named_classes
+from primenet_lightning.figures.curves import Points, curve, curves_in
+from primenet_lightning.files import without_stopping
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """Tell the folder of a run; to be asked on all ranks.
+
+    Args:
+        trainer: Of the run.
+
+    Returns:
+        The first logger's ``log_dir``, or without loggers the Trainer's ``default_root_dir``.
+    """
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def folder_of(trainer: Trainer, folder: str | Path | None) -> Path:
+    """Tell where ``figures/`` goes; to be asked on all ranks.
+
+    Args:
+        trainer: Of the run.
+        folder: What a user chose; None takes `run_folder`.
+
+    Returns:
+        The folder.
+    """
+    return run_folder(trainer) if folder is None else Path(folder)
+
+
+class DrawnAtTheEnd(Callback):
+    """Draws when a fit ends, and what there is of one that Ctrl-C has stopped.
+
+    Args:
+        folder: Where ``figures/`` goes; None takes `run_folder`.
+    """
+
+    def __init__(self, folder: str | Path | None) -> None:
+        self.folder = folder
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw."""
+        self._draw(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Draw what there is of an interrupted run."""
+        if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit":
+            self._draw(trainer)
+
+    def folder_to_draw_in(self, trainer: Trainer) -> Path | None:
+        """Tell where to draw; to be asked on all ranks.
+
+        Args:
+            trainer: Of the run.
+
+        Returns:
+            ``folder``, or `run_folder` where that is None; None on all ranks but the first, and in a ``fast_dev_run``.
+        """
+        folder = folder_of(trainer, self.folder)
+        draws = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        return folder if draws else None
+
+    def _draw(self, trainer: Trainer) -> None:
+        raise NotImplementedError
+
+
+# -- to the folder, and to the loggers that show such things -----------------------------------------------------------
+
+
+def publish(figure: "Figure", name: str, trainer: Trainer, folder: Path) -> Path:
+    """Save a figure into ``folder/figures`` and show it to each logger that shows pictures; on rank 0 only.
+
+    What cannot be written or sent becomes a warning.
+
+    Args:
+        figure: The figure.
+        name: Name of the file, without suffix.
+        trainer: Its loggers are asked.
+        folder: The run's folder.
+
+    Returns:
+        Path of the PNG file.
+    """
+    path = folder / "figures" / f"{name}.png"
+    with without_stopping(f"writing {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+        for logger in _wandb_loggers(trainer):
+            with without_stopping(f"sending the figure {name} to W&B"):
+                logger.log_image(f"figures/{name}", [str(path)])
+    for other in trainer.loggers:
+        if isinstance(other, TensorBoardLogger):
+            other.experiment.add_figure(f"figures/{name}", figure, global_step=trainer.global_step)
+    return path
+
+
+def publish_table(
+    name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], trainer: Trainer, folder: Path
+) -> Path:
+    """Save a table into ``folder/figures`` as CSV, and show it to W&B; on rank 0 only.
+
+    What cannot be written or sent becomes a warning.
+
+    Args:
+        name: Name of the file, without suffix.
+        columns: Names of the columns.
+        rows: Numbers, strings, and for W&B also ``(height, width)`` or ``(height, width, 3)`` uint8 arrays, which are
+            images there and left out of the CSV.
+        trainer: Its loggers are asked.
+        folder: The run's folder.
+
+    Returns:
+        Path of the CSV file.
+    """
+    path = folder / "figures" / f"{name}.csv"
+    with without_stopping(f"writing {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_csv(path, columns, rows)
+    for logger in _wandb_loggers(trainer):
+        with without_stopping(f"sending the table {name} to W&B"):
+            logger.log_table(f"tables/{name}", columns=list(columns), data=[_for_wandb(row) for row in rows])
+    return path
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write all columns but those of images."""
+    shown = list(range(len(columns)))
+    if rows:
+        shown = [index for index in shown if not _is_image(rows[0][index])]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        for row in (columns, *rows):
+            writer.writerow([row[index] for index in shown])
+
+
+def _for_wandb(row: Sequence[Any]) -> list[Any]:
+    import wandb
+
+    return [wandb.Image(value) if _is_image(value) else value for value in row]
+
+
+def _is_image(value: Any) -> bool:
+    return hasattr(value, "shape")
+
+
+def publish_series(name: str, axis: str, points: Points, trainer: Trainer) -> None:
+    """Show curves to W&B as one of its line series, ``charts/<name>``; other loggers have the numbers already.
+
+    Args:
+        name: Name of the chart.
+        axis: What the curves are drawn over.
+        points: Place on that axis, and values by curve; a curve may end before the others.
+        trainer: Its loggers are asked.
+    """
+    for logger in _wandb_loggers(trainer):
+        with without_stopping(f"sending the chart {name} to W&B"):
+            import wandb
+
+            keys = curves_in(points)
+            curves = [curve(key, points) for key in keys]
+            chart = wandb.plot.line_series(
+                xs=[places for places, _ in curves],
+                ys=[values for _, values in curves],
+                keys=keys,
+                title=name,
+                xname=axis,
+            )
+            logger.log_metrics({f"charts/{name}": chart}, step=trainer.fit_loop.total_batch_idx)  # type: ignore[dict-item]
+
+
+def _wandb_loggers(trainer: Trainer) -> list[WandbLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+
+
+# -- what the data say of themselves -----------------------------------------------------------------------------------
+
+
+def class_names(trainer: Trainer, pl_module: LightningModule, count: int) -> list[str]:
+    """Say what the classes are called.
+
+    Args:
+        trainer: Whose data module may know.
+        pl_module: Whose checkpoint may know.
+        count: Number of classes.
+
+    Returns:
+        The names, or indices where nobody knows as many.
+    """
+    return named_classes(_described(trainer, pl_module, "class_names"), count)
+
+
+def normalization(trainer: Trainer, pl_module: LightningModule) -> tuple[Any, Any]:
+    """Tell how the images were normalised.
+
+    Args:
+        trainer: Whose data module may know.
+        pl_module: Whose checkpoint may know.
+
+    Returns:
+        Mean and standard deviation per channel, with pixels measured from 0 to 1; None where nobody knows.
+    """
+    return _described(trainer, pl_module, "mean"), _described(trainer, pl_module, "std")
+
+
+def _described(trainer: Trainer, pl_module: LightningModule, field: str) -> Any:
+    """What the data module, or else the model's checkpoint, says of the data."""
+    value = getattr(getattr(trainer, "datamodule", None), field, None)
+    if value is not None:
+        return value
+    description = getattr(pl_module, "data_description", None) or {}
+    return description.get(field)

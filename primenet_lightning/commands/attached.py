@@ -1,0 +1,84 @@
+"""The callbacks that a run has by itself, unless the user has given one of the kind."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import ProgressBar
+
+from primenet_lightning.callbacks import (
+    CapsuleLossCurves,
+    ConfusionAndErrors,
+    FeatureMaps,
+    FeatureTSNE,
+    LossProgressBar,
+    RoutingMonitor,
+)
+from primenet_lightning.runs.folder import RunFolder
+
+LOOKING: tuple[Any, ...] = (CapsuleLossCurves, RoutingMonitor, FeatureTSNE, FeatureMaps, ConfusionAndErrors)
+"""Callbacks that make the learning visible; without figures the first alone."""
+
+AT_CAPSULES: tuple[Any, ...] = (RoutingMonitor, FeatureMaps)
+"""Those of them that look at capsules."""
+
+
+def has_capsules(model: LightningModule) -> bool:
+    """Tell whether a model's network has capsules, between which it routes.
+
+    Args:
+        model: With a ``network``.
+
+    Returns:
+        False of a network that is trained end to end.
+    """
+    return hasattr(model.network, "capsule_names")
+
+
+def looking(model: LightningModule, run: RunFolder, figures: bool, given: Sequence[Callback]) -> list[Callback]:
+    """Make the callbacks that make a model's learning visible.
+
+    Args:
+        model: To be trained.
+        run: Where they draw.
+        figures: Whether to look at more than the losses.
+        given: The user's own callbacks; none of their kinds is made again.
+
+    Returns:
+        The callbacks, in order.
+    """
+    kinds = LOOKING if figures else LOOKING[:1]
+    callbacks: list[Callback] = []
+    for kind in kinds:
+        suits = has_capsules(model) or kind not in AT_CAPSULES
+        if suits and not any_of(given, kind):
+            callbacks.append(kind(folder=run.path))
+    return callbacks
+
+
+def progress_bar(enabled: bool | None, given: Sequence[Callback]) -> list[Callback]:
+    """Make the progress bar.
+
+    Args:
+        enabled: As the Trainer's ``enable_progress_bar``; None is yes.
+        given: The user's own callbacks.
+
+    Returns:
+        It, or nothing where it is not wanted or another one is given.
+    """
+    if enabled is False or any_of(given, ProgressBar):
+        return []
+    return [LossProgressBar()]
+
+
+def any_of(callbacks: Sequence[Callback], kind: type[Callback]) -> bool:
+    """Tell whether a callback of a kind is there.
+
+    Args:
+        callbacks: To look among.
+        kind: A class.
+
+    Returns:
+        Whether one is of that class, or of a subclass.
+    """
+    return any(isinstance(callback, kind) for callback in callbacks)

@@ -1,0 +1,31 @@
+"""``primenet predict``: one line a file, class and probability, from the checkpoint alone."""
+
+import sys
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentParser
+
+from primenet_lightning.analysis.prediction import load_model, predict_files
+
+
+def main(args: Sequence[str]) -> int:
+    """Run the command.
+
+    Args:
+        args: Command line after ``predict``.
+
+    Returns:
+        0, or 1 if a file could not be used.
+    """
+    parser = ArgumentParser(prog="primenet predict", description="Classify image files with a trained network.")
+    parser.add_argument("--ckpt", type=str, required=True, help="Run folder or checkpoint file.")
+    parser.add_argument("images", type=str, nargs="+", help="Image files, or folders of them.")
+    options = parser.parse_args(list(args))
+    status = 0
+    for prediction in predict_files(load_model(options.ckpt), options.images):
+        if prediction.error is None:
+            print(f"{prediction.path}\t{prediction.label}\t{prediction.probability:.4f}")
+        else:
+            print(f"error: {prediction.error}", file=sys.stderr)
+            status = 1
+    return status

@@ -1,0 +1,108 @@
+"""After the fit: what came out, written into the run folder, sent to W&B, and printed."""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import WandbLogger
+from rich.console import Console
+
+from primenet_lightning.analysis.cost import count_cost
+from primenet_lightning.commands.attached import has_capsules
+from primenet_lightning.commands.wandb_process import finish_wandb
+from primenet_lightning.datamodules import ImageDataModule
+from primenet_lightning.files import without_stopping
+from primenet_lightning.paper import PAPER, PAPER_COST
+from primenet_lightning.runs.folder import RunFolder
+from primenet_lightning.runs.report import write_report
+from primenet_lightning.runs.summary import git_commit, peak_memory_bytes, result_rows, result_table, versions
+from primenet_lightning.training.fitting import Fitted
+from primenet_lightning.training.learner import LocalLearner
+
+
+def sum_up(run: RunFolder, trainer: Trainer, summary: dict[str, Any]) -> None:
+    """Write what came out wherever somebody may look for it; a full disk or a lost network becomes a warning.
+
+    Args:
+        run: Gets ``summary.json`` and ``report.html``.
+        trainer: Its W&B loggers get the numbers, and a table.
+        summary: From `summary_of`.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            _send(logger, summary)
+    with without_stopping(f"writing into {run.path}"):
+        run.write_summary(summary)
+        write_report(run)
+    finish_wandb()  # it has some words to say, and the table shall be the last
+    Console().print(result_table(summary))
+    print(f"run folder: {run.path}")  # not by rich, which would wrap it
+
+
+def _send(logger: WandbLogger, summary: dict[str, Any]) -> None:
+    with without_stopping("sending the summary to W&B"):
+        logger.experiment.summary.update({f"final/{name}": value for name, value in summary.items()})
+        logger.log_table("tables/summary", columns=["what", "measured", "claimed"], data=result_rows(summary))
+
+
+def summary_of(
+    model: LocalLearner, data: ImageDataModule, trainer: Trainer, fitted: Fitted, seed: int
+) -> dict[str, Any]:
+    """Gather what ``summary.json`` holds.
+
+    Args:
+        model: With the weights that were tested.
+        data: Which it learned from.
+        trainer: Which has trained it.
+        fitted: Its errors, and the time it took.
+        seed: Of everything random.
+
+    Returns:
+        Plain values; of routing and of the paper's claims only where there are capsules.
+    """
+    network: Any = model.network
+    cost = count_cost(network)
+    summary = {
+        "model": type(model).__name__,
+        "dataset": data.dataset_name,
+        "seed": seed,
+        "test_error": round(fitted.test_error, 4),  # counted in float32, which has no more digits
+        "validation_error": round(fitted.validation_error, 4),
+        "parameters": cost.parameters,
+        "multiply_adds_inference": cost.multiply_adds_inference,
+        "multiply_adds_training": cost.multiply_adds_training,
+        "epochs": trainer.current_epoch,
+        "skipped_steps": model.skipped_steps,
+        "seconds": fitted.seconds,
+        "images_per_second": images_seen(trainer, data) / fitted.seconds,
+        "peak_memory_bytes": peak_memory_bytes(),
+        **_routing(model),
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+    if has_capsules(model) and data.dataset_name in PAPER:
+        summary["paper"] = PAPER[data.dataset_name] | PAPER_COST
+    return summary
+
+
+def _routing(model: LocalLearner) -> dict[str, Any]:
+    """How a network routes; nothing of one without capsules."""
+    if not has_capsules(model):
+        return {}
+    network: Any = model.network
+    shares = [network.history.shares(block, len(names)) for block, names in enumerate(network.capsule_names)]
+    return {"routing": shares, "routing_mode": network.routing_mode}
+
+
+def images_seen(trainer: Trainer, data: ImageDataModule) -> float:
+    """Count training images over all epochs, all parts of a resumed run included.
+
+    Args:
+        trainer: Which has trained.
+        data: On these images.
+
+    Returns:
+        How many, each counted as often as it was seen.
+    """
+    batches = trainer.num_training_batches
+    images = min(batches * data.batch_size, len(data.train_dataset))
+    return trainer.fit_loop.epoch_loop.batch_progress.total.completed * images / batches

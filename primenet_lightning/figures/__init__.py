@@ -1,0 +1,1 @@
+"""All drawing, from numbers to a figure of matplotlib; who writes and shows it is another matter."""

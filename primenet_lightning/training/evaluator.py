@@ -1,0 +1,178 @@
+"""A LightningModule that predicts and evaluates a row of stages, whoever trained it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from primenet_lightning.nn.losses import cross_entropy
+from primenet_lightning.nn.names import HEAD
+from primenet_lightning.nn.stages import StagedNetwork
+from primenet_lightning.training.counting import LateCounting, LearnerMetrics
+from primenet_lightning.training.exchange import ALONE, Exchange
+
+Batch = tuple[Tensor, Tensor]
+"""Images ``(batch, channels, height, width)``, and class indices ``(batch,)``."""
+
+
+class Evaluator(LightningModule, ABC):
+    """Predicts by a network, and counts over a split what its learners answer.
+
+    A subclass says which network, in `configure_network`; its constructor ends with ``self.build()``, which calls it.
+
+    Logged by epoch, for val and test: ``accuracy`` and ``error`` (%) of the head, ``accuracy/<name>`` and
+    ``error/<name>`` of every other learner that classifies, ``loss/<name>`` of all.
+
+    Attributes:
+        network: A row of stages.
+        num_classes: Number of classes.
+        exchange: With the other processes.
+    """
+
+    network: StagedNetwork
+    num_classes: int
+    exchange: Exchange = ALONE
+
+    @abstractmethod
+    def configure_network(self) -> StagedNetwork:
+        """Build the network; a subclass's own arguments are in ``self.hparams``, its attributes may not yet be set."""
+
+    def build(self) -> None:
+        """Build the network, and what counts its learners' answers; the last thing that a constructor does."""
+        self.network = self.configure_network()
+        names = self.network.loss_names
+        self.train_metrics = LearnerMetrics(names, self.num_classes)
+        self.val_metrics = LearnerMetrics(names, self.num_classes)
+        self.test_metrics = LearnerMetrics(names, self.num_classes)
+        self._late = LateCounting(self.train_metrics)
+
+    # -- prediction ----------------------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify images without labels, computing only what is needed.
+
+        Args:
+            x: Images, normalised, ``(batch, channels, height, width)``.
+
+        Returns:
+            Logits, ``(batch, classes)``.
+        """
+        logits: Tensor = self.network(self.images_of(x))
+        return logits
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Give class probabilities.
+
+        Args:
+            batch: Images, or a sequence whose first element are the images.
+            batch_idx: Index of the batch.
+
+        Returns:
+            ``(batch, classes)``, float32.
+        """
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        logits: Tensor = self(images)
+        return logits.float().softmax(1)
+
+    def images_of(self, images: Tensor) -> Tensor:
+        """Bring images to the network's precision (bfloat16 under ``bf16-true``).
+
+        Args:
+            images: Normalised, ``(batch, channels, height, width)``.
+
+        Returns:
+            The same, in the type of the parameters.
+
+        Raises:
+            ValueError: If they are integers.
+        """
+        if not images.is_floating_point():
+            raise ValueError(
+                f"images have dtype {images.dtype}; normalise them to floating point, as ImageDataModule does"
+            )
+        return images.to(self.dtype)
+
+    # -- evaluation ----------------------------------------------------------------------------------------------------
+
+    @property
+    def evaluates_learners(self) -> bool:
+        """Whether validation and test run every learner, or only what predicts."""
+        return self.network.local
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget what an aborted validation may have left."""
+        self.val_metrics.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count on one batch of the validation split.
+
+        Args:
+            batch: Images ``(batch, channels, height, width)``, normalised, and class indices ``(batch,)``.
+            batch_idx: Index of the batch in the split.
+        """
+        self._evaluate(self.val_metrics, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the split's metrics."""
+        self._log_metrics("val", self.val_metrics.compute())
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what an aborted test may have left."""
+        self.test_metrics.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Count on one batch of the test split.
+
+        Args:
+            batch: Images ``(batch, channels, height, width)``, normalised, and class indices ``(batch,)``.
+            batch_idx: Index of the batch in the split.
+
+        Returns:
+            ``"logits"`` of the head, ``(batch, classes)``, for callbacks.
+        """
+        return {"logits": self._evaluate(self.test_metrics, batch)}
+
+    def on_test_epoch_end(self) -> None:
+        """Log the split's metrics."""
+        self._log_metrics("test", self.test_metrics.compute())
+
+    def _evaluate(self, metrics: LearnerMetrics, batch: Batch) -> Tensor:
+        """Count a batch; the head's logits."""
+        images, target = batch
+        if not self.evaluates_learners:
+            logits: Tensor = self(images)
+            metrics.update({HEAD: logits}, target, {HEAD: cross_entropy(logits, target)})
+            return logits
+        evaluation = self.network.evaluate(self.images_of(images), target)
+        losses = dict(evaluation.losses)
+        if evaluation.total is not None:
+            losses["total"] = evaluation.total
+        metrics.update(evaluation.logits, target, losses)
+        return evaluation.logits[HEAD]
+
+    def metric_prefix(self, stage: str) -> str:
+        """Tell what the names of metrics begin with.
+
+        Args:
+            stage: ``"train"``, ``"val"`` or ``"test"``.
+
+        Returns:
+            What stands before the first slash, or more where a result is not to be mistaken for another.
+        """
+        return stage
+
+    def _log_metrics(self, stage: str, results: Mapping[str, Tensor], logger: bool | None = None) -> None:
+        """Log what torchmetrics has counted over all ranks."""
+        prefix = self.metric_prefix(stage)
+        for name, value in results.items():
+            self.log(
+                f"{prefix}/{name}",
+                value,
+                prog_bar=(stage, name) == ("val", "error"),
+                logger=logger,
+                # the ranks agree already, and the maximum of equal numbers is that number, to the last bit
+                sync_dist=self.exchange is not ALONE,
+                reduce_fx="max",
+            )

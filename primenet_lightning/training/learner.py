@@ -1,0 +1,395 @@
+"""LocalLearner: the one LightningModule that trains. It knows stages and learners, and no network."""
+
+from abc import ABC
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar, Literal, TypeVar
+
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch import distributed as dist
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from primenet_lightning.nn.names import HEAD
+from primenet_lightning.nn.numbers import NonFiniteError
+from primenet_lightning.training.adam import PaperAdam
+from primenet_lightning.training.checkpoints import use_atomic_checkpoints
+from primenet_lightning.training.evaluator import Batch
+from primenet_lightning.training.exchange import ALONE, Replicas
+from primenet_lightning.training.loss_log import LossLog
+from primenet_lightning.training.optimizers import (
+    CompositeOptimizer,
+    CompositeScheduler,
+    LRSchedulerCallable,
+    OptimizerCallable,
+)
+from primenet_lightning.training.refusals import description_of, refuse_data, refuse_options, refuse_trainer
+from primenet_lightning.training.resumable import Resumable
+from primenet_lightning.training.runner import Per, Rhythm, StageRunner
+from primenet_lightning.training.schedules import Schedule, steps_of_fit
+from primenet_lightning.training.schedules import schedule as make_schedule
+from primenet_lightning.training.step_output import REQUESTS, StepOutput
+from primenet_lightning.training.stopping import GracefulStop
+
+Value = TypeVar("Value")
+
+
+class LocalLearner(Resumable, ABC):
+    """Trains the stages of a network, each learner by its own loss and optimizer.
+
+    Optimization is manual: the stages run in turn, each one's losses go backward and its activations are freed, its map
+    goes on detached, and at the end of the batch all optimizers step. On several devices (strategy ``"ddp"``) losses,
+    gradients and batch-norm statistics are averaged over the global batch.
+
+    A subclass says which network, in `configure_network`; its constructor ends with ``self.build()``, which calls it.
+
+    Logged by `LossLog`, attached by itself: ``train/loss/<name>`` by step. Logged here by epoch, for train, val and
+    test: ``accuracy`` and ``error`` (%) of the head, ``accuracy/<name>`` and ``error/<name>`` of every other learner
+    that classifies, and for val and test ``loss/<name>``.
+
+    Args:
+        in_channels: Channels of the images.
+        image_size: Height and width of the images, in pixels.
+        num_classes: Number of classes.
+        optimizer: Makes the optimizer of one learner from its parameters. The default is the paper's: Adam, learning
+            rate 2e-4, betas (0.99, 0.999). No part of a checkpoint's hyperparameters, whose loading must run no code.
+        head_optimizer: Makes the head's; None takes ``optimizer``.
+        scheduler: Makes the learning rate schedule of one learner's optimizer.
+        head_scheduler: Makes the head's; None for none.
+        schedule: ``"cosine"``, ``"step"`` or ``"one_cycle"`` over the whole fit, for all optimizers, see
+            `primenet_lightning.training.schedules`; instead of the two above.
+        scheduler_interval: Schedules count ``"epoch"`` or ``"step"`` (optimizer steps).
+        local: False trains the same network end to end, by the head's loss alone: the twin that local learning is
+            compared with.
+        backward: ``"stage"``: one backward a stage, whose activations then are freed. ``"learner"``: one backward a
+            learner, before the next one runs. ``"batch"``: one backward for all, at the memory of the whole network.
+            All give the same numbers.
+        exchange: On several devices, ``"batch"``: all gradients are averaged together before the step. ``"stage"``:
+            those of each stage while the next one runs.
+        step: ``"batch"``, or ``"stage"``: as in the paper, the optimizers of a stage step, and their gradients are
+            freed, right after its backward. Both give the same numbers.
+        accumulate_grad_batches: Batches an optimizer step; their gradients are averaged, also in the epoch's last,
+            shorter window.
+        gradient_clip_val: Largest norm of the gradient of one learner; None does not clip.
+
+    Attributes:
+        network: A row of stages.
+        in_shape: Channels, height and width of the images.
+        exchange: With the other processes.
+        data_description: Of the data trained on, from `ImageDataModule.description`; None before the fit.
+        requests: What this process has been asked to do after the batch under way, of `REQUESTS`; all processes hear
+            of it in `StepOutput`.
+        skipped_steps: Optimizer steps that fp16's scaler left out because a gradient was not finite.
+
+    Raises:
+        ValueError: For options that are impossible, alone or together.
+
+    Example:
+        >>> from primenet_lightning.nn.whole import WholeNetwork
+        >>> class Linear(LocalLearner):
+        ...     def __init__(self, **learning):
+        ...         super().__init__(**learning)
+        ...         self.build()
+        ...     def configure_network(self):
+        ...         layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, self.num_classes))
+        ...         return WholeNetwork(layers, self.in_shape)
+        >>> Linear(num_classes=3)(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 3])
+    """
+
+    UNSAVED: ClassVar[tuple[str, ...]] = ("optimizer", "head_optimizer", "scheduler", "head_scheduler")
+    """Arguments that no checkpoint holds: functions, which cannot be loaded with ``weights_only=True``."""
+
+    LOGS_HYPERPARAMETERS: ClassVar[bool] = True
+    """Whether loggers are told the arguments."""
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        image_size: tuple[int, int] = (8, 8),
+        num_classes: int = 10,
+        optimizer: OptimizerCallable = PaperAdam,
+        head_optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+        head_scheduler: LRSchedulerCallable | None = None,
+        schedule: Schedule | None = None,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+        local: bool = True,
+        backward: Per = "stage",
+        exchange: Literal["stage", "batch"] = "batch",
+        step: Literal["stage", "batch"] = "batch",
+        accumulate_grad_batches: int = 1,
+        gradient_clip_val: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=list(self.UNSAVED), logger=self.LOGS_HYPERPARAMETERS)
+        self.automatic_optimization = False
+        refuse_options(
+            scheduler_interval, schedule, (scheduler, head_scheduler), step, accumulate_grad_batches, gradient_clip_val
+        )
+        # what it learns from, and by which optimizers
+        self.in_shape: tuple[int, int, int] = (in_channels, image_size[0], image_size[1])
+        self.num_classes = num_classes
+        self.optimizer = optimizer
+        self.head_optimizer = optimizer if head_optimizer is None else head_optimizer
+        self.scheduler = scheduler
+        self.head_scheduler = head_scheduler
+        self.schedule: Schedule | None = schedule
+        self.scheduler_interval = "step" if schedule is not None else scheduler_interval
+        # when it goes backward, exchanges and steps
+        self.local = local
+        self.rhythm = Rhythm(backward, exchange, step)
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.gradient_clip_val = gradient_clip_val
+        # what a run leaves in it
+        self.requests: set[str] = set()
+        self._steps_applied = 0
+
+    # -- extension points ----------------------------------------------------------------------------------------------
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Attach the loss log and the graceful stop, unless the Trainer has them already."""
+        present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        kinds: list[type[Callback]] = [LossLog, GracefulStop]
+        return [kind() for kind in kinds if not any(isinstance(callback, kind) for callback in present)]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build one optimizer a learner, all in one `CompositeOptimizer`."""
+        optimizers: dict[str, Optimizer] = {}
+        schedulers: dict[str, LRScheduler] = {}
+        for name, parameters in self.network.learners().items():
+            if not parameters:
+                continue
+            make_optimizer, make_scheduler = self.optimizer, self.scheduler
+            if name == HEAD:
+                make_optimizer, make_scheduler = self.head_optimizer, self.head_scheduler
+            optimizers[name] = make_optimizer(parameters)
+            if make_scheduler is not None:
+                schedulers[name] = make_scheduler(optimizers[name])
+        composite = CompositeOptimizer(optimizers)
+        composite.register_step_post_hook(self._count_step)
+        # the command line tries the optimizers before it fits; then nobody knows yet how many steps there will be
+        named = self.schedule is not None and self.trainer.state.fn == "fit"
+        if not (named or schedulers):
+            return composite
+        scheduler: LRScheduler = CompositeScheduler(composite, schedulers)
+        if self.schedule is not None:
+            self.schedule_steps = steps_of_fit(self.trainer, self.schedule, self.accumulate_grad_batches)
+            scheduler = make_schedule(self.schedule, composite, self.schedule_steps)
+        return {
+            "optimizer": composite,
+            "lr_scheduler": {"scheduler": scheduler, "interval": self.scheduler_interval},
+        }
+
+    @property
+    def learner_optimizers(self) -> dict[str, Optimizer]:
+        """The optimizers by learner, once the Trainer has made them."""
+        return self._composite().children
+
+    def _composite(self) -> CompositeOptimizer:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, CompositeOptimizer)
+        return optimizer
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """Go on where the run that is resumed was saved, and make the engine ready."""
+        super().on_train_start()
+        self.runner = self.configure_runner()
+
+    def configure_runner(self) -> StageRunner:
+        """Build what runs a batch through the stages."""
+        return StageRunner(
+            self.network,
+            self._composite(),
+            rhythm=self.rhythm,
+            backward=self.manual_backward,
+            exchange=self.exchange,
+            clip=self.gradient_clip_val,
+        )
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Prune what stages have decided against, where no gradient waits for the rest of its window."""
+        if batch_idx % self.accumulate_grad_batches or not self.network.decided:
+            return
+        self._late.catch_up(self.network.classifier_names)  # while all that answered are there
+        dropped = self.network.prune()
+        left = self._composite().drop(dropped)
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, CompositeScheduler):
+            scheduler.drop(dropped)
+        elif isinstance(scheduler, LRScheduler):
+            scheduler.base_lrs = [scheduler.base_lrs[place] for place in left]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        """Learn from one batch, stage by stage.
+
+        Args:
+            batch: Images ``(batch, channels, height, width)``, normalised, and class indices ``(batch,)``.
+            batch_idx: Index of the batch in the epoch.
+
+        Returns:
+            Losses and route, as numbers.
+
+        Raises:
+            NonFiniteError: If a loss is NaN or infinite; names learner, step and learning rate, and comes before any
+                parameter changes (with ``step="stage"``: before any of that stage or a later one).
+        """
+        images, target = self.images_of(batch[0]), batch[1]
+        ends = self.window_ends(batch_idx)
+        share = self.exchange.share(len(target), target.device, self._flags())
+        # learn, stage by stage
+        try:
+            with self._without_reducer():
+                record = self.runner.run(images, target, share, self.accumulate_grad_batches, ends)
+        except NonFiniteError as error:
+            raise self.located(error) from None
+        # count
+        self._late.add(self.network.classifier_names, record.answers, target)
+        # apply
+        if ends:
+            self._mend_short_window(batch_idx)
+            self._step_all()
+        raised = share.any(self._flags())
+        requests = [request for request, asked in zip(REQUESTS, raised, strict=True) if asked]
+        return {"losses": record.values | {"total": record.total}, "route": list(record.route), "requests": requests}
+
+    def _flags(self) -> list[bool]:
+        return [request in self.requests for request in REQUESTS]
+
+    def located(self, error: NonFiniteError) -> NonFiniteError:
+        """Tell of a number that is not finite when it came, and at which learning rate."""
+        child = self.learner_optimizers.get(error.name)
+        rate = None if child is None else child.param_groups[0]["lr"]
+        return NonFiniteError(error.name, error.value, self.global_step, rate)
+
+    def _without_reducer(self) -> AbstractContextManager[Any]:
+        """Keep DDP from averaging at each backward: it would send the whole model each time."""
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
+
+    def window_ends(self, batch_idx: int) -> bool:
+        """Whether an optimizer step follows this batch: the last of a window, or of the epoch.
+
+        Args:
+            batch_idx: Index of the batch in the epoch.
+
+        Returns:
+            Always True unless gradients accumulate.
+        """
+        return (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
+
+    def _mend_short_window(self, batch_idx: int) -> None:
+        """Average the epoch's last window over the batches it has; only now it is known to be short."""
+        size = self.accumulate_grad_batches
+        count = batch_idx % size + 1
+        if count == size:
+            return
+        for parameter in self.network.parameters():
+            if parameter.grad is not None:
+                parameter.grad *= size / count
+
+    def _step_all(self) -> None:
+        """Step the composite once: Lightning then counts one step. After steps stage by stage it finds no gradients."""
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        applied = self._steps_applied
+        optimizer.step()
+        self.skipped_steps += self._steps_applied == applied  # by fp16's scaler, for all learners on all ranks
+        optimizer.zero_grad()
+        self._step_schedulers("step")
+
+    def _step_schedulers(self, interval: str) -> None:
+        scheduler = self.lr_schedulers()
+        if self.scheduler_interval == interval and scheduler is not None:
+            scheduler.step()  # type: ignore[union-attr]
+
+    def _count_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._steps_applied += 1
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip, learner by learner; gradients have been unscaled by now."""
+        self.runner.clip()
+
+    def train_results(self) -> dict[str, Tensor]:
+        """Accuracies and errors in this epoch's training so far, over all ranks; every rank has to ask.
+
+        Returns:
+            Scalars, as `LearnerMetrics.compute`, without learners that were pruned.
+        """
+        self._late.catch_up(self.network.classifier_names)
+        return self.without_pruned(self.train_metrics.compute())
+
+    def without_pruned(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Leave out what is of learners that were pruned.
+
+        Args:
+            values: By learner, or by a metric's path that ends in the learner's name.
+
+        Returns:
+            Those of learners that are there, and of no learner's.
+        """
+        present = set(self.network.loss_names)
+        return {key: value for key, value in values.items() if "." not in key or key.rpartition("/")[2] in present}
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's training accuracies, and step schedules that count epochs."""
+        results = self.train_results()
+        self._log_metrics("train", results, logger=False)
+        # Lightning would hand them to the loggers after the epoch's checkpoint was saved: a run that is killed in
+        # between and resumed would never have logged them
+        metrics = {f"train/{name}": float(value) for name, value in results.items()}
+        for logger in self.loggers:
+            logger.log_metrics(metrics | {"epoch": self.current_epoch}, step=self.trainer.fit_loop.total_batch_idx)
+        self.train_metrics.reset()
+        self._step_schedulers("epoch")
+
+    # -- checks --------------------------------------------------------------------------------------------------------
+
+    def on_validation_model_zero_grad(self) -> None:
+        """Keep the gradients: a validation may fall between two batches whose gradients accumulate."""
+
+    def on_validation_model_eval(self) -> None:
+        """Average what ranks have of their own before it is used."""
+        self.exchange.settle(self.network)
+        super().on_validation_model_eval()
+
+    def setup(self, stage: str) -> None:
+        """Refuse what could not work before anything runs, and learn who else takes part.
+
+        Args:
+            stage: Lightning's; in ``"fit"`` the description of the data is kept for checkpoints.
+
+        Raises:
+            ValueError: As `check`.
+        """
+        self._late.reset()
+        several = self.trainer.world_size > 1 and dist.is_available() and dist.is_initialized()
+        self.exchange = Replicas() if several else ALONE
+        self.check(self.trainer, stage)
+        use_atomic_checkpoints(self.trainer.strategy)
+        if stage == "fit":
+            described = description_of(self.trainer)
+            self.data_description = self.data_description if described is None else described
+
+    def check(self, trainer: Trainer, stage: str, datamodule: LightningDataModule | None = None) -> None:
+        """Refuse what could not work with this Trainer and its data.
+
+        Args:
+            trainer: The Trainer.
+            stage: Lightning's.
+            datamodule: The data; None takes the Trainer's.
+
+        Raises:
+            ValueError: If the strategy splits up parameters or gradients, if losses would be scaled under
+                ``step="stage"``, or if the data module has other images or classes than the model was built for.
+        """
+        refuse_trainer(trainer, stage, self.rhythm)
+        described = description_of(trainer, datamodule)
+        if described is not None:
+            data = type(datamodule or trainer.datamodule).__name__  # type: ignore[attr-defined]
+            refuse_data(described, data, self.in_shape, self.num_classes, type(self).__name__)

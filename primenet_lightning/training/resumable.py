@@ -1,0 +1,141 @@
+"""A LightningModule whose checkpoints are enough to predict, and to go on exactly."""
+
+from abc import ABC
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+
+from primenet_lightning.nn.numbers import NonFiniteError
+from primenet_lightning.training.evaluator import Evaluator
+from primenet_lightning.training.refusals import description_of, refuse_architecture, refuse_classes
+from primenet_lightning.training.resuming import ProcessStates
+from primenet_lightning.training.version_0_1 import FORMAT, FORMAT_KEY, is_of_0_1, readable, rename_entries
+
+Model = TypeVar("Model", bound="Resumable")
+
+
+class Resumable(Evaluator, ABC):
+    """Saves what Lightning leaves out: the description of the data, and every process's state in mid-epoch.
+
+    Attributes:
+        data_description: Of the data trained on, from `ImageDataModule.description`; None before the fit.
+        skipped_steps: Optimizer steps that fp16's scaler left out because a gradient was not finite.
+        schedule_steps: Over how many steps the schedule is laid out; None without one, or before the fit.
+    """
+
+    ENTRIES_OF_0_1: ClassVar[dict[str, str]] = {}
+    """How names of weights began in checkpoints of version 0.1, and how they begin now."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data_description: dict[str, Any] | None = None
+        self.skipped_steps = 0
+        self.schedule_steps: int | None = None
+        self._resumed_schedule_steps: int | None = None
+        self._states = ProcessStates()
+
+    def on_train_start(self) -> None:
+        """Go on with the random numbers, and the waiting gradients, of the run that is resumed.
+
+        Raises:
+            ValueError: If that run's schedule was laid out over another number of steps.
+        """
+        resumed = self._resumed_schedule_steps
+        if resumed is not None and resumed != self.schedule_steps:
+            raise ValueError(
+                f"schedule={self.hparams.get('schedule')!r} of the resumed run was laid out over {resumed} steps, and "
+                f"this fit has {self.schedule_steps}; resume with the same max_epochs, max_steps and data"
+            )
+        self._resumed_schedule_steps = None
+        self._states.restore(self.network, self.device, self.global_rank, self.trainer.world_size)
+
+    def located(self, error: NonFiniteError) -> NonFiniteError:
+        """Tell of a number that is not finite when it came.
+
+        Args:
+            error: Which says whose it is.
+
+        Returns:
+            The same error, with the step.
+        """
+        return NonFiniteError(error.name, error.value, self.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put in what Lightning does not save; every rank has to save, as Lightning wants it anyway.
+
+        That is the description of the data and this class's path, which make a checkpoint enough to predict; of each
+        rank the state of the random numbers and gradients that wait for the rest of their window; the answers
+        counted so far in the epoch, and the steps skipped.
+
+        Args:
+            checkpoint: Lightning's; added to.
+
+        Raises:
+            NonFiniteError: If a parameter is NaN or infinite: the checkpoint before it remains the last one.
+        """
+        for name, parameters in self.network.learners().items():
+            if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+                raise self.located(NonFiniteError(name))
+        checkpoint[FORMAT_KEY] = FORMAT
+        checkpoint["data_description"] = self.data_description
+        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        checkpoint["skipped_steps"] = self.skipped_steps
+        checkpoint["schedule_steps"] = self.schedule_steps
+        self.exchange.settle(self.network)
+        self._late.catch_up(self.network.classifier_names)
+        checkpoint |= ProcessStates.save(self.network, self.train_metrics, self.device, self.exchange)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back what `on_save_checkpoint` put in.
+
+        Args:
+            checkpoint: What was saved.
+
+        Raises:
+            ValueError: If the checkpoint is of another architecture, or of other classes than the data at hand.
+        """
+        if is_of_0_1(checkpoint):
+            rename_entries(checkpoint["state_dict"], self.ENTRIES_OF_0_1)
+        self.data_description = checkpoint.get("data_description")
+        if self._trainer is None:
+            return
+        refuse_classes(self.data_description, description_of(self.trainer))
+        self.network.match(checkpoint["state_dict"], "network.")
+        if self.strict_loading:
+            refuse_architecture(checkpoint["state_dict"], self.state_dict())
+        if self.trainer.precision == "64-true":
+            self.double()  # Lightning does so later for 64-true, when the digits beyond float32 are lost
+        if self.trainer.state.fn == "fit":
+            self._resume(checkpoint)
+
+    def _resume(self, checkpoint: Mapping[str, Any]) -> None:
+        """Go on with a run: what this process has of its own waits for the start of the fit."""
+        if is_of_0_1(checkpoint) and self.ENTRIES_OF_0_1:
+            raise ValueError(
+                f"the checkpoint is of a {type(self).__name__} of version 0.1, which was trained by another loop; it "
+                "can be tested and used for prediction, but its training cannot go on: start a new run"
+            )
+        self.skipped_steps = checkpoint.get("skipped_steps", 0)
+        self._resumed_schedule_steps = checkpoint.get("schedule_steps")
+        self._states.load(checkpoint)
+        loggers: list[Any] = self.loggers
+        for logger in loggers:
+            if hasattr(logger, "resume_at") and logger.resume_at is None:
+                progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+                logger.resume_at = progress["total"]["ready"]
+        if self.global_rank == 0:
+            self.train_metrics.set_counts(checkpoint.get("train_counts", {}))
+
+    @classmethod
+    def load_from_checkpoint(cls: type[Model], checkpoint_path: Any, *args: Any, **kwargs: Any) -> Model:
+        """Load a model as Lightning does, also from a checkpoint of version 0.1.
+
+        Args:
+            checkpoint_path: The checkpoint.
+            *args: Lightning's further arguments.
+            **kwargs: Lightning's further arguments, and arguments of the constructor.
+
+        Returns:
+            A model of this class.
+        """
+        model: Model = super().load_from_checkpoint(readable(checkpoint_path), *args, **kwargs)
+        return model

@@ -1,0 +1,284 @@
+"""The engine: a batch through the stages of a network, in pure torch.
+
+A network is a row of stages; a stage says what its learners make of its input, and then hands on one detached map. When
+to go backward, with whom to exchange gradients, and when to step is said here, and nowhere else.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from primenet_lightning.nn.numbers import WHOLE, Share, on_host
+from primenet_lightning.nn.stages import LearnerOutput, Route, Stage, StagedNetwork
+from primenet_lightning.training.exchange import ALONE, Exchange
+from primenet_lightning.training.optimizers import CompositeOptimizer
+
+Per = Literal["learner", "stage", "batch"]
+"""How often something happens."""
+
+_COARSENESS: dict[str, int] = {"learner": 0, "stage": 1, "batch": 2}
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """How often gradients are computed, exchanged and applied. All rhythms give the same numbers.
+
+    Attributes:
+        backward: ``"stage"``: one backward a stage, whose activations then are freed. ``"learner"``: one a learner,
+            before the next one runs. ``"batch"``: one for all, at the memory of the whole network.
+        exchange: On several processes, ``"batch"``: all gradients in one message before the step. ``"stage"``: those of
+            each stage while the next one runs.
+        step: ``"batch"``: all learners step at the end of the batch. ``"stage"``: those of a stage step, and free
+            their gradients, right after its backward, as in the paper.
+
+    Raises:
+        ValueError: If one is unknown, or is finer than the one before.
+
+    Example:
+        >>> Rhythm(backward="batch", exchange="stage")
+        Traceback (most recent call last):
+        ...
+        ValueError: exchange='stage' comes more often than backward='batch', which it follows; use exchange='batch', \
+or a finer backward
+    """
+
+    backward: Per = "stage"
+    exchange: Literal["stage", "batch"] = "batch"
+    step: Literal["stage", "batch"] = "batch"
+
+    def __post_init__(self) -> None:
+        before = "backward"
+        for name in ("backward", "exchange", "step"):
+            value, least = getattr(self, name), getattr(self, before)
+            known = ("learner", "stage", "batch") if name == "backward" else ("stage", "batch")
+            if value not in known:
+                raise ValueError(f"{name}={value!r} is unknown; use {' or '.join(map(repr, known))}")
+            if _COARSENESS[value] < _COARSENESS[least]:
+                raise ValueError(
+                    f"{name}={value!r} comes more often than {before}={least!r}, which it follows; use "
+                    f"{name}={least!r}, or a finer {before}"
+                )
+            before = name
+
+
+class Record(NamedTuple):
+    """What a training batch came to, as numbers.
+
+    Attributes:
+        values: Losses over the global batch by learner.
+        route: Whose map went on, one index a stage that chooses.
+        total: Loss of the learners whose maps went on, the head's included (section 5.1 of the paper).
+        answers: The classes that each classifier gave, int64 ``(classifiers, batch)``.
+    """
+
+    values: dict[str, float]
+    route: Route
+    total: float
+    answers: Tensor
+
+
+@dataclass
+class _Batch:
+    """The batch under way."""
+
+    share: Share
+    window: int
+    applies: bool
+    waiting: list[LearnerOutput] = field(default_factory=list)
+
+
+class StageRunner:
+    """Runs batches through the stages of a network, in turn.
+
+    Of a stage whose backward is done nothing stays but its detached map and what its classifiers answered: activations
+    of one stage are alive at a time, whatever the depth.
+
+    Args:
+        network: A row of stages.
+        optimizer: Of its learners; None computes gradients and applies none. A `CompositeOptimizer` where a stage steps
+            by itself, or gradients are clipped.
+        rhythm: How often gradients are computed, exchanged and applied.
+        backward: Sends a loss backward; Lightning's scales it first.
+        exchange: With the other processes.
+        clip: Largest norm of the gradient of one learner; None does not clip.
+
+    Example:
+        >>> from primenet_lightning.nn.prime.architecture import architecture
+        >>> from primenet_lightning.nn.prime.network import PrimeNetwork
+        >>> network = PrimeNetwork.build(1, (8, 8), 10, architecture("compact", (8, 8)))
+        >>> optimizers = {name: torch.optim.Adam(part, 1e-3) for name, part in network.learners().items()}
+        >>> runner = StageRunner(network, CompositeOptimizer(optimizers))
+        >>> for _ in range(3):
+        ...     record = runner.step(torch.randn(4, 1, 8, 8), torch.tensor([3, 1, 4, 1]))
+        >>> list(record.values), len(record.route), record.answers.shape
+        (['block0.k3', 'block0.k5', 'block0.k7', 'head'], 1, torch.Size([4, 4]))
+    """
+
+    def __init__(
+        self,
+        network: StagedNetwork,
+        optimizer: Optimizer | None = None,
+        rhythm: Rhythm | None = None,
+        backward: Callable[[Tensor], None] = torch.autograd.backward,
+        exchange: Exchange = ALONE,
+        clip: float | None = None,
+    ) -> None:
+        self.network = network
+        self.optimizer = optimizer
+        self.rhythm = Rhythm() if rhythm is None else rhythm
+        self.backward = backward
+        self.exchange = exchange
+        self.clip_norm = clip
+
+    def step(self, x: Tensor, target: Tensor, share: Share = WHOLE) -> Record:
+        """Learn from one batch, and apply what was learned.
+
+        Args:
+            x: Images, ``(batch, channels, height, width)``.
+            target: Class indices, ``(batch,)``.
+            share: Of this process in the global batch.
+
+        Returns:
+            Losses and route, as numbers.
+
+        Raises:
+            NonFiniteError: If a loss is NaN or infinite, see `run`.
+        """
+        record = self.run(x, target, share)
+        if self.optimizer is not None:
+            self.clip()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return record
+
+    def run(self, x: Tensor, target: Tensor, share: Share = WHOLE, window: int = 1, applies: bool = True) -> Record:
+        """Compute the gradients of one batch, stage by stage, and exchange them.
+
+        Args:
+            x: Images, ``(batch, channels, height, width)``.
+            target: Class indices, ``(batch,)``.
+            share: Of this process in the global batch.
+            window: Batches whose gradients are averaged; those of this one are divided by it.
+            applies: Whether this batch is the last of its window, so that gradients are exchanged.
+
+        Returns:
+            Losses and route, as numbers.
+
+        Raises:
+            NonFiniteError: If a loss is NaN or infinite; before any parameter changes, or with ``step="stage"`` before
+                any of that stage or a later one.
+        """
+        batch = _Batch(share, window, applies)
+        values: dict[str, float] = {}
+        route: list[int] = []
+        went_on: list[float] = []
+        logits: list[Tensor] = []
+        stages = self.network.stages
+        x = self.enter(x)
+        for stage in stages:
+            # each learner, then what goes on
+            outputs = self._run_learners(stage, x, target, batch)
+            losses = on_host({output.learner: output.loss for output in outputs}, share)
+            choice = stage.choose(x, outputs, list(losses.values()), share)
+            x = stage.hand_on(x, outputs, choice)
+            # what is due once a stage
+            self._reached("stage", outputs, batch, last=stage is stages[-1])
+            # take note, and let go of the stage: its activations would live on while the next one runs
+            values |= losses
+            if stage.chooses:
+                route.append(choice)
+            went_on.append(list(losses.values())[choice])
+            logits += [output.logits for output in outputs if output.logits is not None]
+            del outputs
+        self._reached("batch", [], batch, last=True)
+        self.leave(x)
+        self.network.learned(tuple(route))
+        total = sum(went_on[:-1], went_on[-1])
+        return Record(values, tuple(route), total, _answers(logits, target))
+
+    def enter(self, x: Tensor) -> Tensor:
+        """Take in what the first stage here sees; for a runner that has only some of the stages.
+
+        Args:
+            x: Images, ``(batch, channels, height, width)``.
+
+        Returns:
+            The input of the first stage.
+        """
+        return x
+
+    def leave(self, x: Tensor) -> None:
+        """Let go of what the last stage here hands on; for a runner that has only some of the stages.
+
+        Args:
+            x: Of the last stage.
+        """
+
+    def clip(self) -> None:
+        """Clip the gradients of each learner by itself."""
+        if self.clip_norm is not None:
+            assert isinstance(self.optimizer, CompositeOptimizer)
+            for child in self.optimizer.children.values():
+                self._clip(child)
+
+    # -- what is due when ----------------------------------------------------------------------------------------------
+
+    def _run_learners(self, stage: Stage, x: Tensor, target: Tensor, batch: _Batch) -> list[LearnerOutput]:
+        """Run the learners of a stage; under ``backward="learner"`` each goes backward before the next one runs."""
+        outputs: list[LearnerOutput] = []
+        for output in stage.run_learners(x, target, batch.share):
+            if self.rhythm.backward == "learner":
+                self._backward([output], batch)
+                output = output._replace(loss=output.loss.detach())
+            outputs.append(output)
+            del output
+        return outputs
+
+    def _reached(self, level: Per, outputs: Sequence[LearnerOutput], batch: _Batch, last: bool) -> None:
+        """Do what is due at this level: backward of what was heard, exchange of its gradients, the step."""
+        if self.rhythm.backward == level:
+            self._backward([*batch.waiting, *outputs], batch)
+        elif self.rhythm.backward == "batch":
+            batch.waiting += outputs
+        if not batch.applies:
+            return
+        if self.rhythm.exchange == level:
+            names = self.network.loss_names if level == "batch" else [output.learner for output in outputs]
+            self.exchange.start(self.network, names, batch.share, last)
+        if self.rhythm.step == level:
+            self.exchange.finish()
+            if level == "stage":
+                self._step_now(outputs)
+
+    def _backward(self, outputs: Sequence[LearnerOutput], batch: _Batch) -> None:
+        """Send losses of disjoint graphs backward together: each gets the gradient it would get alone."""
+        losses = [output.loss for output in outputs if output.loss.requires_grad]  # a frozen learner's has none
+        if not losses:
+            return
+        total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        factor = batch.share.weight / batch.window
+        self.backward(total if factor == 1 else total * factor)
+
+    def _step_now(self, outputs: Sequence[LearnerOutput]) -> None:
+        """Step the learners of a stage, and free their gradients."""
+        assert isinstance(self.optimizer, CompositeOptimizer)
+        for output in outputs:
+            child = self.optimizer.children.get(output.learner)
+            if child is not None:
+                self._clip(child)
+                child.step()
+                child.zero_grad()
+
+    def _clip(self, optimizer: Optimizer) -> None:
+        if self.clip_norm is not None:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+
+
+def _answers(logits: Sequence[Tensor], target: Tensor) -> Tensor:
+    """The classes that each classifier gave."""
+    return torch.stack(list(logits)).argmax(2) if logits else target.new_empty(0, len(target))
