@@ -1,19 +1,10 @@
-"""Numbers measured with several seeds: how they are looked up, compared and written."""
+"""Numbers measured with several seeds, and what chance makes of them."""
 
 import math
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from primenet_lightning.paper import SUBSET
-from primenet_lightning.reproduction.results import Result, Results
-
-ERRORS = ("test_error", "validation_error", "routings", "logistic_test_error", "phase1_test_error", "exits")
-"""Fields of a result that say how many images are told wrongly."""
-
-MEAN = "mean ± sample standard deviation over the seeds (their number)"
-"""What `Measured.show` writes."""
+from primenet_lightning.reproduction.report._wording import written
 
 Z = statistics.NormalDist().inv_cdf(0.975)
 """Standard errors on either side of an interval of 95 %."""
@@ -85,99 +76,6 @@ class Measured:
         return self.show(form, scale)
 
 
-def written(value: float, form: str) -> str:
-    """Format a number, without the powers of ten that ``".3g"`` has for large ones, and without a negative zero.
-
-    Args:
-        value: The number.
-        form: As in an f-string.
-
-    Returns:
-        The text.
-
-    Example:
-        >>> written(1234.5, ".3g"), written(2.602, ".3g"), written(-0.001, "+.2f")
-        ('1,234', '2.6', '+0.00')
-    """
-    text = format(value, ",.0f" if form == ".3g" and abs(value) >= 100 else form)
-    if text.startswith("-") and not text.strip("-0."):
-        text = format(0.0, form)
-    return text
-
-
-def by_seed(results: Results, part: str, field: str, *keys: str) -> dict[int, float]:
-    """Look a number up in all results of a part.
-
-    Args:
-        results: All results.
-        part: Name of the part.
-        field: Of `Result`.
-        *keys: Where the field is a mapping: the way to the number.
-
-    Returns:
-        By seed, without those that have no such number. Errors on the subset of SVHN are never given.
-
-    Example:
-        >>> from primenet_lightning.reproduction.results import Settings
-        >>> settings = Settings("digits", "quick", "compact", 1, 30, 20, 200, 32, "32-true")
-        >>> one = Result("prime", 0, 30, 1294, True, "Adam", 1.7, 0.7, 359, extra={"routings": {"vote": 2.5}})
-        >>> results = Results(settings, {"prime": [one]})
-        >>> by_seed(results, "prime", "test_error"), by_seed(results, "prime", "extra", "routings", "vote")
-        ({0: 1.7}, {0: 2.5})
-    """
-    if results.dataset == SUBSET and not {field, *keys}.isdisjoint(ERRORS):
-        return {}
-    numbers = {}
-    for result in results.of(part):
-        number = _number_of(result, field, keys)
-        if number is not None:
-            numbers[result.seed] = number
-    return numbers
-
-
-def _number_of(result: Result, field: str, keys: Sequence[str]) -> float | None:
-    value: Any = getattr(result, field)
-    for key in keys:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(key)
-    return float(value) if isinstance(value, int | float) else None
-
-
-def measured(results: Results, part: str, field: str, *keys: str) -> Measured:
-    """Look a number up as `by_seed` does.
-
-    Args:
-        results: All results.
-        part: Name of the part.
-        field: Of `Result`.
-        *keys: Where the field is a mapping: the way to the number.
-
-    Returns:
-        All of them; nothing if there is none.
-    """
-    return Measured(tuple(by_seed(results, part, field, *keys).values()))
-
-
-def paired(*numbers: dict[int, float]) -> list[Measured]:
-    """Keep of several numbers the seeds that all of them have, so that they can be compared seed by seed.
-
-    Args:
-        *numbers: By seed.
-
-    Returns:
-        One each, all of the same seeds; empty if no seed is common.
-
-    Example:
-        >>> paired({0: 1.0, 1: 2.0, 2: 3.0}, {0: 5.0, 2: 6.0})
-        [Measured(values=(1.0, 3.0)), Measured(values=(5.0, 6.0))]
-    """
-    common = sorted(set.intersection(*map(set, numbers)))
-    if not common:
-        return []
-    return [Measured(tuple(map(number.__getitem__, common))) for number in numbers]
-
-
 def noise(ours: Measured, theirs: Measured, images: int | None, times: float = 1.0) -> float:
     r"""Tell how far apart two numbers may lie by chance: 1.96 standard errors of ``ours - times * theirs``.
 
@@ -240,39 +138,3 @@ def wilson(percent: float, count: int) -> tuple[float, float]:
     half = Z * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
     low, high = (middle - half) / (1 + Z * Z / count), (middle + half) / (1 + Z * Z / count)
     return 100 * max(0.0, low), 100 * min(1.0, high)
-
-
-def listed(words: Sequence[str]) -> str:
-    """Write a list as in a sentence.
-
-    Args:
-        words: Its members.
-
-    Returns:
-        These with commas and an "and".
-
-    Example:
-        >>> listed(["a", "b", "c"]), listed(["a"])
-        ('a, b and c', 'a')
-    """
-    *others, last = words
-    return f"{', '.join(others)} and {last}" if others else last
-
-
-def between(numbers: Sequence[int]) -> str:
-    """Write whole numbers that should all be the same.
-
-    Args:
-        numbers: In any order; may be empty.
-
-    Returns:
-        The number; both ends if they differ; nothing if there are none.
-
-    Example:
-        >>> between([1294, 1294]), between([20, 50]), between([])
-        ('1,294', '20 to 50', '')
-    """
-    if not numbers:
-        return ""
-    least, most = min(numbers), max(numbers)
-    return f"{least:,}" if least == most else f"{least:,} to {most:,}"

@@ -7,13 +7,12 @@ from typing import Any
 
 from primenet_lightning import paper
 from primenet_lightning.files import write_whole
-from primenet_lightning.reproduction.report.for_programs import as_data
-from primenet_lightning.reproduction.report.pictures import draw
-from primenet_lightning.reproduction.report.remarks import findings, head_start, remarks
-from primenet_lightning.reproduction.report.rule import ANSWERS, Verdict
-from primenet_lightning.reproduction.report.sentences import words
-from primenet_lightning.reproduction.report.tables import tables
-from primenet_lightning.reproduction.report.verdicts import judge
+from primenet_lightning.reproduction.report._for_programs import as_data
+from primenet_lightning.reproduction.report._pictures import draw
+from primenet_lightning.reproduction.report._remarks import findings, head_start, remarks
+from primenet_lightning.reproduction.report._tables import tables
+from primenet_lightning.reproduction.report._wording import capitalised, words
+from primenet_lightning.reproduction.report.verdicts import ANSWERS, Verdict, judge
 from primenet_lightning.reproduction.results import Results
 from primenet_lightning.runs.page import inlined, render
 
@@ -77,6 +76,5 @@ def _figure(results: Results, name: str, picture: bytes) -> dict[str, str]:
     """A figure with what its caption leaves open."""
     note = ""
     if name == "figure7":
-        start = head_start(results)
-        note = f"{start[0].upper()}{start[1:]}."
+        note = f"{capitalised(head_start(results))}."
     return {"name": name, "caption": CAPTIONS[name], "note": note, "picture": inlined(picture, "png")}

@@ -11,8 +11,8 @@ from made_up import made_up, parts
 from markdown_it import MarkdownIt
 
 from primenet_lightning.reproduction.report import pages
+from primenet_lightning.reproduction.report._tables import tables
 from primenet_lightning.reproduction.report.pages import write_pages
-from primenet_lightning.reproduction.report.tables import tables
 from primenet_lightning.reproduction.report.verdicts import judge
 
 VOID = {"meta", "img", "br"}

@@ -7,8 +7,8 @@ from made_up import SETTINGS, arrays, extras, made_up, parts
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from primenet_lightning.reproduction.report import pictures
-from primenet_lightning.reproduction.report.pictures import draw
+from primenet_lightning.reproduction.report import _pictures as pictures
+from primenet_lightning.reproduction.report._pictures import draw
 from primenet_lightning.reproduction.results import Results
 
 

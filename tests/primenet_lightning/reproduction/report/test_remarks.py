@@ -2,7 +2,7 @@
 
 from made_up import ROUTINGS, extras, made_up, parts
 
-from primenet_lightning.reproduction.report.remarks import findings, remarks
+from primenet_lightning.reproduction.report._remarks import findings, remarks
 
 
 def test_what_a_quick_run_cut_stands_first():

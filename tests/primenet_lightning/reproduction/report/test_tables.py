@@ -6,8 +6,8 @@ import statistics
 import pytest
 from made_up import COST, made_up, parts
 
-from primenet_lightning.reproduction.report.remarks import leaked_labels
-from primenet_lightning.reproduction.report.tables import tables
+from primenet_lightning.reproduction.report._remarks import leaked_labels
+from primenet_lightning.reproduction.report._tables import tables
 
 
 def cells(results, key):

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from primenet_lightning import paper
-from primenet_lightning.reproduction.report.measurements import ERRORS, Measured
-from primenet_lightning.reproduction.report.remarks import findings, remarks
-from primenet_lightning.reproduction.report.tables import tables
+from primenet_lightning.reproduction.report._finding import ERRORS
+from primenet_lightning.reproduction.report._remarks import findings, remarks
+from primenet_lightning.reproduction.report._tables import tables
+from primenet_lightning.reproduction.report.measurements import Measured
 from primenet_lightning.reproduction.report.verdicts import judge
 from primenet_lightning.reproduction.results import PARTS, Result, Results
 
@@ -16,14 +17,7 @@ LEFT_OUT = ("name", "seed", "curves")
 
 
 def as_data(results: Results) -> dict[str, Any]:
-    """Gather what ``results.json`` holds.
-
-    Args:
-        results: What was measured.
-
-    Returns:
-        Plain values by name; None for what is not finite.
-    """
+    """Gather what ``results.json`` holds."""
     hidden = {"losses"}
     if results.dataset == paper.SUBSET:
         hidden |= {*ERRORS}

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from primenet_lightning.figures.embedding import MOST_MARKED, scatter_classes, square_around
 from primenet_lightning.figures.feature_maps import tiled
 from primenet_lightning.figures.style import COLOURS, LINE_STYLES, new_figure, plain_log_scale, style_of
-from primenet_lightning.reproduction.report.measurements import written
-from primenet_lightning.reproduction.report.remarks import head_start
+from primenet_lightning.reproduction.report._remarks import head_start
+from primenet_lightning.reproduction.report._wording import written
 from primenet_lightning.reproduction.results import ONE_SCALE, Result, Results
 
 if TYPE_CHECKING:
@@ -27,14 +27,7 @@ LEAST_DROP = 5.0
 
 
 def draw(results: Results) -> dict[str, bytes]:
-    """Draw what can be drawn.
-
-    Args:
-        results: What was measured; any part may be missing.
-
-    Returns:
-        PNG files by ``"figure4"`` to ``"figure7"``, without those whose parts are missing.
-    """
+    """Draw what can be drawn."""
     drawn = {name: figure(results) for name, figure in FIGURES.items()}
     return {name: picture for name, picture in drawn.items() if picture is not None}
 
@@ -47,14 +40,7 @@ def _png(figure: "Figure") -> bytes:
 
 
 def feature_maps(results: Results) -> bytes | None:
-    """Draw figure 4: what each capsule makes of a few images, which one is routed, and which one a label would choose.
-
-    Args:
-        results: Of ``prime``, with its arrays.
-
-    Returns:
-        A PNG file; None where the arrays are missing.
-    """
+    """Draw figure 4: what each capsule makes of a few images, which is routed, and which a label would choose."""
     arrays = results.arrays("prime")
     if arrays is None or "maps" not in arrays:
         return None
@@ -114,14 +100,7 @@ def _style(name: str, names: Sequence[str]) -> dict[str, Any]:
 
 
 def loss_curves(results: Results) -> bytes | None:
-    """Draw figure 5: the losses of the capsules and of the head, and their total, over training.
-
-    Args:
-        results: Of ``prime``; the first seed is drawn.
-
-    Returns:
-        A PNG file; None where there are no curves.
-    """
+    """Draw figure 5: the losses of the capsules and of the head, and their total, over training."""
     found = results.of("prime")
     losses: dict[str, list[float]] = (found[0].extra.get("losses") or {}) if found else {}
     if not losses.get("step"):
@@ -151,14 +130,7 @@ def _log_scale(axes: "Axes") -> None:
 
 
 def embeddings(results: Results) -> bytes | None:
-    """Draw figure 6: t-SNE of the features of PrimeNet and of ResNet-50, of the same images.
-
-    Args:
-        results: Of ``prime`` and ``resnet50``, with their arrays.
-
-    Returns:
-        A PNG file; None where one of them is missing.
-    """
+    """Draw figure 6: t-SNE of the features of PrimeNet and of ResNet-50, of the same images."""
     both = {"prime": "PrimeNet", "resnet50": "ResNet-50"}
     arrays = {part: results.arrays(part) for part in both}
     ours = arrays["prime"]
@@ -204,15 +176,7 @@ def _embedded(found: Sequence[Result], name: str) -> str:
 
 
 def phase_2_curves(results: Results) -> bytes | None:
-    """Draw figure 7: training accuracy and loss of phase 2, and of nets of one scale.
-
-    Args:
-        results: Of ``probe`` and the three one-scale parts.
-
-    Returns:
-        A PNG file; None where one of them is missing. Thick lines are means over the seeds that all four have, thin
-        ones these seeds.
-    """
+    """Draw figure 7: training accuracy and loss of phase 2, and of nets of one scale."""
     names = {"probe": "PrimeNet, phase 2", **{part: f"layer {part[-1]}x{part[-1]}" for part in ONE_SCALE}}
     curves = (("train_accuracy", "training accuracy (%)"), ("train_loss", "training loss (nats)"))
     found = {part: {result.seed: result.curves for result in results.of(part)} for part in names}

@@ -3,16 +3,9 @@
 from typing import NamedTuple
 
 from primenet_lightning.paper import SPLITS, SUBSET, TITLES
-from primenet_lightning.reproduction.report.measurements import (
-    Measured,
-    between,
-    by_seed,
-    difference,
-    measured,
-    paired,
-    written,
-)
-from primenet_lightning.reproduction.report.sentences import say
+from primenet_lightning.reproduction.report._finding import by_seed, measured, paired
+from primenet_lightning.reproduction.report._wording import between, say, written
+from primenet_lightning.reproduction.report.measurements import Measured, difference
 from primenet_lightning.reproduction.results import PARTS, Result, Results
 
 SHORT = {"resnet50": "ResNet-50", "sfp": "SFP"}
@@ -34,14 +27,7 @@ SENTENCES = ("data", "cut", "epochs_of_phases", "epochs_of_heavy", "size", "test
 
 
 def remarks(results: Results) -> list[str]:
-    """Say in sentences what a reader has to know before any number.
-
-    Args:
-        results: What was measured.
-
-    Returns:
-        Sentences: whether the data are the paper's, what was cut, and by what rules it was measured.
-    """
+    """Say whether the data are the paper's, what was cut, and by what rules it was measured."""
     settings, prime, probe = results.settings, results.of("prime"), results.of("probe")
     phase_1 = prime[0].epochs if prime else settings.epochs
     phase_2 = probe[0].epochs if probe else settings.probe_epochs
@@ -63,14 +49,7 @@ def remarks(results: Results) -> list[str]:
 
 
 class Group(NamedTuple):
-    """Parts that saw the same.
-
-    Attributes:
-        images: How many training images.
-        every: Whether these are all there are.
-        parts: Names of the parts.
-        results: Of these parts.
-    """
+    """Parts that saw as many training images, and whether these are all there are."""
 
     images: int
     every: bool
@@ -102,14 +81,7 @@ def by_images(results: Results) -> list[Group]:
 
 
 def leaked_labels(results: Results) -> list[str]:
-    """Say which way leaked labels move the error: through the head, and by the chosen capsule's own verdict.
-
-    Args:
-        results: What was measured.
-
-    Returns:
-        A sentence each; empty where nothing leaked.
-    """
+    """Say which way leaked labels move the error: through the head, and by the chosen capsule's own verdict."""
     free = by_seed(results, "prime", "test_error")
     sentences = []
     for own, begin in LEAKED.items():
@@ -132,14 +104,7 @@ def _moved(leaked: Measured, free: Measured) -> dict[str, str]:
 
 
 def findings(results: Results) -> list[str]:
-    """Say what was found beside the paper's claims.
-
-    Args:
-        results: What was measured.
-
-    Returns:
-        Sentences; none where nothing was measured.
-    """
+    """Say what was found beside the paper's claims, if anything was measured."""
     free, leaked = measured(results, "prime", "test_error"), leaked_labels(results)
     if not free or not leaked:
         return []
@@ -147,13 +112,6 @@ def findings(results: Results) -> list[str]:
 
 
 def head_start(results: Results) -> str:
-    """Say what figure 7 compares.
-
-    Args:
-        results: What was measured.
-
-    Returns:
-        Half a sentence, without a full stop.
-    """
+    """Say what figure 7 compares, in half a sentence."""
     prime = results.of("prime")
     return say("remarks", "head_start", epochs=prime[0].epochs if prime else results.settings.epochs)

@@ -4,16 +4,17 @@ import math
 from typing import Any
 
 from primenet_lightning.paper import PRIMENET_COST, RESNET50_COST, TEST_ERRORS, ClaimedCost, best_quoted
-from primenet_lightning.reproduction.report.finding import (
-    CannotBeTested,
+from primenet_lightning.reproduction.report._finding import (
     errors_of,
+    measured,
     numbers_of,
     refuse_digits,
     refuse_other_data,
     run_of,
 )
-from primenet_lightning.reproduction.report.measurements import measured, wilson, written
-from primenet_lightning.reproduction.report.rule import Judgement, Rule
+from primenet_lightning.reproduction.report._rule import CannotBeTested, Judgement, Rule
+from primenet_lightning.reproduction.report._wording import written
+from primenet_lightning.reproduction.report.measurements import wilson
 from primenet_lightning.reproduction.results import Results
 
 TO_BEAT = {"mnist": ("DT-RAM",), "cifar10": ("RNP", "SFP"), "svhn": ("ONE",)}

@@ -6,17 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from primenet_lightning import paper
-from primenet_lightning.reproduction.report.measurements import (
-    Measured,
-    between,
-    by_seed,
-    difference,
-    listed,
-    measured,
-    paired,
-)
-from primenet_lightning.reproduction.report.remarks import OWN, by_images, leaked_labels
-from primenet_lightning.reproduction.report.sentences import macros
+from primenet_lightning.reproduction.report._finding import by_seed, measured, paired
+from primenet_lightning.reproduction.report._remarks import by_images, leaked_labels
+from primenet_lightning.reproduction.report._wording import between, listed, macros
+from primenet_lightning.reproduction.report.measurements import Measured, difference
 from primenet_lightning.reproduction.report.verdicts import judge
 from primenet_lightning.reproduction.results import PARTS, Result, Results
 
@@ -80,10 +73,11 @@ def tables(results: Results) -> list[Table]:
         change=partial(_change, results),
         number=partial(_whole_number, results),
         row=_row,
+        each=_each,
         judged=judge(results),
         groups=by_images(results),
         leaked=leaked_labels(results),
-        routings=_routings(results),
+        routings_given=_names_in(results, "routings"),
         capsules=_names_in(results, "shares"),
         exits_by_threshold=_exits(results),
         at_exit=_cost_at_exit(results),
@@ -124,22 +118,9 @@ def _change(results: Results, part: str, *way: str) -> str:
     return difference(ours, base).show("+.2f")
 
 
-ROUTINGS = {
-    "majority": "the capsule that training routed most",
-    "random": "a capsule at random",
-    "min_entropy": "by image, the capsule surest of its verdict",
-    "vote": "vote of the capsules, without the head",
-    "mean of heads": "head's mean over all capsules",
-}
-"""Ways to choose a capsule for test images, beside ``"fixed <capsule>"``."""
-
-ORACLES = {
-    "oracle per batch": "least loss of the batch, handed on to the head",
-    "oracle per sample": "least loss of the image, handed on to the head",
-    "oracle per batch, own verdict": "least loss of the batch, its local classifier answers",
-    "oracle per sample, own verdict": "least loss of the image, its local classifier answers",
-}
-"""Those that need the labels."""
+def _each(shares: Measured) -> str:
+    """Shares seed by seed, in %."""
+    return ", ".join(f"{100 * share:.0f}" for share in shares.values)
 
 
 def _names_in(results: Results, field: str) -> list[str]:
@@ -148,18 +129,6 @@ def _names_in(results: Results, field: str) -> list[str]:
     for result in results.of("prime"):
         names |= dict.fromkeys(result.extra.get(field) or {})
     return list(names)
-
-
-def _routings(results: Results) -> dict[str, str]:
-    """Routings by name, in words; those that need labels come last."""
-    names = [name for name in _names_in(results, "routings") if measured(results, "prime", "extra", "routings", name)]
-    words = {name: f"{name}: {text}" for name, text in ROUTINGS.items() if name in names}
-    for name in sorted({*names} - {*ROUTINGS} - {*ORACLES}):
-        words[name] = f"always {name.removeprefix('fixed ')}" if name.startswith("fixed ") else name
-    for name in names:
-        if name in ORACLES:
-            words[name] = f"{name.removesuffix(OWN)}: {ORACLES[name]}"
-    return words
 
 
 def _exits(results: Results) -> list[tuple[float, Measured, Measured]]:

@@ -4,15 +4,16 @@ import statistics
 from collections.abc import Sequence
 
 from primenet_lightning.paper import RESNET50_COST
-from primenet_lightning.reproduction.report.finding import (
-    CannotBeTested,
+from primenet_lightning.reproduction.report._finding import (
     numbers_of,
+    paired,
     refuse_fewer_images,
     run_of,
 )
-from primenet_lightning.reproduction.report.measurements import Measured, difference, listed, noise, paired
-from primenet_lightning.reproduction.report.remarks import head_start
-from primenet_lightning.reproduction.report.rule import Judgement, Rule
+from primenet_lightning.reproduction.report._remarks import head_start
+from primenet_lightning.reproduction.report._rule import CannotBeTested, Judgement, Rule
+from primenet_lightning.reproduction.report._wording import listed
+from primenet_lightning.reproduction.report.measurements import Measured, difference, noise
 from primenet_lightning.reproduction.results import ONE_SCALE, Result, Results
 
 WITHIN = 10

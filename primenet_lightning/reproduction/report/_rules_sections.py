@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from primenet_lightning.reproduction.report.finding import (
-    CannotBeTested,
+from primenet_lightning.reproduction.report._finding import (
     errors_of,
+    measured,
     numbers_of,
     refuse_fewer_images,
     run_of,
 )
-from primenet_lightning.reproduction.report.measurements import Measured, difference, measured, noise, written
-from primenet_lightning.reproduction.report.rule import Judgement, Rule
+from primenet_lightning.reproduction.report._rule import CannotBeTested, Judgement, Rule
+from primenet_lightning.reproduction.report._wording import written
+from primenet_lightning.reproduction.report.measurements import Measured, difference, noise
 from primenet_lightning.reproduction.results import ONE_SCALE, Results
 
 LEAST_SHARE = 0.05
