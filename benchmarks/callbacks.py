@@ -96,10 +96,10 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=270, help="Training batches an epoch; 270 are all.")
     parser.add_argument("--epochs", type=int, default=6)
     options = parser.parse_args()
-    found = measure(options.root, options.batches, options.epochs)
-    for name, value in found.items():
+    figures = measure(options.root, options.batches, options.epochs)
+    for name, value in figures.items():
         print(f"{name:24} {value}")
-    conclude(found, BOUNDS)
+    conclude(figures, BOUNDS)
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ def fit(
         data.num_classes,
         capsule_optimizer=optimizer,
         head_optimizer=optimizer,
-        schedule=schedule,  # type: ignore[arg-type]
+        schedule=schedule,
         # what would go on is all that is tested
         evaluate_capsules=False,
         **model_options,

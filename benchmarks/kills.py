@@ -86,11 +86,11 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return [] if torch.equal(one, other) else [where]
     if isinstance(one, dict) and isinstance(other, dict):
-        found = [f"{where}/{key}" for key in one.keys() ^ other.keys() if "BestCheckpoint" not in str(key)]
+        faults = [f"{where}/{key}" for key in one.keys() ^ other.keys() if "BestCheckpoint" not in str(key)]
         for key in one.keys() & other.keys():
             if key != "Timer" and "BestCheckpoint" not in str(key):
-                found += differences(one[key], other[key], f"{where}/{key}")
-        return found
+                faults += differences(one[key], other[key], f"{where}/{key}")
+        return faults
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):
         return [
             part for i, pair in enumerate(zip(one, other, strict=True)) for part in differences(*pair, f"{where}/{i}")
@@ -106,17 +106,17 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def compare(run_folder: Path, unbroken: Path) -> list[str]:
     """Where a run's results differ from the unbroken run's."""
-    found = []
+    faults = []
     for name in ("last.ckpt", "best.ckpt"):
         one, other = (torch.load(folder / "checkpoints" / name, weights_only=True) for folder in (run_folder, unbroken))
-        found += differences(one, other, name)
+        faults += differences(one, other, name)
     one, other = (rows(folder) for folder in (run_folder, unbroken))
-    found += [
+    faults += [
         f"metrics.csv, row {i}" for i, (mine, theirs) in enumerate(zip(one, other, strict=False)) if mine != theirs
     ]
-    found += [] if len(one) == len(other) else [f"metrics.csv has {len(one)} rows and {len(other)}"]
+    faults += [] if len(one) == len(other) else [f"metrics.csv has {len(one)} rows and {len(other)}"]
     one, other = (json.loads((folder / "summary.json").read_text()) for folder in (run_folder, unbroken))
-    return found + [f"summary.json: {key}" for key in COMPARED if one[key] != other[key]]
+    return faults + [f"summary.json: {key}" for key in COMPARED if one[key] != other[key]]
 
 
 def experiment(folder: Path, kills: int, every: int, seed: int, options: Sequence[str]) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def experiment(folder: Path, kills: int, every: int, seed: int, options: Sequenc
         options: Of ``primenet fit``.
 
     Returns:
-        ``kills``, ``runs`` that were compared, ``oldest`` checkpoint found after a kill, in steps, ``killed_at``, the
+        ``kills``, ``runs`` that were compared, ``oldest`` checkpoint after a kill, in steps, ``killed_at``, the
         steps (0: before the first of that process), and ``wrong``, what was not as it should be.
     """
     moments = random.Random(seed)
@@ -189,13 +189,13 @@ def main() -> int:
     arguments, options = parser.parse_known_args()
     os.environ.setdefault("WANDB_MODE", "offline")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        found = experiment(Path(folder), arguments.kills, arguments.every, arguments.seed, options)
-        if found["wrong"]:
+        result = experiment(Path(folder), arguments.kills, arguments.every, arguments.seed, options)
+        if result["wrong"]:
             print((Path(folder) / "progress.log").read_text()[-3000:], file=sys.stderr)
-    for line in found["wrong"]:
+    for line in result["wrong"]:
         print(f"wrong: {line}", file=sys.stderr)
-    print(json.dumps(found))
-    return int(bool(found["wrong"]))
+    print(json.dumps(result))
+    return int(bool(result["wrong"]))
 
 
 if __name__ == "__main__":

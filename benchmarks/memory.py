@@ -7,8 +7,8 @@ Three-capsule blocks of equal width at constant resolution, trained by a step wi
 - end_to_end: the head's loss goes backward through all blocks; each hands on the mean of its capsules' maps beside its
   projection, nothing is detached, the local classifiers are idle;
 - end_to_end_checkpointed: the same, with torch.utils.checkpoint around every block;
-- fused, blockwise, capsulewise: local losses, as `PrimeNet` sends them backward with ``backward="fused"``, ``"block"``
-  and ``"capsule"``.
+- fused, blockwise, capsulewise: local losses, as the engine sends them backward with ``backward="batch"``, ``"stage"``
+  and ``"learner"``.
 
 Three tables say, for each way and depth:
 
@@ -48,6 +48,7 @@ from torch.utils.checkpoint import checkpoint
 
 from primenet_lightning import Architecture, PrimeBlock, PrimeNetwork
 from primenet_lightning.analysis.memory import SavedActivations
+from primenet_lightning.training.runner import Rhythm, StageRunner
 
 MIB = 2**20
 IN_SHAPE = (3, 32, 32)
@@ -94,21 +95,17 @@ def end_to_end_checkpointed(network: PrimeNetwork, images: Tensor, target: Tenso
 
 def fused(network: PrimeNetwork, images: Tensor, target: Tensor) -> None:
     """One backward of the sum of all local losses."""
-    losses = [loss for stage in network.stages(images, target) for loss in stage.losses.values()]
-    torch.autograd.backward(torch.stack(losses).sum())
+    StageRunner(network, rhythm=Rhythm(backward="batch")).run(images, target)
 
 
 def blockwise(network: PrimeNetwork, images: Tensor, target: Tensor) -> None:
     """One backward a block, before the next one runs."""
-    for stage in network.stages(images, target):
-        torch.autograd.backward(torch.stack(list(stage.losses.values())).sum())
-        del stage  # or its losses and logits live on while the next block runs
+    StageRunner(network).run(images, target)
 
 
 def capsulewise(network: PrimeNetwork, images: Tensor, target: Tensor) -> None:
     """One backward a capsule, before the next one runs."""
-    for stage in network.stages(images, target, on_loss=lambda name, loss: torch.autograd.backward(loss)):
-        del stage
+    StageRunner(network, rhythm=Rhythm(backward="learner")).run(images, target)
 
 
 WAYS: dict[str, Callable[[PrimeNetwork, Tensor, Tensor], None]] = {
@@ -274,8 +271,9 @@ def collect() -> None:
 def peak_resident() -> int | None:
     """Tell the process's peak resident size in bytes; None where the system does not tell."""
     with contextlib.suppress(OSError):
-        if found := re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text()):
-            return 1024 * int(found[1])
+        high_water = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        if high_water is not None:
+            return 1024 * int(high_water[1])
     try:
         import resource
     except ImportError:  # Windows
@@ -299,12 +297,12 @@ def measure_all(
     context.set_forkserver_preload(
         ["primenet_lightning.nn.prime.network"]
     )  # import it once, and not 25 times for ten seconds
-    found = {}
+    measured = {}
     for depth in depths:
         for way in ways:
             with ProcessPoolExecutor(1, mp_context=context) as pool:
-                found[way, depth] = pool.submit(measure, way, depth, batch, steps, device).result()
-    return found
+                measured[way, depth] = pool.submit(measure, way, depth, batch, steps, device).result()
+    return measured
 
 
 def table(title: str, cells: Mapping[tuple[str, int], str]) -> str:
@@ -321,10 +319,10 @@ def mebibytes(count: int | None) -> str:
     return "-" if count is None else f"{count / MIB:.1f}"
 
 
-def figures(found: Mapping[tuple[str, int], Measurement]) -> dict[str, float]:
+def figures(measured: Mapping[tuple[str, int], Measurement]) -> dict[str, float]:
     """Name all figures for the JSON line; what could not be measured is left out."""
     named: dict[str, float] = {}
-    for (way, depth), measurement in found.items():
+    for (way, depth), measurement in measured.items():
         name = f"{way}_depth{depth}"
         named[f"saved_mib_{name}"] = round(measurement.saved / MIB, 3)
         if measurement.resident is not None:
@@ -336,13 +334,13 @@ def figures(found: Mapping[tuple[str, int], Measurement]) -> dict[str, float]:
     return named
 
 
-def judge(found: Mapping[tuple[str, int], Measurement]) -> tuple[dict[str, float], list[str]]:
+def judge(measured: Mapping[tuple[str, int], Measurement]) -> tuple[dict[str, float], list[str]]:
     """Compare with what is required.
 
     Returns:
         The ratios by name, those that can be had from what was measured; and a sentence for each that is too large.
     """
-    saved = {key: measurement.saved for key, measurement in found.items()}
+    saved = {key: measurement.saved for key, measurement in measured.items()}
     ratios, complaints = {}, []
     shallow, deep = saved.get(("blockwise", 2)), saved.get(("blockwise", 32))
     if shallow and deep:
@@ -391,15 +389,17 @@ def main() -> None:
         f"projection of {WIDTHS.projection_channels}, on {device}, one thread; a few minutes ...\n",
         flush=True,
     )
-    found = measure_all(options.ways, options.depths, options.batch, options.steps, options.device)
-    print(table("Peak of saved activations, MiB", {key: mebibytes(m.saved) for key, m in found.items()}))
-    print(table("Growth of the peak resident size, MiB", {key: mebibytes(m.resident) for key, m in found.items()}))
+    measured = measure_all(options.ways, options.depths, options.batch, options.steps, options.device)
+    print(table("Peak of saved activations, MiB", {key: mebibytes(m.saved) for key, m in measured.items()}))
+    print(table("Growth of the peak resident size, MiB", {key: mebibytes(m.resident) for key, m in measured.items()}))
     if options.device == "cuda":
-        print(table("Growth of the most allocated on the GPU, MiB", {k: mebibytes(m.cuda) for k, m in found.items()}))
-    times = {key: [1000 * part for part in m.seconds] for key, m in found.items()}
+        print(
+            table("Growth of the most allocated on the GPU, MiB", {k: mebibytes(m.cuda) for k, m in measured.items()})
+        )
+    times = {key: [1000 * part for part in m.seconds] for key, m in measured.items()}
     print(table("A step, ms (quartiles)", {k: f"{t[1]:.1f} ({t[0]:.1f}-{t[2]:.1f})" for k, t in times.items()}))
-    ratios, complaints = judge(found)
-    print(json.dumps({**figures(found), **ratios, "batch": options.batch, "device": device}))
+    ratios, complaints = judge(measured)
+    print(json.dumps({**figures(measured), **ratios, "batch": options.batch, "device": device}))
     if complaints:
         sys.exit("\n".join(complaints))
 

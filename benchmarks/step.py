@@ -31,6 +31,7 @@ from primenet_lightning import CompositeOptimizer, PaperAdam, PrimeNet
 from primenet_lightning.callbacks import CapsuleLossCurves, LossProgressBar
 from primenet_lightning.callbacks.csv_log import ResumableCSVLogger
 from primenet_lightning.datamodules import DigitsDataModule, ImageDataModule, MNISTDataModule
+from primenet_lightning.training.runner import StageRunner
 
 LOG_EVERY = 50
 WARM_UP = 20
@@ -56,6 +57,8 @@ class Alternate(Callback):
         self.optimizer = CompositeOptimizer(
             {name: PaperAdam(parameters) for name, parameters in self.network.learners().items()}
         )
+        self.runner = StageRunner(self.network, self.optimizer, backward=self._timed_backward)
+        self._seconds_backward = 0.0
         self.curves = curves
         self.bare: list[float] = []
         self.usual: list[float] = []
@@ -93,23 +96,28 @@ class Alternate(Callback):
         self._end = time.perf_counter()
 
     def _bare_step(self) -> None:
-        parts, clock = dict.fromkeys(PARTS, 0.0), [time.perf_counter()]
-
-        def lap(part: str) -> None:
-            clock.append(time.perf_counter())
-            parts[part] += clock[-1] - clock[-2]
-
+        start = time.perf_counter()
         images, target = next(self._batches)
         images = self.data.normalize(images)
-        lap("data")
-        for stage in self.network.stages(images, target):
-            lap("forward")
-            torch.autograd.backward(list(stage.losses.values()))
-            lap("backward")
+        loaded = time.perf_counter()
+        self._seconds_backward = 0.0
+        self.runner.run(images, target)
+        learned = time.perf_counter()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        lap("optimizer")
-        self.parts.append(parts)
+        stepped = time.perf_counter()
+        seconds = (
+            loaded - start,
+            learned - loaded - self._seconds_backward,
+            self._seconds_backward,
+            stepped - learned,
+        )
+        self.parts.append(dict(zip(PARTS, seconds, strict=True)))
+
+    def _timed_backward(self, loss: Tensor) -> None:
+        start = time.perf_counter()
+        torch.autograd.backward(loss)
+        self._seconds_backward += time.perf_counter() - start
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Time the drawing of the bar."""
@@ -190,14 +198,16 @@ def main() -> None:
     options = parser.parse_args()
     figures: dict[str, float | str] = {"device": machine()}
     for name in options.only:
-        found = measure(MNISTDataModule(root=options.root) if name == "mnist" else DigitsDataModule(), options.steps)
-        figures |= {f"{name}_{key}": value for key, value in found.items()}
-        parts = ", ".join(f"{part} {found[f'{part}_ms']:.2f}" for part in PARTS)
+        data = MNISTDataModule(root=options.root) if name == "mnist" else DigitsDataModule()
+        costs = measure(data, options.steps)
+        for key, value in costs.items():
+            figures[f"{name}_{key}"] = value
+        parts = ", ".join(f"{part} {costs[f'{part}_ms']:.2f}" for part in PARTS)
         print(
-            f"{name:8} bare {found['bare_ms']:.2f} ms ({parts}), Lightning adds {found['overhead_ms']:.3f} ms "
-            f"(quartiles {found['low_ms']:.3f} to {found['high_ms']:.3f}), of which logging {found['logging_ms']:.3f}: "
-            f"ratio {found['lightning_over_bare']:.4f}; drawing takes {100 * found['drawing_share']:.2f} % of one "
-            f"core, and {found['between_epochs_ms']:.1f} ms pass between epochs"
+            f"{name:8} bare {costs['bare_ms']:.2f} ms ({parts}), Lightning adds {costs['overhead_ms']:.3f} ms "
+            f"(quartiles {costs['low_ms']:.3f} to {costs['high_ms']:.3f}), of which logging {costs['logging_ms']:.3f}: "
+            f"ratio {costs['lightning_over_bare']:.4f}; drawing takes {100 * costs['drawing_share']:.2f} % of one "
+            f"core, and {costs['between_epochs_ms']:.1f} ms pass between epochs"
         )
     conclude(figures, BOUNDS)
 

@@ -43,6 +43,7 @@ from primenet_lightning.analysis.cost import count_training
 from primenet_lightning.datamodules import CIFAR10DataModule, ImageDataModule, MNISTDataModule
 from primenet_lightning.nn.prime.architecture import Size
 from primenet_lightning.nn.prime.capsules import ConvFeatures
+from primenet_lightning.training.runner import StageRunner
 
 BATCH = 200
 DATA = {"mnist": MNISTDataModule, "cifar10": CIFAR10DataModule}
@@ -74,11 +75,10 @@ def local(network: PrimeNetwork, fused: bool | None = None) -> Step:
         for child in optimizer.children.values():
             child.register_step_post_hook(lambda *_: None)
 
+    runner = StageRunner(network, optimizer)
+
     def step(images: Tensor, target: Tensor) -> None:
-        optimizer.zero_grad()
-        for stage in network.stages(images, target):
-            torch.autograd.backward(list(stage.losses.values()))
-        optimizer.step()
+        runner.step(images, target)
 
     return step
 
@@ -97,8 +97,8 @@ def without_channels_last(network: PrimeNetwork) -> Step:
 
     def run(images: Tensor, target: Tensor) -> None:
         with ExitStack() as stack:
-            for user in ("blocks", "capsules", "heads"):
-                stack.enter_context(patch(f"primenet_lightning.{user}.channels_last", lambda x: x))
+            for user in ("prime.projection", "prime.capsules", "classifiers"):
+                stack.enter_context(patch(f"primenet_lightning.nn.{user}.channels_last", lambda x: x))
             step(images, target)
 
     return run
