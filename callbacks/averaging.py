@@ -7,6 +7,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from primenet_lightning.nn.layers import at_least_float32
+
 
 class AveragedWeights(Callback):
     r"""Average the network's weights over the training, and use the average wherever the network is looked at.
@@ -77,18 +79,19 @@ class AveragedWeights(Callback):
         A callback before this one may save a checkpoint before this one has seen the batch's end.
         """
         weights = _weights(pl_module)
-        present = {name: weight.shape for name, weight in weights.items()}
-        self.average = {name: mean for name, mean in self.average.items() if present.get(name) == mean.shape}
+        for name, mean in list(self.average.items()):
+            if name not in weights or weights[name].shape != mean.shape:
+                del self.average[name]
         if self._step == trainer.global_step:
             return weights
         self._step = trainer.global_step
         # bfloat16 would round small changes of an average away
-        wide = {name: weight.to(torch.promote_types(weight.dtype, torch.float32)) for name, weight in weights.items()}
+        newest = {name: at_least_float32(weight) for name, weight in weights.items()}
         if self.average:
-            means, newest = list(self.average.values()), [wide[name] for name in self.average]
-            torch._foreach_lerp_(means, newest, 1 - self.decay)
-        for name in wide.keys() - self.average.keys():
-            self.average[name] = wide[name].clone()
+            means = list(self.average.values())
+            torch._foreach_lerp_(means, [newest[name] for name in self.average], 1 - self.decay)
+        for name in newest.keys() - self.average.keys():
+            self.average[name] = newest[name].clone()
         return weights
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -129,15 +132,13 @@ class AveragedWeights(Callback):
         if trainer.state.fn != "fit":
             return  # the network is what somebody has loaded into it
         weights = self._update(trainer, pl_module)
-        checkpoint["averaging"] = {
-            "average": dict(self.average),
-            "trained": {name: self._trained.get(name, weights[name]) for name in self.average},
-        }
-        saved = checkpoint["state_dict"]
-        # buffers may have been registered as not to be saved
+        trained = {name: self._trained.get(name, weights[name]) for name in self.average}
+        checkpoint["averaging"] = {"average": dict(self.average), "trained": trained}
+        state_dict = checkpoint["state_dict"]
         for name, mean in self.average.items():
-            if (key := f"network.{name}") in saved:
-                saved[key] = mean.to(weights[name].dtype)
+            key = f"network.{name}"
+            if key in state_dict:  # buffers may have been registered as not to be saved
+                state_dict[key] = mean.to(weights[name].dtype)
 
     @torch.no_grad()
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -153,9 +154,10 @@ class AveragedWeights(Callback):
         if trainer.state.fn != "fit":
             return
         self._step = checkpoint["global_step"]
-        weights, kept = _weights(pl_module), checkpoint.get("averaging", {"average": {}, "trained": {}})
-        self.average = {name: mean.to(weights[name].device, copy=True) for name, mean in kept["average"].items()}
-        for name, trained in kept["trained"].items():
+        weights = _weights(pl_module)
+        averaging = checkpoint.get("averaging", {"average": {}, "trained": {}})
+        self.average = {name: mean.to(weights[name].device, copy=True) for name, mean in averaging["average"].items()}
+        for name, trained in averaging["trained"].items():
             weights[name].copy_(trained)
 
 

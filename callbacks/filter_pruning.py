@@ -3,13 +3,16 @@
 import fnmatch
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from primenet_lightning.arguments import at_least
 from primenet_lightning.callbacks.averaging import AveragedWeights
+from primenet_lightning.nn.layers import trial_run
 
 
 class SoftFilterPruning(Callback):
@@ -47,8 +50,7 @@ class SoftFilterPruning(Callback):
 
     def __init__(self, rate: float, every_n_epochs: int = 1, norm: float = 2, skip: Sequence[str] = ()) -> None:
         _check_rate(rate, norm)
-        if every_n_epochs < 1:
-            raise ValueError(f"every_n_epochs={every_n_epochs} must be at least 1")
+        at_least(1, every_n_epochs=every_n_epochs)
         self.rate = rate
         self.every_n_epochs = every_n_epochs
         self.norm = norm
@@ -116,13 +118,14 @@ def convolutions(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, nn.Con
     Raises:
         ValueError: If a pattern names no convolution.
     """
-    found = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)}
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)}
     for pattern in skip:
-        if not (hit := fnmatch.filter(found, pattern)):
-            raise ValueError(f"skip={pattern!r} names no convolution that is left; there are {', '.join(found)}")
-        for name in hit:
-            del found[name]
-    return {name: layer for name, layer in found.items() if layer.out_channels > 1}
+        skipped = fnmatch.filter(layers, pattern)
+        if not skipped:
+            raise ValueError(f"skip={pattern!r} names no convolution that is left; there are {', '.join(layers)}")
+        for name in skipped:
+            del layers[name]
+    return {name: layer for name, layer in layers.items() if layer.out_channels > 1}
 
 
 @torch.no_grad()
@@ -219,22 +222,17 @@ def pruned_multiply_adds(
             raise ValueError(f"pruned has a mask of {len(mask)} filters for {name!r}, which fits no convolution there")
         weight[mask.to(weight.device)] = 0
     like = next(iter(values.values()))
+    image = torch.ones(1, *in_shape, dtype=like.dtype, device=like.device)
     counts: list[int] = []
-    modes = {module: module.training for module in model.modules()}
-    hooks = [
-        layer.register_forward_hook(lambda layer, inputs, output: counts.append(_multiply_adds(layer, inputs, output)))
-        for layer in modes
-        if isinstance(layer, nn.Conv2d | nn.Linear)
-    ]
-    try:
-        model.eval()
-        with torch.no_grad():
-            torch.func.functional_call(model, values, torch.ones(1, *in_shape, dtype=like.dtype, device=like.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        counts.append(_multiply_adds(layer, inputs, output))
+
+    with ExitStack() as hooks, trial_run(model):
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                hooks.callback(layer.register_forward_hook(count).remove)
+        torch.func.functional_call(model, values, image)
     return sum(counts)
 
 
@@ -250,8 +248,8 @@ def _positive(model: nn.Module) -> dict[str, Tensor]:
     values: dict[str, Tensor] = {}
     for name, weight in model.named_parameters():
         # random, so that nothing cancels; small, so that nothing overflows
-        drawn = (torch.rand(weight.shape, generator=generator) + 0.5) * weight.shape[:1].numel() / weight.numel()
-        values[name] = torch.zeros_like(weight) if name.endswith("bias") else drawn.to(weight)
+        random = (torch.rand(weight.shape, generator=generator) + 0.5) * weight.shape[:1].numel() / weight.numel()
+        values[name] = torch.zeros_like(weight) if name.endswith("bias") else random.to(weight)
     for name, statistic in model.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             values[name] = torch.full_like(statistic, float(name.endswith("running_var")))
@@ -261,10 +259,14 @@ def _positive(model: nn.Module) -> dict[str, Tensor]:
 def _multiply_adds(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> int:
     """What is left of one layer, of what comes in and what goes out."""
     if isinstance(layer, nn.Conv2d):
-        comes = inputs[0].ne(0).any(dim=(0, 2, 3)).view(layer.groups, -1).sum(1)
-        goes = output.ne(0).any(dim=(0, 2, 3)).view(layer.groups, -1).sum(1)
+        channels_in = inputs[0].ne(0).any(dim=(0, 2, 3)).view(layer.groups, -1).sum(1)
+        channels_out = output.ne(0).any(dim=(0, 2, 3)).view(layer.groups, -1).sum(1)
         area = output.shape[2] * output.shape[3] * layer.kernel_size[0] * layer.kernel_size[1]
-        return int((comes * goes).sum()) * area
+        return int((channels_in * channels_out).sum()) * area
     rows = output.numel() // output.shape[-1]
-    comes, goes = (x.reshape(-1, x.shape[-1]).ne(0).any(0).sum() for x in (inputs[0], output))
-    return int(comes * goes) * rows
+    return _features_in_use(inputs[0]) * _features_in_use(output) * rows
+
+
+def _features_in_use(x: Tensor) -> int:
+    """How many features are anything but zero in any row."""
+    return int(x.reshape(-1, x.shape[-1]).ne(0).any(0).sum())

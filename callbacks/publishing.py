@@ -137,9 +137,8 @@ def publish_table(
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Write all columns but those of images."""
-    shown = list(range(len(columns)))
-    if rows:
-        shown = [index for index in shown if not _is_image(rows[0][index])]
+    first = rows[0] if rows else columns
+    shown = [index for index, value in enumerate(first) if not _is_image(value)]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         for row in (columns, *rows):

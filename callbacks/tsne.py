@@ -59,8 +59,7 @@ class FeatureTSNE(SampleCallback):
             than the number of classes, or the head has no linear layer.
 
     Example:
-        >>> import torch
-    from lightning.pytorch import Trainer
+        >>> from lightning.pytorch import Trainer
         >>> trainer = Trainer(callbacks=[FeatureTSNE(samples=500)], logger=False, enable_checkpointing=False)
     """
 

@@ -37,6 +37,7 @@ class FeatureDataModule(LightningDataModule):
             as soon as a loader is asked for, if ``batch_size`` is below 1.
 
     Example:
+        >>> import torch
         >>> split = SplitFeatures(torch.randn(70, 5), torch.arange(70) % 2)
         >>> data = FeatureDataModule({"train": split, "validation": split, "test": split})
         >>> [len(labels) for _, labels in data.train_dataloader()]
