@@ -27,7 +27,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "heads": ("nn.classifiers", "nn.layers"),
     "layout": ("nn.layout", "nn.layers", "nn.fast"),
     "losses": ("nn.losses", "nn.similarity", "nn.layers"),
-    "network": ("nn.prime.network", "nn.stages", "nn.prime.building", "nn.prime.routing_checks"),
+    "network": ("nn.prime.network", "nn.names", "nn.stages", "nn.prime.building", "nn.prime.routing_checks"),
     "presets": ("nn.prime.architecture",),
     "routers": ("nn.prime.routers", "nn.prime.router", "nn.prime.lasting", "nn.prime.mixing"),
     "routing": ("nn.prime.routes", "nn.numbers", "nn.stages"),
@@ -46,7 +46,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "schedules": ("training.schedules",),
     # what is learned of it
     "cost": ("analysis.cost",),
-    "features": ("analysis.features",),
+    "features": ("analysis.features", "datamodules.features"),
     "memory": ("analysis.memory",),
     "prediction": ("analysis.prediction",),
     "probe": ("analysis.probe", "analysis.features", "models.linear_probe", "training.fitting"),
@@ -64,7 +64,17 @@ MOVED: dict[str, tuple[str, ...]] = {
     "report": ("runs.report", "runs.page"),
     "runs": ("runs.folder", "files"),
     "summary": ("runs.summary", "paper"),
-    "callbacks.figures": ("files",),
+    # callbacks: what they compute, draw and log
+    "callbacks.capsule_views": ("analysis.views",),
+    "callbacks.checkpoints": ("training.checkpoints",),
+    "callbacks.confusion": ("analysis.wrong_answers", "figures.confusion", "callbacks.publishing"),
+    "callbacks.feature_maps": ("figures.feature_maps",),
+    "callbacks.figures": ("files", "figures.style", "figures.curves", "callbacks.publishing"),
+    "callbacks.interruption": ("training.stopping",),
+    "callbacks.loss_curves": ("training.loss_log",),
+    "callbacks.routing": ("analysis.routing", "figures.routing"),
+    "callbacks.sample": ("analysis.sample",),
+    "callbacks.tsne": ("analysis.embedding", "figures.embedding", "analysis.features"),
     # the paper, measured
     "baselines.classifier": ("models.end_to_end",),
     "reproduction.claims": ("paper",),
@@ -91,6 +101,8 @@ RENAMED: dict[str, str] = {
 
 REMOVED: dict[str, str] = {
     "blocks.OnLoss": "a stage hands out its losses one by one, see `run_learners` in primenet_lightning.nn.stages",
+    "callbacks.capsule_views.names_of_classes": "use named_classes of primenet_lightning.analysis.views",
+    "callbacks.confusion.to_pixels": "use as_pixels of primenet_lightning.analysis.views",
     "classifier.CrossEntropyClassifier": "use EndToEnd of primenet_lightning.models.end_to_end",
     "cli.COMMANDS": "read COMMANDS of primenet_lightning.commands.main, which has import paths",
     "cli.process_rank": "use rank_zero_only.rank of lightning.pytorch.utilities",
