@@ -185,15 +185,16 @@ class StageRunner:
             losses = on_host({output.learner: output.loss for output in outputs}, share)
             choice = stage.choose(x, outputs, list(losses.values()), share)
             x = stage.hand_on(x, outputs, choice)
-            # what is due once a stage
-            self._reached("stage", outputs, batch, last=stage is stages[-1])
-            # take note, and let go of the stage: its activations would live on while the next one runs
+            # take note
             values |= losses
-            if stage.chooses:
-                route.append(choice)
             went_on.append(list(losses.values())[choice])
             logits += [output.logits for output in outputs if output.logits is not None]
-            del outputs
+            if stage.chooses:
+                route.append(choice)
+            # what is due once a stage; without the maps, which backward frees one after the other
+            outputs = [output._replace(feature_map=None) for output in outputs]
+            self._reached("stage", outputs, batch, last=stage is stages[-1])
+            del outputs  # or this stage's losses live on while the next one runs
         self._reached("batch", [], batch, last=True)
         self.leave(x)
         self.network.learned(tuple(route))
