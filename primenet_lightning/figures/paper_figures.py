@@ -29,7 +29,7 @@ def draw_choices(arrays: Arrays) -> "Figure":
     """Draw what each capsule makes of a few images, which one is routed, and which one a label would choose.
 
     Args:
-        arrays: As of `primenet_lightning.reproduction.evaluation.figure_maps`.
+        arrays: As of `primenet_lightning.reproduction._evaluation.figure_maps`.
 
     Returns:
         The figure, a row an image.

@@ -16,10 +16,10 @@ from primenet_lightning.callbacks.filter_pruning import SoftFilterPruning, prune
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.prime.architecture import Size
-from primenet_lightning.reproduction.evaluation import all_scores, cluster, figure_maps, routing_errors
+from primenet_lightning.reproduction._evaluation import all_scores, cluster, figure_maps, routing_errors
+from primenet_lightning.reproduction._workplace import OnEpoch, Workplace, device_in_words
 from primenet_lightning.reproduction.plan import Training, extent_of
 from primenet_lightning.reproduction.results import Arrays, Result
-from primenet_lightning.reproduction.workplace import OnEpoch, Workplace, device_in_words
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.runs.summary import versions
 from primenet_lightning.training.checkpoints import BestCheckpoint

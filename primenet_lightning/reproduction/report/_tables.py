@@ -7,9 +7,9 @@ from functools import partial
 
 from primenet_lightning import paper
 from primenet_lightning.reproduction.report._finding import by_seed, measured, paired
+from primenet_lightning.reproduction.report._measurements import Measured, difference
 from primenet_lightning.reproduction.report._remarks import by_images, leaked_labels
 from primenet_lightning.reproduction.report._wording import between, listed, macros
-from primenet_lightning.reproduction.report.measurements import Measured, difference
 from primenet_lightning.reproduction.report.verdicts import judge
 from primenet_lightning.reproduction.results import PARTS, Result, Results
 

@@ -33,13 +33,7 @@ BATCH = 200
 
 
 class Scores(NamedTuple):
-    """Everyone's scores of a split.
-
-    Attributes:
-        capsules: Local classifiers' logits, ``(capsules, images, classes)``.
-        heads: The head's logits with each capsule routed, ``(capsules, images, classes)``.
-        labels: Class indices, ``(images,)``.
-    """
+    """Everyone's logits of a split, ``(capsules, images, classes)``: the head's are with each capsule routed."""
 
     capsules: Tensor
     heads: Tensor
@@ -48,16 +42,7 @@ class Scores(NamedTuple):
 
 @torch.inference_mode()
 def all_scores(model: PrimeNet, data: ImageDataModule, images: ImageTensors) -> Scores:
-    """Run every capsule, and the head on the map of each.
-
-    Args:
-        model: Of one block.
-        data: Normalises.
-        images: A split.
-
-    Returns:
-        The scores, on the CPU.
-    """
+    """Run every capsule of a network of one block, and the head on the map of each; scores come on the CPU."""
     network = model.eval().network
     (names,) = network.capsule_names
     capsules: list[Tensor] = []
@@ -74,20 +59,13 @@ def all_scores(model: PrimeNet, data: ImageDataModule, images: ImageTensors) -> 
 
 
 def routing_errors(scores: Scores, majority: int, names: list[str], batch: int = BATCH) -> dict[str, float]:
-    """Test error under every way of routing at inference; only those called oracle see the labels.
+    """Test errors in % under every way of routing at inference; only those called oracle see the labels.
 
-    Args:
-        scores: Of the test split, in its order.
-        majority: Index of the capsule that the majority route takes.
-        names: Of the capsules.
-        batch: Images that share a route under ``"oracle per batch"``.
-
-    Returns:
-        Errors in %: ``"majority"``; ``"fixed k3"``, ...; ``"random"`` (one capsule an image, the mean over all draws);
-        ``"min_entropy"`` (each image takes its surest capsule); ``"vote"`` of the local classifiers, without a head;
-        ``"mean of heads"`` (probabilities averaged over all routes); ``"oracle per batch"`` and ``"oracle per sample"``
-        (equation 4 with the labels under test), and both with ``", own verdict"``: not the head answers, which knows
-        the map of one capsule best, but the local classifier of the capsule chosen.
+    ``"majority"``; ``"fixed k3"``, ...; ``"random"`` (one capsule an image, the mean over all draws); ``"min_entropy"``
+    (each image takes its surest capsule); ``"vote"`` of the local classifiers, without a head; ``"mean of heads"``
+    (probabilities averaged over all routes); ``"oracle per batch"`` and ``"oracle per sample"`` (equation 4 with the
+    labels under test), and both with ``", own verdict"``: not the head answers, which knows the map of one capsule
+    best, but the local classifier of the capsule chosen.
     """
     capsules, heads, labels = scores
     everyone = torch.arange(len(labels))
@@ -112,15 +90,7 @@ def routing_errors(scores: Scores, majority: int, names: list[str], batch: int =
 
 
 def sample_of(data: ImageDataModule, size: int = SAMPLE) -> tuple[Tensor, Tensor]:
-    """Take a class-balanced sample of the validation split, the same for every network of a seed.
-
-    Args:
-        data: Set up.
-        size: Images, at most.
-
-    Returns:
-        Images, normalised, ``(images, channels, height, width)``, and labels.
-    """
+    """Take a class-balanced sample of the validation split, normalised, the same for every network of a seed."""
     split = data.validation_dataset
     sample = BalancedSample(min(size, len(split)), data.num_classes)
     pixels, labels = split[torch.arange(len(split))]
@@ -130,16 +100,7 @@ def sample_of(data: ImageDataModule, size: int = SAMPLE) -> tuple[Tensor, Tensor
 
 @torch.inference_mode()
 def cluster(model: LightningModule, data: ImageDataModule, picture: bool) -> tuple[dict[str, float], dict[str, Any]]:
-    """Tell how clearly the features before the last layer part the classes (figure 6).
-
-    Args:
-        model: Any network that ends in a linear layer.
-        data: Set up.
-        picture: Whether t-SNE is run, too.
-
-    Returns:
-        Silhouette and neighbour accuracy, both in feature space; and the arrays of the picture.
-    """
+    """Tell how clearly the features before the last layer part the classes (figure 6)."""
     images, labels = sample_of(data)
     extract = feature_extractor(model, "head").eval()
     parts = [extract(some.to(model.device)).float().cpu() for some in torch.split(images, BATCH)]
@@ -150,16 +111,7 @@ def cluster(model: LightningModule, data: ImageDataModule, picture: bool) -> tup
 
 @torch.inference_mode()
 def figure_maps(model: PrimeNet, data: ImageDataModule, rows: int = ROWS) -> Mapping[str, NDArray[Any]]:
-    """Gather what figure 4 shows: one image of each of the first classes, and what every capsule makes of it.
-
-    Args:
-        model: Of one block.
-        data: Set up.
-        rows: Images.
-
-    Returns:
-        Arrays by name, see `primenet_lightning.reproduction.report.pictures`.
-    """
+    """Gather what figure 4 shows: one image of each of the first classes, and what every capsule makes of it."""
     images, labels = sample_of(data)
     chosen = torch.stack([(labels == label).nonzero()[0, 0] for label in range(min(rows, data.num_classes))])
     names = model.network.capsule_names[0]
