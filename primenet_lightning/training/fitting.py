@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, Timer
 
-from primenet_lightning.nn.stages import HEAD
+from primenet_lightning.nn.names import HEAD
 from primenet_lightning.training.checkpoints import AtomicCheckpointIO
 
 
