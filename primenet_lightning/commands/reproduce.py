@@ -15,9 +15,9 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from primenet_lightning.arguments import first_line
 from primenet_lightning.nn.prime.architecture import Size
 from primenet_lightning.reproduction._carrying_out import carry_out, conditions_of
+from primenet_lightning.reproduction._plan import Dataset, Part, Probing, Scale, extent, extent_of, plan
 from primenet_lightning.reproduction._trained import cost_of
 from primenet_lightning.reproduction._workplace import Folder, OnEpoch, Workplace, make_data
-from primenet_lightning.reproduction.plan import Dataset, Part, Probing, Scale, extent, extent_of, plan
 from primenet_lightning.reproduction.results import PARTS, Settings
 from primenet_lightning.training.fitting import quietly
 

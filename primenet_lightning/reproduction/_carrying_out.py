@@ -7,10 +7,10 @@ from typing import Any
 from lightning.pytorch import seed_everything
 
 from primenet_lightning.datamodules.svhn import SUBSET_FOLDER
+from primenet_lightning.reproduction._plan import Part, Probing, extent_of
 from primenet_lightning.reproduction._probed import probe
 from primenet_lightning.reproduction._trained import train
 from primenet_lightning.reproduction._workplace import OnEpoch, Workplace
-from primenet_lightning.reproduction.plan import Part, Probing, extent_of
 from primenet_lightning.reproduction.results import Result, Settings
 
 ERRORS = ("routings", "exits", "phase1_test_error", "logistic_test_error")

@@ -1,32 +1,16 @@
 """What a trained PrimeNet of one block says of images, under every way of routing at once."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from lightning.pytorch import LightningModule
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from primenet_lightning.analysis.embedding import embed, separation
-from primenet_lightning.analysis.features import feature_extractor
-from primenet_lightning.analysis.sample import BalancedSample
-from primenet_lightning.analysis.views import as_pixels, view_capsules
+from primenet_lightning.analysis.passes import in_batches
 from primenet_lightning.baselines import majority_vote
 from primenet_lightning.datamodules import ImageDataModule, ImageTensors
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.prime.routes import least_entropy
-
-SAMPLE = 1000
-"""Images of a t-SNE picture, at most; from the validation split, which both networks are judged on."""
-
-ROWS = 3
-"""Images of figure 4."""
-
-CHANNELS = 4
-"""Channels of each capsule in figure 4."""
 
 BATCH = 200
 """Images among which ``"oracle per batch"`` looks for the capsule of least loss: the batch of training."""
@@ -48,8 +32,7 @@ def all_scores(model: PrimeNet, data: ImageDataModule, images: ImageTensors) -> 
     capsules: list[Tensor] = []
     heads: list[Tensor] = []
     labels: list[Tensor] = []
-    for rows in torch.split(torch.arange(len(images)), BATCH):
-        pixels, target = images[rows]
+    for pixels, target in in_batches(images, BATCH):
         x, y = model.images_of(data.normalize(pixels.to(model.device))), target.to(model.device)
         routed = [network.evaluate(x, y, route=(k,)).logits for k in range(len(names))]
         capsules.append(torch.stack([routed[0][name] for name in names]).float().cpu())
@@ -87,52 +70,3 @@ def routing_errors(scores: Scores, majority: int, names: list[str], batch: int =
         "oracle per sample, own verdict": own_right[by_sample, everyone],
     }
     return {name: round(100 * (1 - float(answers.double().mean())), 6) for name, answers in correct.items()}
-
-
-def sample_of(data: ImageDataModule, size: int = SAMPLE) -> tuple[Tensor, Tensor]:
-    """Take a class-balanced sample of the validation split, normalised, the same for every network of a seed."""
-    split = data.validation_dataset
-    sample = BalancedSample(min(size, len(split)), data.num_classes)
-    pixels, labels = split[torch.arange(len(split))]
-    sample.add(data.normalize(pixels), labels)
-    return sample.images, sample.labels
-
-
-@torch.inference_mode()
-def cluster(model: LightningModule, data: ImageDataModule, picture: bool) -> tuple[dict[str, float], dict[str, Any]]:
-    """Tell how clearly the features before the last layer part the classes (figure 6)."""
-    images, labels = sample_of(data)
-    extract = feature_extractor(model, "head").eval()
-    parts = [extract(some.to(model.device)).float().cpu() for some in torch.split(images, BATCH)]
-    features = torch.cat(parts)
-    arrays = {"embedding": embed(features).numpy(), "embedding_labels": labels.numpy()} if picture else {}
-    return separation(features, labels), arrays
-
-
-@torch.inference_mode()
-def figure_maps(model: PrimeNet, data: ImageDataModule, rows: int = ROWS) -> Mapping[str, NDArray[Any]]:
-    """Gather what figure 4 shows: one image of each of the first classes, and what every capsule makes of it."""
-    images, labels = sample_of(data)
-    chosen = torch.stack([(labels == label).nonzero()[0, 0] for label in range(min(rows, data.num_classes))])
-    names = model.network.capsule_names[0]
-    view = view_capsules(model.eval(), images[chosen], labels[chosen])
-    maps, losses, verdicts = [], [], []
-    for name in names:
-        logits, channels = view.logits[name], view.maps[name]
-        strongest = channels.abs().mean((2, 3)).topk(min(CHANNELS, channels.shape[1]), dim=1).indices
-        maps.append(channels[torch.arange(len(chosen))[:, None], strongest])
-        losses.append(cross_entropy(logits, labels[chosen], reduction="none"))
-        verdicts.append(logits.argmax(1))
-    by_capsule = torch.stack(losses, 1)
-    return {
-        "pixels": as_pixels(images)[chosen].numpy(),
-        "labels": labels[chosen].numpy(),
-        "maps": torch.stack(maps, 1).numpy(),
-        "losses": by_capsule.numpy(),
-        "verdicts": torch.stack(verdicts, 1).numpy(),
-        "head_verdicts": view.logits["head"].argmax(1).numpy(),
-        "routed": view.route[0].numpy(),
-        "least_loss": by_capsule.argmin(1).numpy(),
-        "capsule_names": np.array([name.partition(".")[2] for name in names]),
-        "class_names": np.array(data.class_names),
-    }

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,15 +19,9 @@ from primenet_lightning.datamodules import (
 )
 from primenet_lightning.datamodules.svhn import SUBSET_FOLDER
 from primenet_lightning.files import whole, write_whole
-from primenet_lightning.reproduction.plan import Dataset
 from primenet_lightning.reproduction.results import Arrays, Result, Results, Settings
 
-KINDS: dict[Dataset, type[ImageDataModule]] = {
-    "mnist": MNISTDataModule,
-    "cifar10": CIFAR10DataModule,
-    "svhn": SVHNDataModule,
-    "digits": DigitsDataModule,
-}
+DATA_MODULES = {kind.name: kind for kind in (MNISTDataModule, CIFAR10DataModule, SVHNDataModule, DigitsDataModule)}
 
 OnEpoch = Callable[[int, float], None]
 """Is told how many epochs of a part are done, and the seconds they took."""
@@ -146,7 +140,7 @@ class Workplace:
 
 def make_data(dataset: str, root: str | None, seed: int, batch_size: int, images: int | None) -> ImageDataModule:
     """Make a data module; that of SVHN takes the subset where it is all there is."""
-    kind = KINDS[cast(Dataset, dataset.removesuffix("-subset"))]
+    kind: type[ImageDataModule] = DATA_MODULES[dataset.removesuffix("-subset")]
     options: dict[str, Any] = {"root": root, "seed": seed, "batch_size": batch_size, "limit_train": images}
     data = kind(**options)
     subset = data.root / SUBSET_FOLDER

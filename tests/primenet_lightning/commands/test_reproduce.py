@@ -6,8 +6,8 @@ import pytest
 from primenet_lightning.commands import reproduce as command
 from primenet_lightning.commands.main import main
 from primenet_lightning.reproduction._carrying_out import carry_out, without_errors
+from primenet_lightning.reproduction._plan import plan
 from primenet_lightning.reproduction._workplace import Folder, Workplace, make_data
-from primenet_lightning.reproduction.plan import plan
 
 PARTS = "[prime,probe,one_scale_3,end_to_end_mean]"
 
