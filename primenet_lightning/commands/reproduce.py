@@ -14,11 +14,11 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from primenet_lightning.arguments import first_line
 from primenet_lightning.nn.prime.architecture import Size
+from primenet_lightning.reproduction._carrying_out import carry_out, conditions_of
+from primenet_lightning.reproduction._plan import Dataset, Part, Probing, Scale, extent, extent_of, plan
 from primenet_lightning.reproduction._trained import cost_of
-from primenet_lightning.reproduction.carrying_out import carry_out, conditions_of
-from primenet_lightning.reproduction.plan import Dataset, Part, Probing, Scale, extent, extent_of, plan
+from primenet_lightning.reproduction._workplace import Folder, OnEpoch, Workplace, make_data
 from primenet_lightning.reproduction.results import PARTS, Settings
-from primenet_lightning.reproduction.workplace import Folder, OnEpoch, Workplace, make_data
 from primenet_lightning.training.fitting import quietly
 
 BATCH_SIZE, PROBE_BATCH_SIZE = 200, 32
@@ -31,15 +31,7 @@ A_DAY = 86_400.0
 """Seconds of which the time left is told, which are more than all: parts differ in how fast they go."""
 
 
-def parse(args: Sequence[str]) -> Any:
-    """Read the command line.
-
-    Args:
-        args: Without the program's name and ``reproduce``.
-
-    Returns:
-        The options.
-    """
+def _parse(args: Sequence[str]) -> Any:
     parser = ArgumentParser(
         prog="primenet reproduce",
         description="Measure what the PrimeNet paper claims, and write report.html, report.md and results.json. What "
@@ -62,18 +54,8 @@ def parse(args: Sequence[str]) -> Any:
     return parser.parse_args(list(args))
 
 
-def settings_of(options: Any) -> Settings:
-    """Make the settings of a reproduction.
-
-    Args:
-        options: From `parse`.
-
-    Returns:
-        The settings, the scale's numbers replaced by those that were given.
-
-    Raises:
-        ValueError: If a number is not positive, or Lightning does not know the precision or the accelerator.
-    """
+def _settings_of(options: Any) -> Settings:
+    """The scale's settings, its numbers replaced by those that were given."""
     scale = extent(options.dataset, options.scale)
     for name in ("seeds", "epochs", "probe_epochs", "heavy_epochs", "images", "heavy_images"):
         value = options[name]
@@ -134,10 +116,10 @@ def reproduce(args: Sequence[str]) -> int:
     """
     from primenet_lightning.reproduction.report.pages import write_pages
 
-    options = parse(args)
+    options = _parse(args)
     parts = plan(options.parts or extent(options.dataset, options.scale).parts)
     with quietly():
-        settings = settings_of(options)
+        settings = _settings_of(options)
     folder = Folder(Path(options.out or f"reproduction/{options.dataset}-{options.scale}"))
     for part in parts:
         for seed in range(settings.seeds):

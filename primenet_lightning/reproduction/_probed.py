@@ -11,10 +11,10 @@ from primenet_lightning.analysis.probe import fit_finetuned, fit_probe
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.models.linear_probe import LinearProbe
 from primenet_lightning.models.prime import PrimeNet
+from primenet_lightning.reproduction._plan import PAPER_RECIPE, Probing
 from primenet_lightning.reproduction._trained import about
-from primenet_lightning.reproduction.plan import PAPER_RECIPE, Probing
+from primenet_lightning.reproduction._workplace import OnEpoch, Workplace, device_in_words
 from primenet_lightning.reproduction.results import Result
-from primenet_lightning.reproduction.workplace import OnEpoch, Workplace, device_in_words
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.runs.summary import versions
 

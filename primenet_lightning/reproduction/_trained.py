@@ -5,21 +5,23 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from primenet_lightning.analysis.cost import Cost, count_cost, count_inference
 from primenet_lightning.analysis.memory import training_activation_bytes
+from primenet_lightning.analysis.paper_figures import cluster, figure_maps
+from primenet_lightning.analysis.passes import in_batches
 from primenet_lightning.baselines import MultiExit, exit_costs, exit_table
-from primenet_lightning.callbacks import CapsuleLossCurves, GracefulStop, LastCheckpoint
+from primenet_lightning.callbacks import GracefulStop, LastCheckpoint
 from primenet_lightning.callbacks.filter_pruning import SoftFilterPruning, pruned_multiply_adds
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.prime.architecture import Size
-from primenet_lightning.reproduction.evaluation import all_scores, cluster, figure_maps, routing_errors
-from primenet_lightning.reproduction.plan import Training, extent_of
+from primenet_lightning.reproduction._evaluation import all_scores, routing_errors
+from primenet_lightning.reproduction._plan import Training, extent_of
+from primenet_lightning.reproduction._workplace import OnEpoch, Workplace, device_in_words
 from primenet_lightning.reproduction.results import Arrays, Result
-from primenet_lightning.reproduction.workplace import OnEpoch, Workplace, device_in_words
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.runs.summary import versions
 from primenet_lightning.training.checkpoints import BestCheckpoint
@@ -35,13 +37,6 @@ BINS = 200
 """Points of a curve by step."""
 
 
-class _UndrawnCurves(CapsuleLossCurves):
-    """Keeps `PrimeNet` from drawing a figure a training."""
-
-    def _draw(self, trainer: Trainer) -> None:
-        pass
-
-
 def train(part: Training, seed: int, place: Workplace, on_epoch: OnEpoch | None) -> tuple[Result, Arrays | None]:
     """Train a network, test it, and look at it in all ways that the report needs; or go on with that."""
     settings = place.settings
@@ -54,7 +49,7 @@ def train(part: Training, seed: int, place: Workplace, on_epoch: OnEpoch | None)
     run = RunFolder(place.folder.of(part.name, seed))
     best = BestCheckpoint(run.checkpoints)
     last = LastCheckpoint(run.checkpoints, every_n_train_steps=10**9)  # so, at the end of each epoch
-    callbacks += [_UndrawnCurves(), best, notes, last, GracefulStop(place.resume_with)]
+    callbacks += [best, notes, last, GracefulStop(place.resume_with)]
     trainer = quiet_trainer(epochs, callbacks, run.path, place.accelerator, settings.precision)
     fitted = fit_and_test(trainer, model, data, best, resume_from=run.last)
     model = model.cpu().eval()
@@ -175,8 +170,7 @@ def _exits(model: MultiExit, data: ImageDataModule) -> list[dict[str, float]]:
     """Error and mean cost of the network of several exits by threshold, on the test split."""
     network: Any = model.network.model
     batches: list[list[Tensor]] = []
-    for rows in torch.split(torch.arange(len(data.test_dataset)), 500):
-        images, _ = data.test_dataset[rows]
+    for images, _ in in_batches(data.test_dataset, 500):
         batches.append(list(network(model.images_of(data.normalize(images)))))
     logits = list(map(torch.cat, zip(*batches, strict=True)))
     costs = exit_costs(network, (model.in_shape[0], model.in_shape[1], model.in_shape[2]))

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from primenet_lightning.paper import SPLITS, SUBSET
+from primenet_lightning.reproduction.report._measurements import Measured
 from primenet_lightning.reproduction.report._rule import CannotBeTested
 from primenet_lightning.reproduction.report._wording import listed
-from primenet_lightning.reproduction.report.measurements import Measured
 from primenet_lightning.reproduction.results import Result, Results
 
 ERRORS = ("test_error", "validation_error", "routings", "logistic_test_error", "phase1_test_error", "exits")

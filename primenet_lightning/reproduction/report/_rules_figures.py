@@ -10,10 +10,10 @@ from primenet_lightning.reproduction.report._finding import (
     refuse_fewer_images,
     run_of,
 )
+from primenet_lightning.reproduction.report._measurements import Measured, difference, noise
 from primenet_lightning.reproduction.report._remarks import head_start
 from primenet_lightning.reproduction.report._rule import CannotBeTested, Judgement, Rule
 from primenet_lightning.reproduction.report._wording import listed
-from primenet_lightning.reproduction.report.measurements import Measured, difference, noise
 from primenet_lightning.reproduction.results import ONE_SCALE, Result, Results
 
 WITHIN = 10

@@ -10,9 +10,9 @@ from primenet_lightning.reproduction.report._finding import (
     refuse_fewer_images,
     run_of,
 )
+from primenet_lightning.reproduction.report._measurements import Measured, difference, noise
 from primenet_lightning.reproduction.report._rule import CannotBeTested, Judgement, Rule
 from primenet_lightning.reproduction.report._wording import written
-from primenet_lightning.reproduction.report.measurements import Measured, difference, noise
 from primenet_lightning.reproduction.results import ONE_SCALE, Results
 
 LEAST_SHARE = 0.05

@@ -12,9 +12,9 @@ from primenet_lightning.reproduction.report._finding import (
     refuse_other_data,
     run_of,
 )
+from primenet_lightning.reproduction.report._measurements import wilson
 from primenet_lightning.reproduction.report._rule import CannotBeTested, Judgement, Rule
 from primenet_lightning.reproduction.report._wording import written
-from primenet_lightning.reproduction.report.measurements import wilson
 from primenet_lightning.reproduction.results import Results
 
 TO_BEAT = {"mnist": ("DT-RAM",), "cifar10": ("RNP", "SFP"), "svhn": ("ONE",)}

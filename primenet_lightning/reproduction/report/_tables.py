@@ -7,9 +7,9 @@ from functools import partial
 
 from primenet_lightning import paper
 from primenet_lightning.reproduction.report._finding import by_seed, measured, paired
+from primenet_lightning.reproduction.report._measurements import Measured, difference
 from primenet_lightning.reproduction.report._remarks import by_images, leaked_labels
 from primenet_lightning.reproduction.report._wording import between, listed, macros
-from primenet_lightning.reproduction.report.measurements import Measured, difference
 from primenet_lightning.reproduction.report.verdicts import judge
 from primenet_lightning.reproduction.results import PARTS, Result, Results
 
@@ -32,16 +32,7 @@ BAR = "¦"
 
 @dataclass(frozen=True)
 class Table:
-    """A table, ready to be written.
-
-    Attributes:
-        key: Short name.
-        title: Its heading.
-        note: What one has to know to read it.
-        heads: Of the columns.
-        rows: As many strings each as there are heads.
-        words: Whether the cells are sentences and not numbers.
-    """
+    """A table, ready to be written; ``words`` tells whether its cells are sentences and not numbers."""
 
     key: str
     title: str
@@ -52,14 +43,7 @@ class Table:
 
 
 def tables(results: Results) -> list[Table]:
-    """Make all tables that have something to say.
-
-    Args:
-        results: What was measured; any part may be missing.
-
-    Returns:
-        In the order of the report. Of the subset of SVHN none has an error in it.
-    """
+    """Make all tables that have something to say, in the order of the report."""
     templates = macros(
         "tables",
         paper=paper,

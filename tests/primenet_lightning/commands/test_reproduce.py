@@ -5,9 +5,9 @@ import pytest
 
 from primenet_lightning.commands import reproduce as command
 from primenet_lightning.commands.main import main
-from primenet_lightning.reproduction.carrying_out import carry_out, without_errors
-from primenet_lightning.reproduction.plan import plan
-from primenet_lightning.reproduction.workplace import Folder, Workplace, make_data
+from primenet_lightning.reproduction._carrying_out import carry_out, without_errors
+from primenet_lightning.reproduction._plan import plan
+from primenet_lightning.reproduction._workplace import Folder, Workplace, make_data
 
 PARTS = "[prime,probe,one_scale_3,end_to_end_mean]"
 
@@ -41,7 +41,7 @@ def test_results_pages_and_numbers_are_there(reproduced):
 def test_what_is_finished_is_not_run_again_and_the_report_is_the_same_byte_for_byte(reproduced, monkeypatch, capsys):
     out, args = reproduced
     before = {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
-    monkeypatch.setattr("primenet_lightning.reproduction.carrying_out.train", None)  # which would be called
+    monkeypatch.setattr("primenet_lightning.reproduction._carrying_out.train", None)  # which would be called
     assert main(args) == 0
     assert "4 of 4 parts are there; 0 to run" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()} == before
@@ -103,7 +103,7 @@ def test_large_networks_and_the_unfrozen_one_leave_what_the_tables_need(reproduc
 
 def test_a_part_stopped_after_its_training_is_not_trained_again(tmp_path, monkeypatch):
     args = ["digits", "--epochs=1", "--images=100", "--accelerator=cpu"]
-    place = Workplace(Folder(tmp_path / "out"), command.settings_of(command.parse(args)), None, "cpu")
+    place = Workplace(Folder(tmp_path / "out"), command._settings_of(command._parse(args)), None, "cpu")
     place.folder.begin(place.settings)
     (part,) = plan(["end_to_end_mean"])
     with monkeypatch.context() as stopped:
@@ -132,8 +132,8 @@ def test_no_error_on_the_subset_of_svhn_passes_for_one_of_svhn(tmp_path, write_s
     data = make_data("svhn", str(root), 0, 20, None)
     data.setup("fit")
     assert data.dataset_name == "svhn-subset"
-    options = command.parse(["svhn", f"--root={root}", "--epochs=1", "--accelerator=cpu"])
-    settings = command.settings_of(options)
+    options = command._parse(["svhn", f"--root={root}", "--epochs=1", "--accelerator=cpu"])
+    settings = command._settings_of(options)
     assert settings.dataset == "svhn-subset"
     assert settings.images is None
     place = Workplace(Folder(tmp_path / "out"), settings, str(root), "cpu")

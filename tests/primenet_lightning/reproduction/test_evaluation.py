@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from primenet_lightning import PrimeNet
+from primenet_lightning.analysis.paper_figures import figure_maps, sample_of
 from primenet_lightning.datamodules import DigitsDataModule
-from primenet_lightning.reproduction.evaluation import Scores, all_scores, figure_maps, routing_errors, sample_of
+from primenet_lightning.reproduction._evaluation import Scores, all_scores, routing_errors
 
 
 def by_hand(verdicts, choose):

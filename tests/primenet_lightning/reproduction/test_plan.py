@@ -2,7 +2,7 @@ import pytest
 
 from primenet_lightning import PrimeNet
 from primenet_lightning.datamodules import DigitsDataModule
-from primenet_lightning.reproduction.plan import QUICK, Training, all_parts, extent, plan
+from primenet_lightning.reproduction._plan import QUICK, Training, all_parts, extent, plan
 
 
 def test_every_network_of_the_plan_can_be_built():

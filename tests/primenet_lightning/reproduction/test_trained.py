@@ -1,10 +1,10 @@
 import pytest
 from lightning.pytorch import seed_everything
 
+from primenet_lightning.reproduction._plan import plan
 from primenet_lightning.reproduction._trained import train
-from primenet_lightning.reproduction.plan import plan
+from primenet_lightning.reproduction._workplace import Folder, Workplace
 from primenet_lightning.reproduction.results import Settings
-from primenet_lightning.reproduction.workplace import Folder, Workplace
 
 
 def run(folder, stop_after=None):

@@ -8,7 +8,7 @@ from made_up import made_up
 from scipy.stats import binomtest, sem
 
 from primenet_lightning.reproduction.report._finding import by_seed, paired
-from primenet_lightning.reproduction.report.measurements import Measured, noise, wilson
+from primenet_lightning.reproduction.report._measurements import Measured, noise, wilson
 
 
 @pytest.mark.parametrize(("wrong", "images"), [(58, 10_000), (0, 359), (359, 359), (7, 359)])

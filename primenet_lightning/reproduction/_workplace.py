@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,15 +19,9 @@ from primenet_lightning.datamodules import (
 )
 from primenet_lightning.datamodules.svhn import SUBSET_FOLDER
 from primenet_lightning.files import whole, write_whole
-from primenet_lightning.reproduction.plan import Dataset
 from primenet_lightning.reproduction.results import Arrays, Result, Results, Settings
 
-KINDS: dict[Dataset, type[ImageDataModule]] = {
-    "mnist": MNISTDataModule,
-    "cifar10": CIFAR10DataModule,
-    "svhn": SVHNDataModule,
-    "digits": DigitsDataModule,
-}
+DATA_MODULES = {kind.name: kind for kind in (MNISTDataModule, CIFAR10DataModule, SVHNDataModule, DigitsDataModule)}
 
 OnEpoch = Callable[[int, float], None]
 """Is told how many epochs of a part are done, and the seconds they took."""
@@ -36,52 +30,24 @@ Kind = TypeVar("Kind")
 
 
 class Folder:
-    """The folder of a reproduction: ``settings.json``, ``parts/<name>/seed<k>/result.json`` and ``arrays.npz``.
-
-    Args:
-        path: The folder.
-    """
+    """The folder of a reproduction: ``settings.json``, ``parts/<name>/seed<k>/result.json`` and ``arrays.npz``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def of(self, name: str, seed: int) -> Path:
-        """Tell where a part lies.
-
-        Args:
-            name: Of the part.
-            seed: Which of its runs.
-
-        Returns:
-            The folder, which need not be there.
-        """
+        """Tell where a part lies; the folder need not be there."""
         return self.path / "parts" / name / f"seed{seed}"
 
     def begin(self, settings: Settings) -> None:
-        """Write the settings down.
-
-        Args:
-            settings: Of what is to be run.
-
-        Raises:
-            FileExistsError: If the folder holds something else.
-        """
+        """Write the settings down, unless the folder holds something else."""
         path = self.path / "settings.json"
         if not path.is_file() and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise FileExistsError(f"out={self.path} exists and is no reproduction; give another folder")
         _write(path, asdict(settings))
 
     def check(self, name: str, seed: int, conditions: Mapping[str, Any]) -> None:
-        """Refuse a part that was begun, or finished, under other conditions; nothing of it is touched.
-
-        Args:
-            name: Of the part.
-            seed: Of the part.
-            conditions: All that decides its result.
-
-        Raises:
-            ValueError: If it was.
-        """
+        """Refuse a part that was begun, or finished, under other conditions; nothing of it is touched."""
         path = self.of(name, seed) / "part.json"
         before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         for key, value in before.items():
@@ -92,13 +58,7 @@ class Folder:
                 )
 
     def start(self, name: str, seed: int, conditions: Mapping[str, Any]) -> None:
-        """Write down under which conditions a part is run.
-
-        Args:
-            name: Of the part.
-            seed: Of the part.
-            conditions: All that decides its result.
-        """
+        """Write down under which conditions a part is run."""
         _write(self.of(name, seed) / "part.json", conditions)
 
     @property
@@ -111,27 +71,14 @@ class Folder:
         return _read(Settings, self.path / "settings.json", "give another folder with --out")
 
     def result(self, name: str, seed: int) -> Result | None:
-        """Read a part's result.
-
-        Args:
-            name: Of the part.
-            seed: Which of its runs.
-
-        Returns:
-            The result; None if the part has not been finished.
-        """
+        """Read a part's result; None if it has not been finished."""
         path = self.of(name, seed) / "result.json"
         if not path.is_file():
             return None
         return _read(Result, path, "delete its folder, and the part is run again")
 
     def keep(self, result: Result, arrays: Arrays | None = None) -> None:
-        """Write a finished part: its arrays first, since ``result.json`` says that all is there.
-
-        Args:
-            result: Of the part.
-            arrays: Its arrays by name; None for none.
-        """
+        """Write a finished part: its arrays first, since ``result.json`` says that all is there."""
         folder = self.of(result.name, result.seed)
         if arrays:
             with whole(folder / "arrays.npz") as draft, draft.open("wb") as file:
@@ -170,15 +117,7 @@ def _read(kind: type[Kind], path: Path, remedy: str) -> Kind:
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where and how parts are carried out.
-
-    Attributes:
-        folder: Of the reproduction.
-        settings: What holds for all parts.
-        root: Folder of the data; None as in `ImageDataModule`.
-        accelerator: Of the Trainer.
-        resume_with: The command that goes on after an interruption.
-    """
+    """Where and how parts are carried out; ``resume_with`` is the command that goes on after an interruption."""
 
     folder: Folder
     settings: Settings
@@ -187,15 +126,7 @@ class Workplace:
     resume_with: str | None = None
 
     def load(self, seed: int, images: int | None) -> ImageDataModule:
-        """Make and set up the data module.
-
-        Args:
-            seed: Of split, subset and order.
-            images: Training images; None for all.
-
-        Returns:
-            The data module, set up.
-        """
+        """Make and set up the data module, with so many training images; None takes all."""
         data = make_data(self.settings.dataset, self.root, seed, self.settings.batch_size, images)
         data.prepare_data()
         data.setup("fit")
@@ -208,19 +139,8 @@ class Workplace:
 
 
 def make_data(dataset: str, root: str | None, seed: int, batch_size: int, images: int | None) -> ImageDataModule:
-    """Make a data module; that of SVHN takes the subset where it is all there is.
-
-    Args:
-        dataset: Name of the data set, or ``"svhn-subset"``.
-        root: Folder of the data.
-        seed: Of split, subset and order.
-        batch_size: Training images a batch.
-        images: Training images; None for all.
-
-    Returns:
-        The data module, not yet set up.
-    """
-    kind = KINDS[cast(Dataset, dataset.removesuffix("-subset"))]
+    """Make a data module; that of SVHN takes the subset where it is all there is."""
+    kind: type[ImageDataModule] = DATA_MODULES[dataset.removesuffix("-subset")]
     options: dict[str, Any] = {"root": root, "seed": seed, "batch_size": batch_size, "limit_train": images}
     data = kind(**options)
     subset = data.root / SUBSET_FOLDER
@@ -230,14 +150,7 @@ def make_data(dataset: str, root: str | None, seed: int, batch_size: int, images
 
 
 def device_in_words(device: torch.device) -> str:
-    """Say what numbers are measured on.
-
-    Args:
-        device: Of the training.
-
-    Returns:
-        As ``"CPU, 2 threads, ..."``.
-    """
+    """Say what numbers are measured on, as ``"CPU, 2 threads, ..."``."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":

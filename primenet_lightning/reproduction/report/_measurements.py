@@ -12,11 +12,7 @@ Z = statistics.NormalDist().inv_cdf(0.975)
 
 @dataclass(frozen=True)
 class Measured:
-    """One number, measured with several seeds; nothing was measured where there are none, and nothing is shown.
-
-    Attributes:
-        values: One a seed, by seed.
-    """
+    """One number, measured with several seeds; nothing was measured where there are none, and nothing is shown."""
 
     values: tuple[float, ...] = ()
 
@@ -38,15 +34,7 @@ class Measured:
         return all(map(math.isfinite, self.values))
 
     def show(self, form: str = ".2f", scale: float = 1.0, unit: str = "") -> str:
-        """Write it: mean, spread if there is one, and the number of seeds.
-
-        Args:
-            form: Of mean and spread.
-            scale: What both are divided by.
-            unit: Put behind them.
-
-        Returns:
-            The text.
+        """Write it: mean, spread if there is one, both over ``scale``, a unit, and the number of seeds.
 
         Example:
             >>> Measured((1.0, 2.0, 3.0)).show(unit=" %"), Measured((7e6,)).show(".1f", 1e6), Measured().show()
@@ -62,15 +50,7 @@ class Measured:
         return f"{mean}{spread}{unit} ({len(self.values)})"
 
     def count(self, form: str, scale: float = 1.0) -> str:
-        """Write what is counted: as one number, if it is the same with all seeds.
-
-        Args:
-            form: Of the number.
-            scale: What it is divided by.
-
-        Returns:
-            The text.
-        """
+        """Write what is counted: as one number, if it is the same with all seeds."""
         if len({*self.values}) == 1:
             return written(self.mean / scale, form)
         return self.show(form, scale)
@@ -84,16 +64,8 @@ def noise(ours: Measured, theirs: Measured, images: int | None, times: float = 1
 
     .. math:: 1.96 \sqrt{\frac{p (100 - p) + f^2 q (100 - q)}{n} + \frac{\operatorname{var}_k(p_k - f q_k)}{s}} .
 
-    More seeds do not lessen the first term, since all see the same images; a single one has no second term.
-
-    Args:
-        ours: By seed.
-        theirs: Of the same seeds.
-        images: That the shares are of; None where the numbers are no shares, and have no first term.
-        times: :math:`f`.
-
-    Returns:
-        In the unit of the numbers; 0 where neither term is there.
+    More seeds do not lessen the first term, since all see the same images; a single one has no second term. Numbers
+    that are no shares have no first term; their ``images`` are None.
 
     Example:
         >>> round(noise(Measured((50.0,)), Measured((50.0,)), 5000), 2)
@@ -106,28 +78,12 @@ def noise(ours: Measured, theirs: Measured, images: int | None, times: float = 1
 
 
 def difference(ours: Measured, theirs: Measured, times: float = 1.0) -> Measured:
-    """Subtract ``times * theirs`` seed by seed.
-
-    Args:
-        ours: What is subtracted from.
-        theirs: What is subtracted; of the same seeds, in the same order.
-        times: How often it is subtracted.
-
-    Returns:
-        The differences, one a seed.
-    """
+    """Subtract ``times * theirs`` seed by seed."""
     return Measured(tuple(a - times * b for a, b in zip(ours.values, theirs.values, strict=True)))
 
 
 def wilson(percent: float, count: int) -> tuple[float, float]:
     """Tell the 95 % interval of a share by Wilson's formula.
-
-    Args:
-        percent: The share observed, in %.
-        count: Of how many.
-
-    Returns:
-        Both ends, in %.
 
     Example:
         >>> [round(end, 2) for end in wilson(50.0, 100)]

@@ -7,25 +7,17 @@ from typing import Any
 from lightning.pytorch import seed_everything
 
 from primenet_lightning.datamodules.svhn import SUBSET_FOLDER
+from primenet_lightning.reproduction._plan import Part, Probing, extent_of
 from primenet_lightning.reproduction._probed import probe
 from primenet_lightning.reproduction._trained import train
-from primenet_lightning.reproduction.plan import Part, Probing, extent_of
+from primenet_lightning.reproduction._workplace import OnEpoch, Workplace
 from primenet_lightning.reproduction.results import Result, Settings
-from primenet_lightning.reproduction.workplace import OnEpoch, Workplace
 
 ERRORS = ("routings", "exits", "phase1_test_error", "logistic_test_error")
 
 
 def conditions_of(part: Part, settings: Settings) -> dict[str, Any]:
-    """Gather all that decides the result of a part, its seed apart.
-
-    Args:
-        part: Of the plan.
-        settings: Of the reproduction.
-
-    Returns:
-        Plain values by name.
-    """
+    """Gather all that decides the result of a part, its seed apart."""
     epochs, images = extent_of(part, settings)
     conditions = {
         "dataset": settings.dataset,
@@ -41,17 +33,7 @@ def conditions_of(part: Part, settings: Settings) -> dict[str, Any]:
 
 
 def carry_out(part: Part, seed: int, place: Workplace, on_epoch: OnEpoch | None = None) -> Result:
-    """Carry out a part with one seed, and keep what comes out; what is there already is read instead.
-
-    Args:
-        part: Of the plan.
-        seed: Of weights, splits and order.
-        place: Where and how.
-        on_epoch: Is told of each epoch.
-
-    Returns:
-        What is kept; `ValueError` if the part was begun under other conditions.
-    """
+    """Carry out a part with one seed, and keep what comes out; what is there already is read instead."""
     conditions = conditions_of(part, place.settings)
     place.folder.check(part.name, seed, conditions)
     result = place.folder.result(part.name, seed)
@@ -75,13 +57,6 @@ def carry_out(part: Part, seed: int, place: Workplace, on_epoch: OnEpoch | None 
 
 
 def without_errors(result: Result) -> Result:
-    """Leave out what may not pass for an error on a data set's test images.
-
-    Args:
-        result: Of a part on other images.
-
-    Returns:
-        The same without test errors.
-    """
+    """Leave out what may not pass for an error on a data set's test images."""
     extra = {name: value for name, value in result.extra.items() if name not in ERRORS}
     return replace(result, test_error=None, extra=extra)

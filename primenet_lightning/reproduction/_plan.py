@@ -27,16 +27,7 @@ PRUNING_RATE = 0.3
 
 @dataclass(frozen=True)
 class Extent:
-    """How large a scale is; None stands for all training images.
-
-    Attributes:
-        epochs: Of phase 1, and of everything trained end to end.
-        probe_epochs: Of phase 2.
-        images: Training images.
-        heavy_images: Those of the ResNets and the network of several exits.
-        heavy_epochs: Epochs of those.
-        parts: Names of the parts; None for all.
-    """
+    """How large a scale is: ``heavy`` are the ResNets and the network of several exits; None stands for all."""
 
     epochs: int
     probe_epochs: int
@@ -54,18 +45,7 @@ QUICK = (
 
 
 def extent(dataset: Dataset, scale: Scale) -> Extent:
-    """Look a scale up.
-
-    Args:
-        dataset: Digits are small enough to be taken whole.
-        scale: ``"full"`` is the paper's schedule.
-
-    Returns:
-        Its numbers.
-
-    Raises:
-        ValueError: If there is no such scale.
-    """
+    """Look a scale up; digits are small enough to be taken whole."""
     if scale == "full":
         return Extent(100, 50, None, None, 50)
     if scale != "quick":
@@ -77,15 +57,7 @@ def extent(dataset: Dataset, scale: Scale) -> Extent:
 
 @dataclass(frozen=True)
 class Training:
-    """A part that trains a network from scratch.
-
-    Attributes:
-        name: Of the part.
-        build: Makes the model for a data set and a size.
-        recipe: How it is trained, in a phrase.
-        heavy: Whether it gets the images and epochs of the large networks.
-        callbacks: Makes further callbacks.
-    """
+    """A part that trains a network from scratch; a heavy one gets the images and epochs of the large networks."""
 
     name: str
     build: Callable[[ImageDataModule, Size], LightningModule]
@@ -96,13 +68,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Probing:
-    """A part that is phase 2 on the network of part ``prime``.
-
-    Attributes:
-        name: Of the part.
-        layer: Whose features.
-        finetune: Whether the network learns too.
-    """
+    """A part that is phase 2 on features of the network of part ``prime``, which may learn on."""
 
     name: str
     layer: FeatureLayer = "head"
@@ -147,9 +113,6 @@ def _heavy(name: str, kind: Any, callbacks: Callable[[], list[Callback]] = list)
 def all_parts() -> list[Part]:
     """Give every part.
 
-    Returns:
-        The parts, in the order in which they are carried out.
-
     Example:
         >>> [part.name for part in all_parts()][:3]
         ['prime', 'probe', 'one_scale_3']
@@ -170,17 +133,7 @@ def all_parts() -> list[Part]:
 
 
 def plan(names: Sequence[str] | None) -> list[Part]:
-    """Choose parts.
-
-    Args:
-        names: Of the parts; None takes all. ``"prime"`` comes with any that probes it.
-
-    Returns:
-        The parts, in the order in which they are carried out.
-
-    Raises:
-        ValueError: If there is no part of that name.
-    """
+    """Choose parts by name; None takes all, and ``"prime"`` comes with any that probes it."""
     parts = {part.name: part for part in all_parts()}
     chosen = set(parts if names is None else names)
     for name in names or ():
@@ -192,15 +145,7 @@ def plan(names: Sequence[str] | None) -> list[Part]:
 
 
 def extent_of(part: Part, settings: Settings) -> tuple[int, int | None]:
-    """Tell how many epochs a part takes, and how many training images it sees.
-
-    Args:
-        part: Of the plan.
-        settings: Of the reproduction.
-
-    Returns:
-        Epochs and images; None for all.
-    """
+    """Tell how many epochs a part takes, and how many training images it sees; None for all."""
     if isinstance(part, Probing):
         return settings.probe_epochs, settings.images
     if part.heavy:
