@@ -20,22 +20,14 @@ from torch.optim import AdamW
 
 from primenet_lightning import PrimeNet, PrimeNetwork
 from primenet_lightning.analysis.cost import count_cost, count_training
-from primenet_lightning.callbacks import AveragedWeights, CapsuleLossCurves
+from primenet_lightning.callbacks import AveragedWeights
 from primenet_lightning.commands.main import FALSE_ALARMS
-from primenet_lightning.datamodules import (
-    Augment,
-    CIFAR10DataModule,
-    DigitsDataModule,
-    ImageDataModule,
-    MNISTDataModule,
-    SVHNDataModule,
-)
+from primenet_lightning.datamodules import Augment, ImageDataModule
 from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.nn.prime.mixing import Gate
+from primenet_lightning.reproduction._workplace import DATA_MODULES
+from primenet_lightning.training.fitting import fit_and_test, quiet_trainer
 
-DATA: dict[str, type[ImageDataModule]] = {
-    kind.name: kind for kind in (MNISTDataModule, CIFAR10DataModule, SVHNDataModule, DigitsDataModule)
-}
 LATE = 1 / 3
 """Share of a training, its end, in which changes of the route count as late."""
 
@@ -165,7 +157,7 @@ class Run:
         augmentation = None if self.augmentation is None else Augment(**self.augmentation)
         # small batches need no memory from the system each time, and are what a gate by batch has learned on
         options = {"batch_size": 100, "eval_batch_size": 100, **self.data_options}
-        return DATA[self.data](root=root, seed=self.seed, augmentation=augmentation, **options)
+        return DATA_MODULES[self.data](root=root, seed=self.seed, augmentation=augmentation, **options)
 
     def carry_out(self, root: str | None = None) -> Fit:
         """Train and test.
@@ -255,24 +247,12 @@ def train_and_test(
         What is kept of it.
     """
     watch = Watch()
-    trainer = Trainer(
-        max_epochs=epochs,
-        accelerator=accelerator,
-        devices=1,
-        precision=precision,  # type: ignore[arg-type]
-        check_val_every_n_epoch=epochs,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[watch, UndrawnCurves(), *callbacks],
+    trainer = quiet_trainer(
+        epochs, [watch, *callbacks], accelerator=accelerator, precision=precision, check_val_every_n_epoch=epochs
     )
     cost, diverged = count_cost(model.network), None
     try:
-        trainer.fit(model, data)
-        validation_error = float(trainer.callback_metrics["val/error"])
-        trainer.test(model, data, verbose=False)
+        validation_error = fit_and_test(trainer, model, data).validation_error
         cost = count_cost(model.network)  # without what was pruned, and on the route that was found
     except NonFiniteError as error:
         diverged, validation_error = str(error), 100.0
@@ -291,13 +271,6 @@ def train_and_test(
         phases=watch.phases,
         diverged=diverged,
     )
-
-
-class UndrawnCurves(CapsuleLossCurves):
-    """Keeps `PrimeNet` from drawing the curves of each training."""
-
-    def _draw(self, trainer: Trainer) -> None:
-        pass
 
 
 class Watch(Callback):

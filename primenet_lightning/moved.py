@@ -77,14 +77,36 @@ MOVED: dict[str, tuple[str, ...]] = {
     "callbacks.tsne": ("analysis.embedding", "figures.embedding", "analysis.features"),
     # the paper, measured
     "baselines.classifier": ("models.end_to_end",),
+    "reproduction.carrying_out": (
+        "reproduction._carrying_out",
+        "reproduction._plan",
+        "reproduction._trained",
+        "reproduction._workplace",
+    ),
     "reproduction.claims": ("paper",),
     "reproduction.command": ("commands.reproduce",),
-    "reproduction.measurements": ("reproduction.report.measurements",),
-    "reproduction.pages": ("reproduction.report.pages",),
-    "reproduction.pictures": ("reproduction.report.pictures",),
-    "reproduction.remarks": ("reproduction.report.remarks",),
-    "reproduction.tables": ("reproduction.report.tables",),
-    "reproduction.verdicts": ("reproduction.report.verdicts",),
+    "reproduction.evaluation": ("reproduction._evaluation", "analysis.paper_figures"),
+    "reproduction.measurements": (
+        "reproduction.report._measurements",
+        "reproduction.report._finding",
+        "reproduction.report._wording",
+    ),
+    "reproduction.pages": ("reproduction.report.pages", "reproduction.report._for_programs"),
+    "reproduction.pictures": ("reproduction.report._pictures", "figures.paper_figures"),
+    "reproduction.plan": ("reproduction._plan",),
+    "reproduction.remarks": ("reproduction.report._remarks",),
+    "reproduction.results": ("reproduction._results", "reproduction._workplace"),
+    "reproduction.tables": ("reproduction.report._tables", "reproduction.report._wording"),
+    "reproduction.training": ("reproduction._trained", "runs.summary", "training.fitting"),
+    "reproduction.verdicts": (
+        "reproduction.report.verdicts",
+        "reproduction.report._rule",
+        "reproduction.report._rules_tables",
+        "reproduction.report._rules_figures",
+        "reproduction.report._rules_sections",
+        "reproduction.report._remarks",
+        "reproduction._results",
+    ),
 }
 """The modules that have the names of a module of version 0.1, in the order in which they are asked."""
 
@@ -96,8 +118,19 @@ RENAMED: dict[str, str] = {
     "cli.report": "commands.report.main",
     "cli.reproduce": "commands.reproduce.reproduce",
     "cli.run_lightning": "commands.fit.main",
+    "reproduction.carrying_out.KINDS": "reproduction._workplace.DATA_MODULES",
+    "reproduction.command.at_most": "commands.reproduce._at_most",
+    "reproduction.command.carry_out_all": "commands.reproduce._carry_out_all",
+    "reproduction.command.parse": "commands.reproduce._parse",
+    "reproduction.command.settings_of": "commands.reproduce._settings_of",
+    "reproduction.command.work_of": "commands.reproduce._work_of",
+    "reproduction.evaluation.Verdicts": "reproduction._evaluation.Scores",
+    "reproduction.evaluation.all_verdicts": "reproduction._evaluation.all_scores",
+    "reproduction.pictures.Array": "figures.paper_figures.Arrays",
 }
 """What has another name now, by its path of then."""
+
+IN_TEMPLATE = "read primenet_lightning/reproduction/report/templates/tables.j2"
 
 REMOVED: dict[str, str] = {
     "blocks.OnLoss": "a stage hands out its losses one by one, see `run_learners` in primenet_lightning.nn.stages",
@@ -116,6 +149,31 @@ REMOVED: dict[str, str] = {
     "predictor.ImagePredictor": "use Evaluator of primenet_lightning.training.evaluator",
     "report.STYLE": "read primenet_lightning/runs/templates/page.css",
     "report.escape": "use escape of markupsafe",
+    "reproduction.carrying_out.paper_size_cost": "use count_inference of primenet_lightning.analysis.cost",
+    "reproduction.command.Estimate": "use a task of rich.progress, whose TimeRemainingColumn does it",
+    "reproduction.command.left_in_words": "use TimeRemainingColumn of rich.progress",
+    "reproduction.pages.WORDS": "read primenet_lightning/reproduction/report/templates/report.css",
+    "reproduction.pages.markdown_table": "read primenet_lightning/reproduction/report/templates/report.md.j2",
+    "reproduction.tables.ABLATIONS": IN_TEMPLATE,
+    "reproduction.tables.NOT_RUN": IN_TEMPLATE,
+    "reproduction.tables.PHASE_2": IN_TEMPLATE,
+    "reproduction.tables.PROBE_COLUMNS": IN_TEMPLATE,
+    "reproduction.tables.ROUTINGS": IN_TEMPLATE,
+    "reproduction.tables.TABLE_2": IN_TEMPLATE,
+    "reproduction.tables.UNDERFIT": IN_TEMPLATE,
+    "reproduction.tables.ablation_table": IN_TEMPLATE,
+    "reproduction.tables.cost_table": IN_TEMPLATE,
+    "reproduction.tables.error_table": IN_TEMPLATE,
+    "reproduction.tables.exits_table": IN_TEMPLATE,
+    "reproduction.tables.inference_table": IN_TEMPLATE,
+    "reproduction.tables.probe_table": IN_TEMPLATE,
+    "reproduction.tables.settings_table": IN_TEMPLATE,
+    "reproduction.tables.shares_table": IN_TEMPLATE,
+    "reproduction.tables.splits_table": IN_TEMPLATE,
+    "reproduction.tables.verdict_table": IN_TEMPLATE,
+    "reproduction.training.device_of": "use `device` of a Fabric of lightning.fabric with that accelerator",
+    "reproduction.training.seed_all": "use seed_everything of lightning.pytorch",
+    "reproduction.verdicts.WITHOUT": "read REQUIRED and OPTIONAL in reproduction/report/_rules_sections.py",
 }
 """What to use instead of a name of version 0.1 that there is no more, by its path of then."""
 

@@ -2,11 +2,7 @@
 
 from dataclasses import dataclass
 
-PAPER = {
-    "mnist": {"test_error": 0.58},
-    "cifar10": {"test_error": 6.21},
-    "svhn": {"test_error": 1.71},
-}
+PAPER = {"mnist": {"test_error": 0.58}, "cifar10": {"test_error": 6.21}, "svhn": {"test_error": 1.71}}
 """Test errors in %, as claimed in table 2 of the paper."""
 
 PAPER_COST = {"parameters": 410_000, "multiply_adds": 2_700_000, "epochs": 150}

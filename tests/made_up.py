@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from primenet_lightning.reproduction.results import Result, Results, Settings
+from primenet_lightning.reproduction._results import Result, Results, Settings
 
 SETTINGS = Settings("mnist", "full", "compact", 3, 30, 15, 200, 32, "32-true")
 COST: dict[str, float] = dict(parameters=141_344, multiply_adds_inference=2_602_112, multiply_adds_training=10_663_232)

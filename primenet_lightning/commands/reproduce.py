@@ -16,9 +16,9 @@ from primenet_lightning.arguments import first_line
 from primenet_lightning.nn.prime.architecture import Size
 from primenet_lightning.reproduction._carrying_out import carry_out, conditions_of
 from primenet_lightning.reproduction._plan import Dataset, Part, Probing, Scale, extent, extent_of, plan
+from primenet_lightning.reproduction._results import PARTS, Settings
 from primenet_lightning.reproduction._trained import cost_of
 from primenet_lightning.reproduction._workplace import Folder, OnEpoch, Workplace, make_data
-from primenet_lightning.reproduction.results import PARTS, Settings
 from primenet_lightning.training.fitting import quietly
 
 BATCH_SIZE, PROBE_BATCH_SIZE = 200, 32
@@ -26,9 +26,6 @@ BATCH_SIZE, PROBE_BATCH_SIZE = 200, 32
 
 OVERHEAD = 2_000_000
 """Multiply-adds an image that loading it, norms, losses and optimizers take the time of, roughly; for estimates."""
-
-A_DAY = 86_400.0
-"""Seconds of which the time left is told, which are more than all: parts differ in how fast they go."""
 
 
 def _parse(args: Sequence[str]) -> Any:
@@ -142,8 +139,9 @@ def _carry_out_all(parts: Sequence[Part], place: Workplace) -> None:
     console = Console()
     console.print(f"{len(turns) - len(missing)} of {len(turns)} parts are there; {len(missing)} to run")
     work = _work_of([part for part, _ in missing], place)
+    # parts differ in how fast they go: the time left is told from all that is done, not from the last seconds
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, speed_estimate_period=A_DAY) as bar, quietly():
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=1e9) as bar, quietly():
         task = bar.add_task("", total=sum(work[part.name] for part, _ in missing))
         bar.advance(task, 0)  # from now on it counts
         for number, (part, seed) in enumerate(missing, 1):

@@ -9,9 +9,9 @@ from lightning.pytorch import seed_everything
 from primenet_lightning.datamodules.svhn import SUBSET_FOLDER
 from primenet_lightning.reproduction._plan import Part, Probing, extent_of
 from primenet_lightning.reproduction._probed import probe
+from primenet_lightning.reproduction._results import Result, Settings
 from primenet_lightning.reproduction._trained import train
 from primenet_lightning.reproduction._workplace import OnEpoch, Workplace
-from primenet_lightning.reproduction.results import Result, Settings
 
 ERRORS = ("routings", "exits", "phase1_test_error", "logistic_test_error")
 
@@ -19,14 +19,8 @@ ERRORS = ("routings", "exits", "phase1_test_error", "logistic_test_error")
 def conditions_of(part: Part, settings: Settings) -> dict[str, Any]:
     """Gather all that decides the result of a part, its seed apart."""
     epochs, images = extent_of(part, settings)
-    conditions = {
-        "dataset": settings.dataset,
-        "size": settings.size,
-        "precision": settings.precision,
-        "epochs": epochs,
-        "images": images,
-        "batch_size": settings.batch_size,
-    }
+    conditions = {name: getattr(settings, name) for name in ("dataset", "size", "precision", "batch_size")}
+    conditions |= {"epochs": epochs, "images": images}
     if isinstance(part, Probing):
         conditions |= {"phase1_epochs": settings.epochs, "probe_batch_size": settings.probe_batch_size}
     return conditions

@@ -14,7 +14,7 @@ from primenet_lightning.callbacks import SoftFilterPruning
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.prime.architecture import Size
-from primenet_lightning.reproduction.results import ONE_SCALE, Settings
+from primenet_lightning.reproduction._results import ONE_SCALE, Settings
 
 Dataset = Literal["mnist", "cifar10", "svhn", "digits"]
 Scale = Literal["quick", "full"]
@@ -89,24 +89,20 @@ PRIME_VARIANTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def _sized(kind: Any, **options: Any) -> Callable[[ImageDataModule, Size], LightningModule]:
-    """Networks that come in the sizes of PrimeNet."""
+def _network(kind: Any, sized: bool = True, **options: Any) -> Callable[[ImageDataModule, Size], LightningModule]:
+    """Makes a network, which may come in the sizes of PrimeNet."""
 
     def build(data: ImageDataModule, size: Size) -> LightningModule:
-        model: LightningModule = kind(data.in_channels, data.image_size, data.num_classes, size=size, **options)
+        given = {"size": size, **options} if sized else options
+        model: LightningModule = kind(data.in_channels, data.image_size, data.num_classes, **given)
         return model
 
     return build
 
 
 def _heavy(name: str, kind: Any, callbacks: Callable[[], list[Callback]] = list) -> Training:
-    """Networks of one size, which have an optimizer of their own."""
-
-    def build(data: ImageDataModule, size: Size) -> LightningModule:
-        optimizer = partial(Adam, lr=1e-3)
-        model: LightningModule = kind(data.in_channels, data.image_size, data.num_classes, optimizer=optimizer)
-        return model
-
+    """Of one size, with an optimizer of its own."""
+    build = _network(kind, sized=False, optimizer=partial(Adam, lr=1e-3))
     return Training(name, build, HEAVY_RECIPE, heavy=True, callbacks=callbacks)
 
 
@@ -118,10 +114,10 @@ def all_parts() -> list[Part]:
         ['prime', 'probe', 'one_scale_3']
     """
     return [
-        Training("prime", _sized(PrimeNet)),
+        Training("prime", _network(PrimeNet)),
         Probing("probe"),
-        *(Training(name, _sized(OneScale, kernel_size=size)) for name, size in ONE_SCALE.items()),
-        *(Training(name, _sized(PrimeNet, **options)) for name, options in PRIME_VARIANTS.items()),
+        *(Training(name, _network(OneScale, kernel_size=size)) for name, size in ONE_SCALE.items()),
+        *(Training(name, _network(PrimeNet, **options)) for name, options in PRIME_VARIANTS.items()),
         _heavy("resnet50", ResNet50),
         _heavy("resnet20", CifarResNet20),
         _heavy("sfp", CifarResNet20, lambda: [SoftFilterPruning(PRUNING_RATE)]),

@@ -12,11 +12,11 @@ from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.models.linear_probe import LinearProbe
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.reproduction._plan import PAPER_RECIPE, Probing
+from primenet_lightning.reproduction._results import Result
 from primenet_lightning.reproduction._trained import about
-from primenet_lightning.reproduction._workplace import OnEpoch, Workplace, device_in_words
-from primenet_lightning.reproduction.results import Result
+from primenet_lightning.reproduction._workplace import OnEpoch, Workplace
 from primenet_lightning.runs.folder import RunFolder
-from primenet_lightning.runs.summary import versions
+from primenet_lightning.runs.summary import device_in_words, versions
 
 
 def probe(part: Probing, seed: int, place: Workplace, on_epoch: OnEpoch | None) -> Result:

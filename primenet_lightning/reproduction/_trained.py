@@ -20,10 +20,10 @@ from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.prime.architecture import Size
 from primenet_lightning.reproduction._evaluation import all_scores, routing_errors
 from primenet_lightning.reproduction._plan import Training, extent_of
-from primenet_lightning.reproduction._workplace import OnEpoch, Workplace, device_in_words
-from primenet_lightning.reproduction.results import Arrays, Result
+from primenet_lightning.reproduction._results import Arrays, Result
+from primenet_lightning.reproduction._workplace import OnEpoch, Workplace
 from primenet_lightning.runs.folder import RunFolder
-from primenet_lightning.runs.summary import versions
+from primenet_lightning.runs.summary import device_in_words, versions
 from primenet_lightning.training.checkpoints import BestCheckpoint
 from primenet_lightning.training.fitting import Notes, fit_and_test, quiet_trainer
 

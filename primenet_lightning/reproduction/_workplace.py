@@ -19,7 +19,7 @@ from primenet_lightning.datamodules import (
 )
 from primenet_lightning.datamodules.svhn import SUBSET_FOLDER
 from primenet_lightning.files import whole, write_whole
-from primenet_lightning.reproduction.results import Arrays, Result, Results, Settings
+from primenet_lightning.reproduction._results import Arrays, Result, Results, Settings
 
 DATA_MODULES = {kind.name: kind for kind in (MNISTDataModule, CIFAR10DataModule, SVHNDataModule, DigitsDataModule)}
 
@@ -147,22 +147,3 @@ def make_data(dataset: str, root: str | None, seed: int, batch_size: int, images
     if dataset.startswith("svhn") and not (data.root / "train_32x32.mat").is_file() and subset.is_dir():
         return kind(**options, verify=False, download=False)
     return data
-
-
-def device_in_words(device: torch.device) -> str:
-    """Say what numbers are measured on, as ``"CPU, 2 threads, ..."``."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type != "cpu":
-        return device.type.upper()
-    threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' if threads > 1 else ''}{_processor()}"
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return f", {line.partition(':')[2].strip()}"
-    return ""

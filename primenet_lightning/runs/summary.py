@@ -41,6 +41,32 @@ def git_commit() -> str | None:
     return commit.stdout.strip()
 
 
+def device_in_words(device: torch.device) -> str:
+    """Say what numbers are measured on.
+
+    Args:
+        device: Of the training.
+
+    Returns:
+        As ``"CPU, 2 threads, ..."``.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type.upper()
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}{_processor()}"
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return f", {line.partition(':')[2].strip()}"
+    return ""
+
+
 def peak_memory_bytes() -> int | None:
     """Most memory held so far: of the GPU if one was used, else of this process; None if nobody can tell."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():

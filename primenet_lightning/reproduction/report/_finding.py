@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from primenet_lightning.paper import SPLITS, SUBSET
+from primenet_lightning.reproduction._results import Result, Results
 from primenet_lightning.reproduction.report._measurements import Measured
 from primenet_lightning.reproduction.report._rule import CannotBeTested
 from primenet_lightning.reproduction.report._wording import listed
-from primenet_lightning.reproduction.results import Result, Results
 
 ERRORS = ("test_error", "validation_error", "routings", "logistic_test_error", "phase1_test_error", "exits")
 """Fields of a result that say how many images are told wrongly."""
@@ -20,7 +20,7 @@ def by_seed(results: Results, part: str, field: str, *keys: str) -> dict[int, fl
     Results that have no such number are left out. Errors on the subset of SVHN are never given.
 
     Example:
-        >>> from primenet_lightning.reproduction.results import Settings
+        >>> from primenet_lightning.reproduction._results import Settings
         >>> settings = Settings("digits", "quick", "compact", 1, 30, 20, 200, 32, "32-true")
         >>> one = Result("prime", 0, 30, 1294, True, "Adam", 1.7, 0.7, 359, extra={"routings": {"vote": 2.5}})
         >>> results = Results(settings, {"prime": [one]})
@@ -29,12 +29,12 @@ def by_seed(results: Results, part: str, field: str, *keys: str) -> dict[int, fl
     """
     if results.dataset == SUBSET and not {field, *keys}.isdisjoint(ERRORS):
         return {}
-    numbers = {}
+    values = {}
     for result in results.of(part):
         number = _number_of(result, field, keys)
         if number is not None:
-            numbers[result.seed] = number
-    return numbers
+            values[result.seed] = number
+    return values
 
 
 def _number_of(result: Result, field: str, keys: Sequence[str]) -> float | None:
@@ -66,23 +66,23 @@ def paired(*numbers: dict[int, float]) -> list[Measured]:
     return [Measured(tuple(map(number.__getitem__, common))) for number in numbers]
 
 
-def run_of(results: Results, part: str) -> list[Result]:
+def run(results: Results, part: str) -> list[Result]:
     """Find a part's results."""
     if not results.of(part):
         raise CannotBeTested(f"part {part} was not run")
     return results.of(part)
 
 
-def numbers_of(results: Results, parts: Sequence[str], field: str, *keys: str) -> list[Measured]:
+def numbers(results: Results, parts: Sequence[str], field: str, *keys: str) -> list[Measured]:
     """Find a number of several parts, on the seeds that all of them have."""
     name = (field, *keys)[-1].replace("_", " ")
-    numbers = []
+    each = []
     for part in parts:
-        run_of(results, part)
-        numbers.append(by_seed(results, part, field, *keys))
-        if not numbers[-1]:
+        run(results, part)
+        each.append(by_seed(results, part, field, *keys))
+        if not each[-1]:
             raise CannotBeTested(f"part {part} has no {name}")
-    pairs = paired(*numbers)
+    pairs = paired(*each)
     if not pairs:
         raise CannotBeTested(f"parts {listed(parts)} have no seed in common")
     for part, number in zip(parts, pairs, strict=True):
@@ -91,17 +91,17 @@ def numbers_of(results: Results, parts: Sequence[str], field: str, *keys: str) -
     return pairs
 
 
-def errors_of(results: Results, *parts: str) -> list[Measured]:
+def errors(results: Results, *parts: str) -> list[Measured]:
     """Find the test errors of several parts, in %, likewise."""
     if results.dataset == SUBSET:
         raise CannotBeTested("this is a subset of SVHN, of which no test error is given")
-    return numbers_of(results, parts, "test_error")
+    return numbers(results, parts, "test_error")
 
 
 def refuse_fewer_images(results: Results, part: str, than: str = "prime") -> None:
     """Refuse to compare a part with one that saw more."""
-    few = max(result.images for result in run_of(results, part))
-    many = max(result.images for result in run_of(results, than))
+    few = max(result.images for result in run(results, part))
+    many = max(result.images for result in run(results, than))
     if few < many:
         raise CannotBeTested(f"part {part} saw {few:,} training images, {than} {many:,}")
 

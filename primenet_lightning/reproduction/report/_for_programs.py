@@ -6,12 +6,12 @@ from dataclasses import asdict
 from typing import Any
 
 from primenet_lightning import paper
+from primenet_lightning.reproduction._results import PARTS, Result, Results
 from primenet_lightning.reproduction.report._finding import ERRORS
 from primenet_lightning.reproduction.report._measurements import Measured
 from primenet_lightning.reproduction.report._remarks import findings, remarks
 from primenet_lightning.reproduction.report._tables import tables
 from primenet_lightning.reproduction.report.verdicts import judge
-from primenet_lightning.reproduction.results import PARTS, Result, Results
 
 LEFT_OUT = ("name", "seed", "curves")
 

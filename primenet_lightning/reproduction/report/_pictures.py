@@ -4,9 +4,9 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from primenet_lightning.figures.paper_figures import draw_choices, draw_embeddings, draw_losses, draw_phase_2
+from primenet_lightning.reproduction._results import ONE_SCALE, Result, Results
 from primenet_lightning.reproduction.report._remarks import head_start
 from primenet_lightning.reproduction.report._wording import written
-from primenet_lightning.reproduction.results import ONE_SCALE, Result, Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

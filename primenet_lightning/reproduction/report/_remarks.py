@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 from primenet_lightning.paper import SPLITS, SUBSET, TITLES
+from primenet_lightning.reproduction._results import PARTS, Result, Results
 from primenet_lightning.reproduction.report._finding import by_seed, measured, paired
 from primenet_lightning.reproduction.report._measurements import Measured, difference
 from primenet_lightning.reproduction.report._wording import between, say, written
-from primenet_lightning.reproduction.results import PARTS, Result, Results
 
 SHORT = {"resnet50": "ResNet-50", "sfp": "SFP"}
 """What parts are called in a list, where a comma would split the name."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from primenet_lightning.reproduction.results import Results
+from primenet_lightning.reproduction._results import Results
 
 
 class CannotBeTested(Exception):

@@ -4,17 +4,12 @@ import statistics
 from collections.abc import Sequence
 
 from primenet_lightning.paper import RESNET50_COST
-from primenet_lightning.reproduction.report._finding import (
-    numbers_of,
-    paired,
-    refuse_fewer_images,
-    run_of,
-)
+from primenet_lightning.reproduction._results import ONE_SCALE, Result, Results
+from primenet_lightning.reproduction.report import _finding as find
 from primenet_lightning.reproduction.report._measurements import Measured, difference, noise
 from primenet_lightning.reproduction.report._remarks import head_start
 from primenet_lightning.reproduction.report._rule import CannotBeTested, Judgement, Rule
 from primenet_lightning.reproduction.report._wording import listed
-from primenet_lightning.reproduction.results import ONE_SCALE, Result, Results
 
 WITHIN = 10
 """Epochs of phase 2: "fewer than 10"."""
@@ -31,7 +26,7 @@ STARTS = "ours starts from random weights, the paper's from ImageNet's"
 
 def _losses_fall(results: Results) -> Judgement:
     rising = []
-    for result in run_of(results, "prime"):
+    for result in find.run(results, "prime"):
         for name, values in _curves_of(result).items():
             tenth = max(1, len(values) // 10)
             # a loss that is not a number has not fallen
@@ -52,14 +47,14 @@ def _curves_of(result: Result) -> dict[str, list[float]]:
 
 
 def _clusters(results: Results) -> Judgement:
-    ours_saw = max(result.images for result in run_of(results, "prime"))
-    theirs_saw = max(result.images for result in run_of(results, "resnet50"))
+    ours_saw = max(result.images for result in find.run(results, "prime"))
+    theirs_saw = max(result.images for result in find.run(results, "resnet50"))
     epochs, asked = min(result.epochs for result in results.of("resnet50")), int(RESNET50_COST.epochs)
     if theirs_saw < ours_saw:
         raise CannotBeTested(f"ResNet-50 saw {theirs_saw:,} training images, PrimeNet {ours_saw:,}; besides, {STARTS}")
     if epochs < asked:
         raise CannotBeTested(f"ResNet-50 had {epochs} epochs instead of the paper's {asked}; besides, {STARTS}")
-    ours, theirs = numbers_of(results, ("prime", "resnet50"), "extra", "separation", "silhouette")
+    ours, theirs = find.numbers(results, ("prime", "resnet50"), "extra", "separation", "silhouette")
     lead, chance = difference(ours, theirs).mean, noise(ours, theirs, None)
     facts = {"ours": ours, "theirs": theirs, "lead": lead, "chance": chance, "starts": STARTS}
     facts["prime"] = results.of("prime")[0]
@@ -69,7 +64,7 @@ def _clusters(results: Results) -> Judgement:
 
 
 def _converges(results: Results) -> Judgement:
-    (taken,) = numbers_of(results, ("probe",), "extra", "epochs_until_converged")
+    (taken,) = find.numbers(results, ("probe",), "extra", "epochs_until_converged")
     epochs = min(result.epochs for result in results.of("probe"))
     images = min(result.images for result in results.of("probe"))
     if images < 1000 * LEAST_IMAGES:
@@ -89,12 +84,12 @@ def _converges(results: Results) -> Judgement:
 def _above_one_scale(results: Results) -> Judgement:
     parts = ("probe", *ONE_SCALE)
     for part in parts:
-        run_of(results, part)
+        find.run(results, part)
     for part in ONE_SCALE:
-        refuse_fewer_images(results, part, "probe")
+        find.refuse_fewer_images(results, part, "probe")
     early = min([WITHIN, *(_shortest(results, part) for part in parts)])
     after, end = _accuracies(results, parts, early - 1), _accuracies(results, parts, -1)
-    facts = {"early": early, "prime": run_of(results, "prime")[0], "head_start": head_start(results)}
+    facts = {"early": early, "prime": find.run(results, "prime")[0], "head_start": head_start(results)}
     images = min(result.images for result in results.of("probe"))
     holds = True
     for name, (ours, *others) in (("after", after), ("end", end)):
@@ -118,7 +113,7 @@ def _accuracies(results: Results, parts: Sequence[str], epoch: int) -> list[Meas
     by_seed = []
     for part in parts:
         by_seed.append({result.seed: result.curves["train_accuracy"][epoch] for result in results.of(part)})
-    numbers = paired(*by_seed)
+    numbers = find.paired(*by_seed)
     if not numbers:
         raise CannotBeTested(f"parts {listed(parts)} have no seed in common")
     return numbers

@@ -3,17 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from primenet_lightning.reproduction.report._finding import (
-    errors_of,
-    measured,
-    numbers_of,
-    refuse_fewer_images,
-    run_of,
-)
+from primenet_lightning.reproduction._results import ONE_SCALE, Results
+from primenet_lightning.reproduction.report import _finding as find
 from primenet_lightning.reproduction.report._measurements import Measured, difference, noise
 from primenet_lightning.reproduction.report._rule import CannotBeTested, Judgement, Rule
 from primenet_lightning.reproduction.report._wording import written
-from primenet_lightning.reproduction.results import ONE_SCALE, Results
 
 LEAST_SHARE = 0.05
 """Of the batches of the last epoch; a capsule routed less often does not count as in use."""
@@ -34,7 +28,7 @@ TRAINED = {"prime": "it", "end_to_end_mean": "the twin with averaged maps", "one
 
 def _adapts(results: Results) -> Judgement:
     seconds = []  # each seed's second largest share
-    for result in run_of(results, "prime"):
+    for result in find.run(results, "prime"):
         shares = sorted((result.extra.get("shares") or {}).values())
         if len(shares) < 2:
             raise CannotBeTested("part prime has no shares of its routing")
@@ -47,8 +41,8 @@ def _adapts(results: Results) -> Judgement:
 def _better(results: Results, others: Mapping[str, str]) -> Judgement:
     """Whether phase 1's test error is lower than every other by more than the noise."""
     for part in others:
-        refuse_fewer_images(results, part)
-    ours, *rivals = errors_of(results, "prime", *others)
+        find.refuse_fewer_images(results, part)
+    ours, *rivals = find.errors(results, "prime", *others)
     images = _least_test_images(results, "prime", *others)
     holds, compared = True, []
     for name, rival in zip(others.values(), rivals, strict=True):
@@ -74,8 +68,8 @@ def _above_plain(results: Results) -> Judgement:
 def _retains(results: Results) -> Judgement:
     twins = list(filter(results.of, TWINS)) or ["end_to_end_mean"]
     for part in twins:
-        refuse_fewer_images(results, part)
-    ours, *errors = errors_of(results, "prime", *twins)
+        find.refuse_fewer_images(results, part)
+    ours, *errors = find.errors(results, "prime", *twins)
     best = min(errors, key=lambda error: error.mean)
     part = twins[errors.index(best)]
     images = _least_test_images(results, "prime", part)
@@ -88,10 +82,10 @@ def _retains(results: Results) -> Judgement:
 
 
 def _saves(results: Results) -> Judgement:
-    ours, every = numbers_of(results, ("prime", "end_to_end_concatenate"), "cost", "multiply_adds_inference")
+    ours, every = find.numbers(results, ("prime", "end_to_end_concatenate"), "cost", "multiply_adds_inference")
     takes = []
     for part, name in TRAINED.items():
-        if training := measured(results, part, "cost", "multiply_adds_training"):
+        if training := find.measured(results, part, "cost", "multiply_adds_training"):
             takes.append(f"{name} takes {_millions(training)}")
     facts = {"routed": _millions(ours), "every": _millions(every), "takes": takes, "ours": ours}
     facts["prime"] = results.of("prime")[0]

@@ -4,18 +4,11 @@ import math
 from typing import Any
 
 from primenet_lightning.paper import PRIMENET_COST, RESNET50_COST, TEST_ERRORS, ClaimedCost, best_quoted
-from primenet_lightning.reproduction.report._finding import (
-    errors_of,
-    measured,
-    numbers_of,
-    refuse_digits,
-    refuse_other_data,
-    run_of,
-)
+from primenet_lightning.reproduction._results import Results
+from primenet_lightning.reproduction.report import _finding as find
 from primenet_lightning.reproduction.report._measurements import wilson
 from primenet_lightning.reproduction.report._rule import CannotBeTested, Judgement, Rule
 from primenet_lightning.reproduction.report._wording import written
-from primenet_lightning.reproduction.results import Results
 
 TO_BEAT = {"mnist": ("DT-RAM",), "cifar10": ("RNP", "SFP"), "svhn": ("ONE",)}
 CLOSE = 0.1
@@ -29,10 +22,10 @@ RESNET50_TOLERANCE = 0.05
 
 def _evaluation(results: Results) -> dict[str, Any]:
     """The error that stands for the paper's: of phase 2, or where that is missing of phase 1."""
-    refuse_other_data(results)
-    prime, probe = run_of(results, "prime"), results.of("probe")
+    find.refuse_other_data(results)
+    prime, probe = find.run(results, "prime"), results.of("probe")
     part = "probe" if probe else "prime"
-    (error,) = errors_of(results, part)
+    (error,) = find.errors(results, part)
     images = results.of(part)[0].test_images
     low, high = wilson(error.mean, images)
     return {
@@ -50,7 +43,7 @@ def _test_error(results: Results) -> Judgement:
     facts = _evaluation(results)
     facts["claimed"] = TEST_ERRORS[results.dataset]
     if facts["part"] == "probe":
-        facts["phase_1"], _ = errors_of(results, "prime", "probe")
+        facts["phase_1"], _ = find.errors(results, "prime", "probe")
     error = facts["error"]
     return Judgement(round(error.mean, 2) <= facts["claimed"], error.show(unit=" %"), facts)
 
@@ -74,10 +67,10 @@ def _is_near(parameters: float, adds: float, claim: ClaimedCost, tolerance: floa
 
 
 def _cost(results: Results) -> Judgement:
-    refuse_digits(results)
-    run_of(results, "prime")
-    parameters = measured(results, "prime", "extra", "paper_size_cost", "parameters").mean / 1e6
-    adds = measured(results, "prime", "extra", "paper_size_cost", "multiply_adds_inference").mean / 1e6
+    find.refuse_digits(results)
+    find.run(results, "prime")
+    parameters = find.measured(results, "prime", "extra", "paper_size_cost", "parameters").mean / 1e6
+    adds = find.measured(results, "prime", "extra", "paper_size_cost", "multiply_adds_inference").mean / 1e6
     if math.isnan(parameters + adds):
         raise CannotBeTested("the network of the authors' widths was not counted on these images")
     has, takes = f"{written(parameters, '.3g')} M", f"{written(adds, '.3g')} M"
@@ -86,9 +79,9 @@ def _cost(results: Results) -> Judgement:
 
 
 def _resnet50_cost(results: Results) -> Judgement:
-    refuse_digits(results)
-    parameters = numbers_of(results, ("resnet50",), "cost", "parameters")[0].mean / 1e6
-    adds = numbers_of(results, ("resnet50",), "cost", "multiply_adds_inference")[0].mean / 1e6
+    find.refuse_digits(results)
+    parameters = find.numbers(results, ("resnet50",), "cost", "parameters")[0].mean / 1e6
+    adds = find.numbers(results, ("resnet50",), "cost", "multiply_adds_inference")[0].mean / 1e6
     has, takes = f"{parameters:.1f} M", f"{adds:.0f} M"
     holds = _is_near(parameters, adds, RESNET50_COST, RESNET50_TOLERANCE)
     return Judgement(holds, f"{has}, {takes}", {"has": has, "takes": takes, "claim": RESNET50_COST})

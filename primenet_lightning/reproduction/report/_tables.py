@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from primenet_lightning import paper
+from primenet_lightning.reproduction._results import PARTS, Result, Results
 from primenet_lightning.reproduction.report._finding import by_seed, measured, paired
 from primenet_lightning.reproduction.report._measurements import Measured, difference
 from primenet_lightning.reproduction.report._remarks import by_images, leaked_labels
 from primenet_lightning.reproduction.report._wording import between, listed, macros
 from primenet_lightning.reproduction.report.verdicts import judge
-from primenet_lightning.reproduction.results import PARTS, Result, Results
 
 EXIT_AT = 0.9
 """The threshold at which the network of several exits is tested."""

@@ -7,13 +7,13 @@ from typing import Any
 
 from primenet_lightning import paper
 from primenet_lightning.files import write_whole
+from primenet_lightning.reproduction._results import Results
 from primenet_lightning.reproduction.report._for_programs import as_data
 from primenet_lightning.reproduction.report._pictures import draw
 from primenet_lightning.reproduction.report._remarks import findings, head_start, remarks
 from primenet_lightning.reproduction.report._tables import tables
 from primenet_lightning.reproduction.report._wording import capitalised, words
 from primenet_lightning.reproduction.report.verdicts import ANSWERS, Verdict, judge
-from primenet_lightning.reproduction.results import Results
 from primenet_lightning.runs.page import inlined, render
 
 CAPTIONS = {

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from primenet_lightning.reproduction._results import Results
 from primenet_lightning.reproduction.report._rule import CannotBeTested, Rule
 from primenet_lightning.reproduction.report._rules_figures import FIGURE_RULES
 from primenet_lightning.reproduction.report._rules_sections import SECTION_RULES
 from primenet_lightning.reproduction.report._rules_tables import TABLE_RULES
 from primenet_lightning.reproduction.report._wording import capitalised, say
-from primenet_lightning.reproduction.results import Results
 
 Answer = Literal["confirmed", "not confirmed", "cannot be tested here"]
 

@@ -2,9 +2,9 @@ import pytest
 from lightning.pytorch import seed_everything
 
 from primenet_lightning.reproduction._plan import plan
+from primenet_lightning.reproduction._results import Settings
 from primenet_lightning.reproduction._trained import train
 from primenet_lightning.reproduction._workplace import Folder, Workplace
-from primenet_lightning.reproduction.results import Settings
 
 
 def run(folder, stop_after=None):

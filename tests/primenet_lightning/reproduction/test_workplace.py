@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from primenet_lightning.reproduction._results import Result, Settings
 from primenet_lightning.reproduction._workplace import Folder
-from primenet_lightning.reproduction.results import Result, Settings
 
 
 @pytest.fixture

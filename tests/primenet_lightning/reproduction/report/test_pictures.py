@@ -7,9 +7,9 @@ from made_up import SETTINGS, arrays, extras, made_up, parts
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from primenet_lightning.reproduction._results import Results
 from primenet_lightning.reproduction.report import _pictures as pictures
 from primenet_lightning.reproduction.report._pictures import draw
-from primenet_lightning.reproduction.results import Results
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from made_up import COST, extras, made_up, parts
 
+from primenet_lightning.reproduction._results import Results
 from primenet_lightning.reproduction.report._measurements import wilson
 from primenet_lightning.reproduction.report.verdicts import RULES, judge
-from primenet_lightning.reproduction.results import Results
 
 NO, YES, UNTESTED = "not confirmed", "confirmed", "cannot be tested here"
 
