@@ -78,7 +78,7 @@ class PrimeNet(LocalLearner):
         **learning: Of `LocalLearner`: ``schedule``, ``local``, ``backward``, ``exchange``, ``step``, ....
 
     Raises:
-        ValueError: For options that are impossible, alone or together.
+        ValueError: For options that are impossible.
 
     Example:
         >>> model = PrimeNet(in_channels=1, image_size=(28, 28), num_classes=10)
@@ -198,7 +198,7 @@ class PrimeNet(LocalLearner):
         return self.plan.router(index)
 
     def configure_blocks(self) -> list[PrimeBlock]:
-        """Build all blocks, first to last, each for the pooled output of the one before."""
+        """Build all blocks, first to last."""
         return self.plan.blocks(self.configure_capsules, self.configure_projection, self.configure_router)
 
     def configure_head(self, in_shape: MapShape) -> nn.Module:
@@ -263,7 +263,7 @@ class PrimeNet(LocalLearner):
         count = images.new_full((1, 2), len(target), dtype=torch.float32)
         verdicts = torch.cat([self.network.judge_routes(images, target), count])
         self._verdicts = verdicts if self._verdicts is None else self._verdicts + verdicts
-        # capsules are judged on the route of the time before: which one is best is only known at the end
+        # on the route of the time before: which one is best is only known at the end
         route = self.network.selected_route or self.network.history.majority()
         evaluation = self.network.evaluate(images, target, route)
         losses = {name: loss for name, loss in evaluation.losses.items() if name != HEAD}
@@ -283,7 +283,7 @@ class PrimeNet(LocalLearner):
         self._log_metrics("val", results)
 
     def check(self, trainer: Trainer, stage: str, datamodule: LightningDataModule | None = None) -> None:
-        """Refuse what could not work; see `LocalLearner.check`.
+        """Refuse what could not work, such as a fit that would route by ``"oracle"``.
 
         Args:
             trainer: The Trainer.
@@ -291,7 +291,7 @@ class PrimeNet(LocalLearner):
             datamodule: The data; None takes the Trainer's.
 
         Raises:
-            ValueError: As `LocalLearner.check`, or if a fit would route by ``"oracle"``.
+            ValueError: As `LocalLearner.check`, and for such a fit.
         """
         if stage == "fit" and self.inference_routing == "oracle":
             raise ValueError(
