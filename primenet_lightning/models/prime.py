@@ -73,8 +73,7 @@ class PrimeNet(LocalLearner):
         capsule_scheduler: Makes the learning rate schedule of one capsule's optimizer.
         routing_window: Over how many of the latest batches the majority route is taken.
         inference_routing: Route without labels, see `PrimeNetwork`.
-        evaluate_capsules: Whether validation and test run every capsule to log its loss and accuracy; otherwise only
-            what is routed runs, as in prediction.
+        evaluate_capsules: Whether validation and test run every capsule, for its loss and accuracy, or only the route.
         **learning: Of `LocalLearner`: ``schedule``, ``local``, ``backward``, ``exchange``, ``step``, ....
 
     Raises:
