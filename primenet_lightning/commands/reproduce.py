@@ -144,11 +144,14 @@ def _carry_out_all(parts: Sequence[Part], place: Workplace) -> None:
     with Progress(*columns, console=console, transient=True, speed_estimate_period=1e9) as bar, quietly():
         task = bar.add_task("", total=sum(work[part.name] for part, _ in missing))
         bar.advance(task, 0)  # from now on it counts
+        done = 0.0
         for number, (part, seed) in enumerate(missing, 1):
             began = time.perf_counter()
             title = f"{PARTS[part.name]}, seed {seed}"
             bar.update(task, description=title)
             result = carry_out(part, seed, place, _watch(part, place, bar, task, work[part.name]))
+            done += work[part.name]
+            bar.update(task, completed=done)  # also what an interrupted process had done of it
             error = "" if result.test_error is None else f"test error {result.test_error:.2f} %, "
             line = f"[{number}/{len(missing)}] {title}: {error}{time.perf_counter() - began:.0f} s"
             left = timedelta(seconds=bar.tasks[0].time_remaining or 0)
@@ -158,11 +161,7 @@ def _carry_out_all(parts: Sequence[Part], place: Workplace) -> None:
 def _watch(part: Part, place: Workplace, bar: Progress, task: TaskID, work: float) -> OnEpoch:
     """Advance the bar by the work of an epoch, for each."""
     epochs, _ = extent_of(part, place.settings)
-
-    def after(epoch: int, _: float) -> None:
-        bar.advance(task, work / epochs)
-
-    return after
+    return lambda epoch, seconds: bar.advance(task, work / epochs)
 
 
 def _work_of(parts: Sequence[Part], place: Workplace) -> dict[str, float]:
