@@ -74,7 +74,8 @@ def count_module(
     Inference is one forward in evaluation mode; a training step is forward and backward of ``loss`` in training mode.
     The images need no gradient, nor do parameters with ``requires_grad=False``, so that neither is computed; where
     nothing needs one, a training step is the forward alone. What learns otherwise than by ``loss(module(images))`` is
-    not seen: count the ``network`` of a `PrimeNet` with `count_cost`.
+    not seen: count the ``network`` of a `PrimeNet` with `count_cost`. A `WholeNetwork`, as an `EndToEnd` has it, is
+    counted with the loss of its own.
 
     Args:
         module: From images to what ``loss`` takes.
@@ -91,6 +92,8 @@ def count_module(
         >>> count_module(nn.Sequential(nn.Flatten(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 10)), (1, 28, 28))
         Cost(parameters=79510, multiply_adds_inference=79400, multiply_adds_training=159800)
     """
+    if isinstance(module, WholeNetwork):
+        return count_cost(module)
     if isinstance(module, StagedNetwork):
         raise ValueError(f"module is a {type(module).__name__}, which trains by stages; count it with count_cost")
     network = WholeNetwork(module, in_shape, loss, logits=None)

@@ -79,7 +79,12 @@ def network(weights):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, dict(accumulate_grad_batches=2), dict(update="immediate", val_check_interval=2), dict(precision="64-true")],
+    [
+        {},
+        dict(accumulate_grad_batches=2),
+        dict(exchange="stage", step="stage", val_check_interval=2),
+        dict(precision="64-true"),
+    ],
     ids=str,
 )
 def test_validation_checkpoints_and_test_have_the_average_and_training_has_not(options, tmp_path):

@@ -120,7 +120,9 @@ def test_a_later_block_sees_what_the_route_gives_it(train, figures, first_of_eac
     first, second = model.network.prime_blocks
     route = model.network.history.majority()
     with torch.no_grad():
-        x = F.max_pool2d(first.infer(images, route[0]), 2)
+        x = first.through(images, route[0])
+        routed = first.capsule(route[0]).features(images)
+        torch.testing.assert_close(x, F.max_pool2d(torch.cat([routed, first.projection(images)], 1), 2))
         losses = F.cross_entropy(second.capsules["k5"](x)[1], labels, reduction="none")
     for row, loss in zip(rows_of(figures[0], 5), losses.tolist(), strict=True):
         assert row[2].get_title().startswith(f"block1.k5: {loss:.2f} nats")

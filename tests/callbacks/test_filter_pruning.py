@@ -127,7 +127,9 @@ def test_impossible_options_are_refused(tmp_path):
         SoftFilterPruning(0.5, every_n_epochs=0)
     with pytest.raises(ValueError, match="norm=0 is no order"):
         SoftFilterPruning(0.5, norm=0)
-    with pytest.raises(ValueError, match=r"skip='stem' names no convolution that is left; there are network\.stem\.0"):
+    with pytest.raises(
+        ValueError, match=r"skip='stem' names no convolution that is left; there are network\.model\.stem\.0"
+    ):
         fit(tmp_path, [SoftFilterPruning(0.5, skip=["stem"])])
     with pytest.raises(ValueError, match="AveragedWeights puts its average in place"):
         fit(tmp_path, [SoftFilterPruning(0.5), AveragedWeights()], make_model())

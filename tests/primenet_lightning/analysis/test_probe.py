@@ -10,13 +10,14 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from primenet_lightning import NonFiniteError
-from primenet_lightning.analysis.features import FeatureDataModule, SplitFeatures, feature_extractor
+from primenet_lightning.analysis.features import feature_extractor
 from primenet_lightning.analysis.probe import (
     epochs_until_converged,
     fit_finetuned,
     fit_probe,
     logistic_regression,
 )
+from primenet_lightning.datamodules.features import FeatureDataModule, SplitFeatures
 from primenet_lightning.models.linear_probe import LinearProbe
 
 
