@@ -250,6 +250,7 @@ class LocalLearner(Resumable, ABC):
             raise self.located(error) from None
         # count
         self._late.add(self.network.classifier_names, record.answers, target)
+        self._epoch_losses.add(record.values, len(target) / share.weight)
         # apply
         if ends:
             self._mend_short_window(batch_idx)
@@ -339,13 +340,16 @@ class LocalLearner(Resumable, ABC):
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training accuracies, and step schedules that count epochs."""
         results = self.train_results()
+        losses = self.without_pruned(self._epoch_losses.means())
         self._log_metrics("train", results, logger=False)
+        self._log_metrics("train/loss", losses, logger=False)  # loggers are told the losses by `LossLog`
         # Lightning would hand them to the loggers after the epoch's checkpoint was saved: a run that is killed in
         # between and resumed would never have logged them
         metrics = {f"train/{name}": float(value) for name, value in results.items()}
         for logger in self.loggers:
             logger.log_metrics(metrics | {"epoch": self.current_epoch}, step=self.trainer.fit_loop.total_batch_idx)
         self.train_metrics.reset()
+        self._epoch_losses.reset()
         self._step_schedulers("epoch")
 
     # -- checks --------------------------------------------------------------------------------------------------------
@@ -368,6 +372,7 @@ class LocalLearner(Resumable, ABC):
             ValueError: As `check`.
         """
         self._late.reset()
+        self._epoch_losses.reset()
         several = self.trainer.world_size > 1 and dist.is_available() and dist.is_initialized()
         self.exchange = Replicas() if several else ALONE
         self.check(self.trainer, stage)
