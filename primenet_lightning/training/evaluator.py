@@ -9,7 +9,7 @@ from torch import Tensor
 
 from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.names import HEAD
-from primenet_lightning.nn.stages import StagedNetwork
+from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.training.counting import EpochLosses, LateCounting, LearnerMetrics
 from primenet_lightning.training.exchange import ALONE, Exchange
 
@@ -40,7 +40,11 @@ class Evaluator(LightningModule, ABC):
         """Build the network; a subclass's own arguments are in ``self.hparams``, its attributes may not yet be set."""
 
     def build(self) -> None:
-        """Build the network, and what counts its learners' answers; the last thing that a constructor does."""
+        """Build the network, and what counts its learners' answers; the last thing that a constructor does.
+
+        Raises:
+            TypeError: If `configure_network` gives something else.
+        """
         network: Any = self.configure_network()
         if not isinstance(network, StagedNetwork):
             raise TypeError(
@@ -90,7 +94,7 @@ class Evaluator(LightningModule, ABC):
             images: Normalised, ``(batch, channels, height, width)``.
 
         Returns:
-            The same, in the type of the parameters.
+            The same, ``(batch, channels, height, width)``, in the type of the parameters.
 
         Raises:
             ValueError: If they are integers.

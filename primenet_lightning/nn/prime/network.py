@@ -11,6 +11,7 @@ from primenet_lightning.nn.layers import trial_run
 from primenet_lightning.nn.layout import channels_last
 from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.names import HEAD
+from primenet_lightning.nn.network import Evaluation, StagedNetwork
 from primenet_lightning.nn.prime.architecture import Architecture
 from primenet_lightning.nn.prime.block import PrimeBlock
 from primenet_lightning.nn.prime.building import Plan, PoolEvery, pool_follows
@@ -21,7 +22,7 @@ from primenet_lightning.nn.prime.routes import (
     RouteHistory,
 )
 from primenet_lightning.nn.prime.routing_checks import refuse_pools, refuse_route, refuse_routing
-from primenet_lightning.nn.stages import Evaluation, Route, Stage, StagedNetwork
+from primenet_lightning.nn.stages import Route, Stage
 from primenet_lightning.nn.whole import Whole
 
 
