@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
     from primenet_lightning.training.optimizers import CompositeOptimizer
     from primenet_lightning.training.runner import Rhythm, StageRunner
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "Architecture",

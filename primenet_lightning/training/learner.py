@@ -88,6 +88,7 @@ class LocalLearner(Resumable, ABC):
         ValueError: For options that are impossible, alone or together.
 
     Example:
+        >>> import torch
         >>> from primenet_lightning.nn.whole import WholeNetwork
         >>> class Linear(LocalLearner):
         ...     def __init__(self, **learning):
