@@ -47,8 +47,7 @@ class LocalLearner(Resumable, ABC):
     A subclass says which network, in `configure_network`; its constructor ends with ``self.build()``, which calls it.
 
     Logged by `LossLog`, attached by itself: ``train/loss/<name>`` by step. Logged here by epoch, for train, val and
-    test: ``accuracy`` and ``error`` (%) of the head, ``accuracy/<name>`` and ``error/<name>`` of every other learner
-    that classifies, and for val and test ``loss/<name>``.
+    test: what `Evaluator` names, of training the losses to ``callback_metrics`` only.
 
     Args:
         in_channels: Channels of the images.
@@ -341,8 +340,8 @@ class LocalLearner(Resumable, ABC):
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training accuracies, and step schedules that count epochs."""
         results = self.train_results()
-        losses = self.without_pruned(self._epoch_losses.means())
         self._log_metrics("train", results, logger=False)
+        losses = self.without_pruned(self._epoch_losses.means())
         self._log_metrics("train/loss", losses, logger=False)  # loggers are told the losses by `LossLog`
         # Lightning would hand them to the loggers after the epoch's checkpoint was saved: a run that is killed in
         # between and resumed would never have logged them

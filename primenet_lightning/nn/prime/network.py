@@ -353,12 +353,7 @@ class PrimeNetwork(StagedNetwork):
         return dropped
 
     def match(self, state_dict: Mapping[str, Any], prefix: str = "") -> None:
-        """Prune, or take back, what a checkpoint prunes, or has; ``load_state_dict`` does so by itself.
-
-        Args:
-            state_dict: Of this network, or of a model that has it inside.
-            prefix: What the names of the network's entries begin with.
-        """
+        """Prune, or take back, what a checkpoint prunes, or has; ``load_state_dict`` does so by itself."""
         for index, block in enumerate(self.prime_blocks):
             block.match(state_dict, f"{prefix}blocks.{index}.")
 
