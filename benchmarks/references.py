@@ -64,8 +64,8 @@ class PlainPrimeNet(nn.Module):
             *network.head.parameters(),
         ]
         with torch.no_grad():
-            for mine, theirs in zip(self.parameters(), ours, strict=True):
-                mine.copy_(theirs)
+            for parameter, source in zip(self.parameters(), ours, strict=True):
+                parameter.copy_(source)
         return self
 
     def learners(self) -> list[list[nn.Parameter]]:

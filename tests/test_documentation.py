@@ -24,7 +24,6 @@ from lightning.pytorch import Trainer
 
 import primenet_lightning
 from primenet_lightning import baselines, callbacks, datamodules
-from primenet_lightning.analysis import probe
 from primenet_lightning.commands import fit
 from primenet_lightning.commands import main as cli
 
