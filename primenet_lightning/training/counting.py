@@ -166,7 +166,7 @@ class EpochLosses:
         self.sums: dict[str, float] = {}
         self.images: dict[str, float] = {}
 
-    def add(self, values: Mapping[str, float], images: float) -> None:
+    def add(self, values: Mapping[str, float], images: int) -> None:
         """Take the losses of a batch.
 
         Args:

@@ -250,7 +250,7 @@ class LocalLearner(Resumable, ABC):
             raise self.located(error) from None
         # count
         self._late.add(self.network.classifier_names, record.answers, target)
-        self._epoch_losses.add(record.values, len(target) / share.weight)
+        self._epoch_losses.add(record.values, round(len(target) / share.weight))
         # apply
         if ends:
             self._mend_short_window(batch_idx)

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy as DeepSpeed
 from tiny import Plain, TinyData, make_model, make_trainer
 
 from primenet_lightning import PrimeNet
 from primenet_lightning.commands.main import main
+from primenet_lightning.training.refusals import refuse_strategy
 
 
 class OtherNames(TinyData):
@@ -79,6 +82,26 @@ def test_nothing_in_a_checkpoint_is_code(saved, tmp_path):
     torch.save(loaded, saved)
     with pytest.raises(ValueError, match=r"with weights_only=True \(Weights only load failed"):
         make_trainer(tmp_path).fit(make_model(), TinyData(batch_size=20), ckpt_path=saved)
+
+
+# -- strategies
+
+
+@pytest.mark.parametrize("strategy", [FSDPStrategy, ModelParallelStrategy, DeepSpeed])
+def test_other_strategies_are_refused_at_setup(strategy, tmp_path):
+    trainer, model = make_trainer(tmp_path), make_model()
+    model.trainer = trainer
+    trainer._accelerator_connector.strategy = object.__new__(strategy)  # their constructors want a GPU or a package
+    with pytest.raises(ValueError, match=rf"strategy={strategy.__name__} splits up .* use Trainer\(strategy='ddp'\)"):
+        model.setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("ddp_comm_hook", lambda *_: None), ("model_averaging_period", 5), ("static_graph", True)]
+)
+def test_other_averages_of_ddp_are_refused(option, value):
+    with pytest.raises(ValueError, match=rf"DDPStrategy\({option}=...\) changes how DDP averages"):
+        refuse_strategy(DDPStrategy(**{option: value}))
 
 
 # -- the command
