@@ -11,6 +11,7 @@ from torch.optim import SGD, Adam
 
 from primenet_lightning import CompositeOptimizer, NonFiniteError, Rhythm, StageRunner
 from primenet_lightning.analysis.memory import SavedActivations
+from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.whole import WholeNetwork
 
 RHYTHMS = [
@@ -67,6 +68,147 @@ def test_every_rhythm_is_the_plain_loop(rhythm, clip):
     assert len(set(routes)) > 1
     for one, other in zip(network.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("rhythm", RHYTHMS[1:], ids=str)
+def test_all_rhythms_give_the_same_numbers_bit_for_bit(rhythm):
+    def learn(rhythm):
+        network = make_row(layers=2)
+        runner = StageRunner(network, composite(network, Adam, 0.01), rhythm, clip=0.3)
+        return [runner.step(x, target)[:3] for x, target in make_batches(12)], network
+
+    (records, network), (usual_records, usual) = learn(rhythm), learn(Rhythm())
+    assert records == usual_records
+    for one, other in zip(network.parameters(), usual.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+class Journal:
+    """An exchange with nobody, which writes down what it is asked for, and what had a gradient by then."""
+
+    def __init__(self):
+        self.lines = []
+
+    def start(self, network, learners, share, last):
+        learners = list(learners)
+        parts = network.learners()
+        assert all(parameter.grad is not None for name in learners for parameter in parts[name])
+        self.lines.append((*learners, "last") if last else tuple(learners))
+
+    def finish(self):
+        self.lines.append("finish")
+
+
+STAGES = [("stage0.layer0", "stage0.layer1"), ("stage1.layer0", "stage1.layer1"), ("head", "last")]
+EVERYBODY = tuple(name for stage in STAGES for name in stage)
+
+
+@pytest.mark.parametrize(
+    ("rhythm", "lines"),
+    [
+        (Rhythm(), [EVERYBODY, "finish", "step"]),
+        (Rhythm("learner"), [EVERYBODY, "finish", "step"]),
+        (Rhythm("batch"), [EVERYBODY, "finish", "step"]),
+        (Rhythm("stage", "stage"), [*STAGES, "finish", "step"]),
+        (
+            Rhythm("stage", "stage", "stage"),
+            [STAGES[0], "finish", "step", STAGES[1], "finish", "step", STAGES[2], "finish", "step"],
+        ),
+    ],
+    ids=str,
+)
+def test_gradients_are_exchanged_and_applied_when_the_rhythm_says(rhythm, lines):
+    network, ((x, target),) = make_row(layers=2), make_batches(1)
+    journal, optimizer = Journal(), composite(network)
+    for name, child in optimizer.children.items():
+        if not name.endswith("layer1"):  # one of each stage is enough
+            child.register_step_pre_hook(lambda child, args, kwargs: journal.lines.append("step"))
+    runner = StageRunner(network, optimizer, rhythm, exchange=journal)
+    record = runner.run(x, target)
+    if rhythm.step == "batch":
+        assert journal.lines[-1] == "finish"  # when to step is the caller's, who may scale and count
+        assert all(parameter.grad is not None for parameter in network.parameters())
+        journal.lines.append("step")
+    else:
+        assert all(parameter.grad is None for parameter in network.parameters())
+    assert journal.lines == lines
+    assert list(record.values) == [name for name in EVERYBODY if name != "last"]
+
+
+def test_in_a_window_only_the_last_batch_exchanges():
+    network, batches = make_row(), make_batches(3)
+    journal = Journal()
+    runner = StageRunner(network, rhythm=Rhythm("stage", "stage"), exchange=journal)
+    for number, (x, target) in enumerate(batches):
+        assert journal.lines == []
+        runner.run(x, target, window=3, applies=number == 2)
+    assert journal.lines == [("stage0.layer0",), ("stage1.layer0",), ("head", "last"), "finish"]
+
+
+def test_losses_and_gradients_are_weighted_by_the_share():
+    """What two processes would add up, one after the other in the same network."""
+    network, ((x, target),) = make_row(), make_batches(1, size=10)
+    whole = copy.deepcopy(network)
+    StageRunner(whole).run(x, target)
+
+    class Part:
+        def __init__(self, weight):
+            self.weight = weight
+
+        def mean(self, values):
+            return values * self.weight
+
+    parts = [(slice(None, 7), Part(0.7)), (slice(7, None), Part(0.3))]
+    records = [StageRunner(network).run(x[part], target[part], share) for part, share in parts]
+    expected = StageRunner(copy.deepcopy(whole)).run(x, target).values
+    for name, value in expected.items():
+        assert sum(record.values[name] for record in records) == pytest.approx(value)
+    for parameter, other in zip(network.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, other.grad)
+
+
+class SomeStages(StagedNetwork):
+    """Some of the stages of a network, in a process of their own."""
+
+    def __init__(self, stages):
+        super().__init__()
+        self.parts = nn.ModuleList(stages)
+
+    @property
+    def stages(self):
+        return list(self.parts)
+
+    @property
+    def in_shape(self):
+        return self.parts[0].in_shape
+
+    @property
+    def loss_names(self):
+        return list(self.learners())
+
+
+def test_a_runner_of_some_stages_takes_in_and_lets_go():
+    """As in a pipeline: the second half goes on from what the first lets go."""
+    network, ((x, target),) = make_row(widths=(4, 6, 5, 7), layers=2), make_batches(1)
+    stages = copy.deepcopy(network).stages
+    expected = StageRunner(network).run(x, target)
+    passed = []
+
+    class Half(StageRunner):
+        def enter(self, x):
+            return passed.pop() if passed else x
+
+        def leave(self, x):
+            assert not x.requires_grad
+            passed.append(x)
+
+    first = Half(SomeStages(stages[:2])).run(x, target)
+    second = Half(SomeStages(stages[2:])).run(torch.empty(0), target)
+    assert first.values | second.values == expected.values
+    assert first.route + second.route == expected.route
+    trained = [parameter for stage in stages for parameter in stage.parameters()]
+    for parameter, other in zip(trained, network.parameters(), strict=True):
+        assert torch.equal(parameter.grad, other.grad)
 
 
 def test_a_record_says_what_the_batch_came_to():
@@ -130,19 +272,25 @@ def test_a_nan_comes_before_the_update_of_its_stage(rhythm):
     assert network.routes == []
 
 
+def peak(stages, backward, layers=1):
+    network = make_row(widths=(4, *[64] * stages), layers=layers)
+    ((x, target),) = make_batches(1, size=50)
+    with SavedActivations([*network.parameters(), x, target]) as counter:
+        StageRunner(network, rhythm=Rhythm(backward)).run(x, target)
+    assert counter.alive == 0
+    return counter.peak
+
+
 def test_memory_is_that_of_one_stage():
     """And of all stages together where one backward serves all."""
-
-    def peak(stages, backward):
-        network = make_row(widths=(4, *[64] * stages))
-        ((x, target),) = make_batches(1, size=50)
-        counter = SavedActivations([*network.parameters(), x, target])
-        with counter:
-            StageRunner(network, rhythm=Rhythm(backward)).run(x, target)
-        return counter.peak
-
     assert peak(9, "stage") == peak(3, "stage")
+    assert peak(9, "learner") == peak(3, "learner")
     assert peak(9, "batch") > 2 * peak(3, "batch")
+
+
+def test_learner_by_learner_memory_is_that_of_one_learner():
+    assert peak(3, "learner", layers=6) == peak(3, "learner", layers=2)
+    assert peak(3, "stage", layers=6) > 2 * peak(3, "stage", layers=2)
 
 
 def test_a_whole_network_learns_by_plain_backpropagation():
