@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.optim import SGD
 
@@ -98,6 +99,12 @@ def quiet(folder: Path) -> dict[str, Any]:
         default_root_dir=folder,
         max_epochs=1,
     )
+
+
+def with_scaler(scale: float = 2.0**4, growth_interval: int = 1) -> dict[str, Any]:
+    """Lightning's own 16-mixed with a real scaler; by name alone it becomes bfloat16 on the CPU."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=growth_interval)
+    return dict(plugins=[MixedPrecision("16-mixed", "cpu", scaler=scaler)])
 
 
 def make_trainer(folder: Path, callbacks: Sequence[Callback] = (), **options: Any) -> Trainer:

@@ -114,6 +114,7 @@ def test_unusable_checkpoints_are_told_in_one_line(checkpoint, tmp_path):
     assert "cannot be loaded (Error(s) in loading state_dict" in error(state_dict={})
     assert "No module named 'nowhere'" in error(class_path="nowhere.Net")
     assert "pathlib.Path is no subclass of LocalLearner" in error(class_path="pathlib.Path")
+    assert "cannot be loaded (" in error(class_path="primenet_lightning.LinearProbe")
     boring = "lightning.pytorch.demos.boring_classes.BoringModel"
     assert f"{boring} is no subclass of LocalLearner" in error(class_path=boring)
     (tmp_path / "cut.ckpt").write_bytes(checkpoint.read_bytes()[:1000])

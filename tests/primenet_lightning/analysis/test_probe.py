@@ -254,4 +254,4 @@ def test_two_processes_learn_as_one(ranks, tmp_path):
     assert torch.equal(weight, other)
     assert torch.allclose(weight, expected, atol=1e-6)
     assert metrics == pytest.approx(expected_metrics, abs=1e-4)
-    assert {"train/error", "train/accuracy", "val/loss/head", "val/error"} <= metrics.keys()
+    assert {"train/error", "train/accuracy", "train/loss/head", "val/loss/head", "val/error"} <= metrics.keys()

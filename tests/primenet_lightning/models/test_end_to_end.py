@@ -109,13 +109,13 @@ def test_training_is_plain_backpropagation(tmp_path):
 
 def two_epochs(folder, devices):
     strategy = "ddp" if devices > 1 else "auto"
-    options = dict(devices=devices, strategy=strategy, precision="64-true", limit_train_batches=3, max_epochs=2)
+    options = dict(devices=devices, strategy=strategy, precision="64-true", max_epochs=2)
     _, model, watch = fit(folder, **options)
     return model.network.model[1].weight.detach(), watch.logged[0]
 
 
 def test_two_processes_train_and_count_what_one_does(ranks, tmp_path):
-    """In batches of 20, which two can share evenly."""
+    """Of 75 images the last batch has 15, which two cannot share evenly."""
     weight, logged = two_epochs(tmp_path, 1)
     first, second = ranks(two_epochs, tmp_path, 2)
     assert first[1] == second[1]

@@ -619,10 +619,17 @@ def test_fp16_and_immediate_update_are_refused(make_trainer, make_batches, loade
         trainer.fit(make_model(**AT_ONCE), loader(make_batches(1, shape=(2, 8, 8))))
 
 
-def test_loss_curves_are_attached_once(make_trainer, make_batches, loader):
-    trainer = make_trainer()  # has a subclass of them already
+class OwnLossLog(LossLog):
+    """One of the user's."""
+
+
+@pytest.mark.parametrize("own", [[], [OwnLossLog()]], ids=["none", "own"])
+def test_a_loss_log_is_attached_unless_there_is_one(own, make_trainer, make_batches, loader):
+    trainer = make_trainer(callbacks=own)
     trainer.fit(make_model(), loader(make_batches(1, shape=(2, 8, 8))))
-    assert sum(isinstance(callback, LossLog) for callback in trainer.callbacks) == 1
+    (log,) = (callback for callback in trainer.callbacks if isinstance(callback, LossLog))
+    assert log in own or type(log) is LossLog
+    assert len(log.train) == 1
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])

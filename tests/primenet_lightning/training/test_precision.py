@@ -5,9 +5,8 @@ import copy
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.plugins import MixedPrecision
 from stepping import run_stages
-from tiny import SGDStep, Steps, TinyData, make_model, make_trainer, same, state
+from tiny import SGDStep, Steps, TinyData, make_model, make_trainer, same, state, with_scaler
 
 from primenet_lightning import PrimeNet
 
@@ -21,12 +20,6 @@ class Bigger(TinyData):
     def load_arrays(self):
         images, labels, *test = super().load_arrays()
         return images.repeat(1, 1, 2, 2), labels, test[0].repeat(1, 1, 2, 2), test[1]
-
-
-def with_scaler(scale=2.0**4, growth_interval=1):
-    """Lightning's own 16-mixed with a real scaler; by name alone it becomes bfloat16 on the CPU."""
-    scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=growth_interval)
-    return dict(plugins=[MixedPrecision("16-mixed", "cpu", scaler=scaler)])
 
 
 class Applied(Callback):

@@ -3,8 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.plugins import MixedPrecision
-from tiny import AT_ONCE, TinyData, differences, make_model, make_trainer, same, state
+from tiny import AT_ONCE, TinyData, differences, make_model, make_trainer, same, state, with_scaler
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR
 
@@ -62,8 +61,7 @@ def fit(folder, devices, options, callbacks=(), ckpt_path=None, every=1):
     options = dict(options)
     trainer_options = {key: options.pop(key) for key in ("val_check_interval", "precision") if key in options}
     if trainer_options.get("precision") == "16-mixed":
-        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=3)
-        trainer_options = dict(plugins=[MixedPrecision("16-mixed", "cpu", scaler=scaler)])
+        trainer_options = with_scaler(2.0**12, growth_interval=3)
     if devices > 1:
         trainer_options |= dict(devices=devices, strategy="ddp")
     last = LastCheckpoint(folder, every)
