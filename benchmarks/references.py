@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam
 
-from primenet_lightning import Architecture, Capsule, PrimeBlock, PrimeNetwork
+from primenet_lightning import Architecture, PrimeBlock, PrimeNetwork
 from primenet_lightning.baselines import ResNet20 as ResNet20  # for the other benchmarks
 
-Step = Callable[[Tensor, Tensor], None]
+Step = Callable[[Tensor, Tensor], object]
 
 
 def adam(parameters: list[nn.Parameter]) -> Adam:
@@ -38,12 +38,11 @@ class PlainPrimeNet(nn.Module):
         super().__init__()
         stride, side = widths.stride, -(-in_shape[1] // widths.stride)
         channels, projected = widths.of_block("channels", 0), widths.of_block("projection_channels", 0)
-        flat = (
-            nn.Flatten()
-            if widths.local_classifier == "flatten"
-            else nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())
-        )
-        cells = side * side if widths.local_classifier == "flatten" else 16
+        flat: nn.Module = nn.Flatten()
+        cells = side * side
+        if widths.local_classifier != "flatten":
+            flat = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())
+            cells = 16
         self.features, self.classifiers = nn.ModuleList(), nn.ModuleList()
         for size in kernel_sizes:
             self.features.append(plain_features(in_shape[0], widths, size))
@@ -56,23 +55,25 @@ class PlainPrimeNet(nn.Module):
     def copy_from(self, network: PrimeNetwork) -> "PlainPrimeNet":
         """Take over the parameters of a network of this package."""
         (block,) = network.prime_blocks
-        capsules = [capsule for capsule in block.capsules.values() if isinstance(capsule, Capsule)]
-        ours = [
-            *(p for capsule in capsules for p in capsule.features.parameters()),
-            *(p for capsule in capsules for p in capsule.classifier.parameters()),
-            *(block.projection.parameters() if block.projection is not None else ()),
-            *network.head.parameters(),
-        ]
+        assert block.projection is not None
+        parts = [capsule.features for capsule in block.in_order]
+        parts += [capsule.classifier for capsule in block.in_order]
+        parts += [block.projection, network.head]
+        given: list[nn.Parameter] = []
+        for part in parts:
+            given += part.parameters()
         with torch.no_grad():
-            for parameter, source in zip(self.parameters(), ours, strict=True):
-                parameter.copy_(source)
+            for parameter, value in zip(self.parameters(), given, strict=True):
+                parameter.copy_(value)
         return self
 
     def learners(self) -> list[list[nn.Parameter]]:
         """Parameters of each capsule, then of projection and head."""
-        pairs = zip(self.features, self.classifiers, strict=True)
-        capsules = [[*features.parameters(), *classifier.parameters()] for features, classifier in pairs]
-        return [*capsules, [*self.projection.parameters(), *self.head.parameters()]]
+        learners: list[list[nn.Parameter]] = []
+        for features, classifier in zip(self.features, self.classifiers, strict=True):
+            learners.append([*features.parameters(), *classifier.parameters()])
+        learners.append([*self.projection.parameters(), *self.head.parameters()])
+        return learners
 
 
 def plain_features(in_channels: int, widths: Architecture, size: int) -> nn.Sequential:
@@ -159,5 +160,5 @@ def one_scale(
 def mean_and_projection(block: PrimeBlock, x: Tensor) -> Tensor:
     """Run a block of this package as a layer of an end-to-end network: the mean of all maps, nothing detached."""
     assert block.projection is not None
-    maps = [capsule.features(x) for capsule in block.capsules.values() if isinstance(capsule, Capsule)]
+    maps = [capsule.features(x) for capsule in block.in_order]
     return torch.cat([sum(maps[1:], maps[0]) / len(maps), block.projection(x)], dim=1)

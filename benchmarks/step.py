@@ -3,12 +3,13 @@
     python benchmarks/step.py [--root DIR] [--steps N] [--only NAME ...]
 
 Both sides train equal networks on equal batches, alternating step by step, so that what else the machine does hits
-both. The Trainer has the command line's default callbacks and loggers: loss curves, progress bar (drawn to a terminal
-that goes nowhere), W&B offline, CSV. Its step lasts from the end of one bare step to the beginning of the next, batch
-fetching, callbacks and logging included. Steps at which the curves are logged, one in 50, are taken apart and weighed
-in as one in 50. Validation and checkpoints are off. What is not in a step stands beside it: drawing the bar, which a
-thread does beside both sides, and the Trainer's work between two epochs. The last line is one JSON object; the command
-fails if Lightning adds more than is allowed.
+both. The bare loop is `StageRunner`, which the Trainer's step runs, too. The Trainer has the command line's default
+callbacks and loggers: loss curves, progress bar (drawn to a terminal that goes nowhere), W&B offline, CSV. Its step
+lasts from the end of one bare step to the beginning of the next, batch fetching, callbacks and logging included. Steps
+at which the curves are logged, one in 50, are taken apart and weighed in as one in 50. Validation and checkpoints are
+off. What is not in a step stands beside it: drawing the bar, which a thread does beside both sides, and the Trainer's
+work between two epochs. The last line is one JSON object; the command fails if Lightning adds more than
+is allowed.
 """
 
 import argparse
@@ -26,12 +27,11 @@ from lightning.pytorch.loggers import WandbLogger
 from timing import Bound, conclude, machine
 from torch import Tensor
 from torch.utils.data import DataLoader
+from training import adams
 
-from primenet_lightning import CompositeOptimizer, PaperAdam, PrimeNet
-from primenet_lightning.callbacks import CapsuleLossCurves, LossProgressBar
-from primenet_lightning.callbacks.csv_log import ResumableCSVLogger
+from primenet_lightning import PrimeNet, StageRunner
+from primenet_lightning.callbacks import CapsuleLossCurves, LossProgressBar, ResumableCSVLogger
 from primenet_lightning.datamodules import DigitsDataModule, ImageDataModule, MNISTDataModule
-from primenet_lightning.training.runner import StageRunner
 
 LOG_EVERY = 50
 WARM_UP = 20
@@ -40,6 +40,24 @@ BOUNDS = [
     Bound("digits_lightning_over_bare", "at most", 1.05),
 ]
 PARTS = ("data", "forward", "backward", "optimizer")
+
+
+class Laps:
+    """Splits a step into parts by a clock that is read wherever one ends.
+
+    Attributes:
+        seconds: So far, by part.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._last = time.perf_counter()
+
+    def end(self, part: str) -> None:
+        """Count the time since the last end as this part's."""
+        now = time.perf_counter()
+        self.seconds[part] += now - self._last
+        self._last = now
 
 
 class Alternate(Callback):
@@ -53,13 +71,11 @@ class Alternate(Callback):
 
     def __init__(self, data: ImageDataModule, model: PrimeNet, curves: CapsuleLossCurves) -> None:
         self.data = data
-        self.network = model.network
-        self.optimizer = CompositeOptimizer(
-            {name: PaperAdam(parameters) for name, parameters in self.network.learners().items()}
-        )
-        self.runner = StageRunner(self.network, self.optimizer, backward=self._timed_backward)
-        self._seconds_backward = 0.0
         self.curves = curves
+        optimizer = adams(model.network)
+        optimizer.register_step_pre_hook(lambda *_: self.laps.end("forward"))
+        self.runner = StageRunner(model.network, optimizer, backward=self._backward)
+        self.laps = Laps()
         self.bare: list[float] = []
         self.usual: list[float] = []
         self.logged: list[float] = []
@@ -96,28 +112,18 @@ class Alternate(Callback):
         self._end = time.perf_counter()
 
     def _bare_step(self) -> None:
-        start = time.perf_counter()
+        self.laps = Laps()
         images, target = next(self._batches)
         images = self.data.normalize(images)
-        loaded = time.perf_counter()
-        self._seconds_backward = 0.0
-        self.runner.run(images, target)
-        learned = time.perf_counter()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        stepped = time.perf_counter()
-        seconds = (
-            loaded - start,
-            learned - loaded - self._seconds_backward,
-            self._seconds_backward,
-            stepped - learned,
-        )
-        self.parts.append(dict(zip(PARTS, seconds, strict=True)))
+        self.laps.end("data")
+        self.runner.step(images, target)
+        self.laps.end("optimizer")
+        self.parts.append(self.laps.seconds)
 
-    def _timed_backward(self, loss: Tensor) -> None:
-        start = time.perf_counter()
+    def _backward(self, loss: Tensor) -> None:
+        self.laps.end("forward")
         torch.autograd.backward(loss)
-        self._seconds_backward += time.perf_counter() - start
+        self.laps.end("backward")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Time the drawing of the bar."""
@@ -146,13 +152,38 @@ def measure(data: ImageDataModule, steps: int) -> dict[str, float]:
     """
     data.prepare_data()
     data.setup("fit")
+    alternate = train(data, steps)
+    # the Trainer's step, and what it adds
+    usual = statistics.median(alternate.usual[WARM_UP:])
+    logged = statistics.median(alternate.logged) if alternate.logged else usual
+    overhead = usual + (logged - usual) / LOG_EVERY
+    low, _, high = statistics.quantiles(alternate.usual[WARM_UP:], n=4)
+    # the bare step, and its parts
+    bare = statistics.median(alternate.bare[WARM_UP:])
+    costs = {
+        "lightning_over_bare": round(1 + overhead / bare, 4),
+        "bare_ms": round(1000 * bare, 3),
+        "overhead_ms": round(1000 * overhead, 3),
+        "low_ms": round(1000 * low, 3),
+        "high_ms": round(1000 * high, 3),
+        "drawing_share": round(alternate.drawing, 4),
+        "between_epochs_ms": round(1000 * statistics.median(alternate.between_epochs or [0.0]), 2),
+        "logging_ms": round(1000 * (logged - usual) / LOG_EVERY, 3),
+    }
+    for part in PARTS:
+        seconds = [step[part] for step in alternate.parts[WARM_UP:]]
+        costs[f"{part}_ms"] = round(1000 * statistics.median(seconds), 3)
+    return costs
 
-    def model() -> PrimeNet:
-        torch.manual_seed(0)
-        return PrimeNet(data.in_channels, data.image_size, data.num_classes)
 
+def train(data: ImageDataModule, steps: int) -> Alternate:
+    """Fit with the command's default callbacks and loggers, a bare step after each of the Trainer's.
+
+    Returns:
+        The callback, with all times.
+    """
     curves = CapsuleLossCurves()
-    alternate = Alternate(data, model(), curves)
+    alternate = Alternate(data, build(data), curves)
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
         trainer = Trainer(
             accelerator="cpu",
@@ -166,27 +197,15 @@ def measure(data: ImageDataModule, steps: int) -> dict[str, float]:
             logger=[WandbLogger(save_dir=folder, mode="offline", project="benchmark"), ResumableCSVLogger(folder)],
             callbacks=[curves, LossProgressBar(console_kwargs={"file": nowhere, "force_terminal": True}), alternate],
         )
-        trainer.fit(model(), data)
+        trainer.fit(build(data), data)
         wandb.finish()
-    usual = statistics.median(alternate.usual[WARM_UP:])
-    logged = statistics.median(alternate.logged) if alternate.logged else usual
-    overhead = usual + (logged - usual) / LOG_EVERY
-    bare = statistics.median(alternate.bare[WARM_UP:])
-    low, _, high = statistics.quantiles(alternate.usual[WARM_UP:], n=4)
-    return {
-        "lightning_over_bare": round(1 + overhead / bare, 4),
-        "bare_ms": round(1000 * bare, 3),
-        "overhead_ms": round(1000 * overhead, 3),
-        "low_ms": round(1000 * low, 3),
-        "high_ms": round(1000 * high, 3),
-        "drawing_share": round(alternate.drawing, 4),
-        "between_epochs_ms": round(1000 * statistics.median(alternate.between_epochs or [0.0]), 2),
-        "logging_ms": round(1000 * (logged - usual) / LOG_EVERY, 3),
-        **{
-            f"{part}_ms": round(1000 * statistics.median(parts[part] for parts in alternate.parts[WARM_UP:]), 3)
-            for part in PARTS
-        },
-    }
+    return alternate
+
+
+def build(data: ImageDataModule) -> PrimeNet:
+    """Build the model, the same one at each call."""
+    torch.manual_seed(0)
+    return PrimeNet(data.in_channels, data.image_size, data.num_classes)
 
 
 def main() -> None:
