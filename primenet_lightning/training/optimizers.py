@@ -1,6 +1,7 @@
 """One optimizer a capsule, stepped as one."""
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -28,6 +29,16 @@ def _can_pool(child: Optimizer) -> bool:
     return type(child) in POOLED and not hooks and "step" not in vars(child)
 
 
+def _refuse_closure(name: str, child: Optimizer) -> None:
+    """Refuse an optimizer that computes the loss several times a step: the engine computes it once."""
+    closure = inspect.signature(child.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise TypeError(
+            f"the optimizer of {name!r} is {type(child).__name__}, whose step computes the loss again and again; use "
+            "one that steps along a gradient, such as Adam"
+        )
+
+
 class CompositeOptimizer(Optimizer):
     """Several named optimizers behind the interface of one.
 
@@ -45,6 +56,7 @@ class CompositeOptimizer(Optimizer):
 
     Raises:
         ValueError: If there is no child, or if two children share a parameter.
+        TypeError: If a child's step needs a closure, such as that of L-BFGS.
 
     Example:
         >>> weight, bias = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(2))
@@ -62,6 +74,7 @@ class CompositeOptimizer(Optimizer):
         if not self.children:
             raise ValueError("optimizers={} is empty; give at least one named optimizer")
         for name, child in self.children.items():
+            _refuse_closure(name, child)
             for index, group in enumerate(child.param_groups):
                 group["name"] = name if len(child.param_groups) == 1 else f"{name}/{index}"
         super().__init__([group for child in self.children.values() for group in child.param_groups], {})

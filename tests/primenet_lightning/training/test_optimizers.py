@@ -4,7 +4,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
-from torch.optim import SGD, Adam
+from torch.optim import LBFGS, SGD, Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau, StepLR
 
 from primenet_lightning import CompositeOptimizer, PaperAdam
@@ -98,6 +98,12 @@ def test_no_children_and_shared_parameters_are_refused():
     p = nn.Parameter(torch.zeros(1))
     with pytest.raises(ValueError, match="more than one"):
         CompositeOptimizer({"a": SGD([p], lr=1.0), "b": SGD([p], lr=1.0)})
+
+
+def test_an_optimizer_that_asks_for_the_loss_again_is_refused():
+    """Or it would fail at the first step, in torch's words."""
+    with pytest.raises(TypeError, match="the optimizer of 'head' is LBFGS, whose step computes the loss again and"):
+        CompositeOptimizer({"head": LBFGS([nn.Parameter(torch.zeros(1))])})
 
 
 def test_each_child_follows_its_own_schedule(two):
