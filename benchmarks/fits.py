@@ -145,8 +145,8 @@ class Run:
 
     def options(self) -> dict[str, Any]:
         """Give all of it as JSON has it."""
-        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return found
+        options: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return options
 
     def key(self) -> str:
         """What it is kept under."""
@@ -374,17 +374,17 @@ class Store:
     def results(self) -> dict[str, Fit]:
         """Read the file: what is kept, by `Run.key`."""
         lines = self.path.read_bytes().splitlines() if self.path.exists() else []
-        found = {}
+        fits = {}
         for number, line in enumerate(lines, 1):
             try:
                 entry = json.loads(line)
-                found[key_of(entry["options"])] = Fit.from_json(entry["result"])
+                fits[key_of(entry["options"])] = Fit.from_json(entry["result"])
             except (ValueError, KeyError, TypeError):
                 if line:
                     warnings.warn(
                         f"line {number} of {self.path} is damaged and left out; its run is due again", stacklevel=2
                     )
-        return found
+        return fits
 
     def add(self, run: Run, result: Fit) -> None:
         """Append a finished run."""

@@ -110,27 +110,27 @@ def work(run: Run, side: str, options: argparse.Namespace, store: Store) -> None
     run = of_side(run, side)
     for rate in options.search:
         one = replace(run, seed=options.search_seed, learning_rate=rate)
-        found = store.carry_out(one, options.root)
+        fit = store.carry_out(one, options.root)
         print(
-            f"{side}: learning rate {rate:g}: validation error {found.validation_error:.2f} %, "
-            f"{found.cpu_seconds:.0f} s of CPU",
+            f"{side}: learning rate {rate:g}: validation error {fit.validation_error:.2f} %, "
+            f"{fit.cpu_seconds:.0f} s of CPU",
             flush=True,
         )
     best = best_rate_of(run, options, store.results())
     assert best is not None
     for seed in options.seeds:
-        found = store.carry_out(replace(run, seed=seed, learning_rate=best), options.root)
-        print(f"{side}: learning rate {best:g}, seed {seed}: test error {found.test_error:.2f} %", flush=True)
+        fit = store.carry_out(replace(run, seed=seed, learning_rate=best), options.root)
+        print(f"{side}: learning rate {best:g}, seed {seed}: test error {fit.test_error:.2f} %", flush=True)
 
 
 def best_rate_of(run: Run, options: argparse.Namespace, results: Mapping[str, Fit]) -> float | None:
     """Choose the learning rate of least validation error, of equal ones the smallest; None if one is missing."""
     errors: dict[float, float] = {}
     for rate in sorted(options.search):
-        found = results.get(replace(run, seed=options.search_seed, learning_rate=rate).key())
-        if found is None:
+        fit = results.get(replace(run, seed=options.search_seed, learning_rate=rate).key())
+        if fit is None:
             return None
-        errors[rate] = found.validation_error
+        errors[rate] = fit.validation_error
     return min(errors, key=lambda rate: errors[rate])
 
 
@@ -142,9 +142,9 @@ def report(run: Run, options: argparse.Namespace, store: Store) -> dict[str, flo
     """
     results, figures, trained = store.results(), dict[str, float | str](), dict[str, list[Fit]]()
     for side in SIDES:
-        mine = of_side(run, side)
-        best = best_rate_of(mine, options, results)
-        wanted = [] if best is None else [replace(mine, seed=seed, learning_rate=best) for seed in options.seeds]
+        own = of_side(run, side)
+        best = best_rate_of(own, options, results)
+        wanted = [] if best is None else [replace(own, seed=seed, learning_rate=best) for seed in options.seeds]
         fits = [results[one.key()] for one in wanted if one.key() in results]
         if best is None or len(fits) < len(wanted):
             print(f"{side}: not finished, {len(fits)} of {len(options.seeds)} seeds")

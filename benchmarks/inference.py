@@ -102,9 +102,9 @@ def measure(case: str, batches: list[int], rounds: int, compiled: bool) -> dict[
             saving, share = ratio(times["all"], seconds), ""
             if name in costs:
                 figures[f"{case}_saving_{name}_batch{batch}"] = saving.median
-                kept = saving.median / (every / costs[name])
-                figures[f"{case}_of_multiply_adds_{name}_batch{batch}"] = kept
-                share = f"{kept:.2f} of {every / costs[name]:.2f}"
+                share_saved = saving.median / (every / costs[name])
+                figures[f"{case}_of_multiply_adds_{name}_batch{batch}"] = share_saved
+                share = f"{share_saved:.2f} of {every / costs[name]:.2f}"
             latency = f"{middle:.2f} ({low:.2f} to {high:.2f})"
             print(f"{name:>18} {1000 * batch / middle:10.0f}  {latency:<30} {saving!s:<26} {share}")
     return figures

@@ -111,9 +111,7 @@ def compare(run_folder: Path, unbroken: Path) -> list[str]:
         one, other = (torch.load(folder / "checkpoints" / name, weights_only=True) for folder in (run_folder, unbroken))
         faults += differences(one, other, name)
     one, other = (rows(folder) for folder in (run_folder, unbroken))
-    faults += [
-        f"metrics.csv, row {i}" for i, (mine, theirs) in enumerate(zip(one, other, strict=False)) if mine != theirs
-    ]
+    faults += [f"metrics.csv, row {i}" for i, (row, again) in enumerate(zip(one, other, strict=False)) if row != again]
     faults += [] if len(one) == len(other) else [f"metrics.csv has {len(one)} rows and {len(other)}"]
     one, other = (json.loads((folder / "summary.json").read_text()) for folder in (run_folder, unbroken))
     return faults + [f"summary.json: {key}" for key in COMPARED if one[key] != other[key]]

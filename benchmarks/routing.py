@@ -83,10 +83,10 @@ def configurations(full: bool, axes: Sequence[str]) -> dict[str, dict[str, Any]]
         ]
     else:
         chosen += [BASE | {axis: value} for axis in axes for value in AXES[axis]]
-    found: dict[str, dict[str, Any]] = {", ".join(BASE.values()): BASE | {"local": True}}
+    variants: dict[str, dict[str, Any]] = {", ".join(BASE.values()): BASE | {"local": True}}
     # a twin has no use for loss and head, but with the same head it starts from the same weights
-    found |= {f"end to end, {router}": BASE | {"router": router, "local": False} for router in TWINS}
-    return found | {", ".join(one.values()): one | {"local": True} for one in chosen}
+    variants |= {f"end to end, {router}": BASE | {"router": router, "local": False} for router in TWINS}
+    return variants | {", ".join(one.values()): one | {"local": True} for one in chosen}
 
 
 def runs_of(options: argparse.Namespace) -> Iterator[tuple[str, str, Run]]:
@@ -213,11 +213,11 @@ def report(options: argparse.Namespace, store: Store, out: Path) -> dict[str, fl
     Returns:
         Figures by name.
     """
-    kept = store.results()
+    stored = store.results()
     results: dict[tuple[str, str], dict[int, Fit]] = {}
     for data, name, run in runs_of(options):
-        if (found := kept.get(run.key())) is not None:
-            results.setdefault((data, name), {})[run.seed] = found
+        if (fit := stored.get(run.key())) is not None:
+            results.setdefault((data, name), {})[run.seed] = fit
     rows = [summarize(data, name, seeds, results.get((data, TWIN), {})) for (data, name), seeds in results.items()]
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "summary.json", json.dumps(rows, indent=2) + "\n")

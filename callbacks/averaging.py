@@ -86,7 +86,9 @@ class AveragedWeights(Callback):
             return weights
         self._step = trainer.global_step
         # bfloat16 would round small changes of an average away
-        newest = {name: at_least_float32(weight) for name, weight in weights.items()}
+        newest: dict[str, Tensor] = {}
+        for name, weight in weights.items():
+            newest[name] = at_least_float32(weight)
         if self.average:
             means = list(self.average.values())
             torch._foreach_lerp_(means, [newest[name] for name in self.average], 1 - self.decay)
@@ -156,7 +158,9 @@ class AveragedWeights(Callback):
         self._step = checkpoint["global_step"]
         weights = _weights(pl_module)
         averaging = checkpoint.get("averaging", {"average": {}, "trained": {}})
-        self.average = {name: mean.to(weights[name].device, copy=True) for name, mean in averaging["average"].items()}
+        self.average = {}
+        for name, mean in averaging["average"].items():
+            self.average[name] = mean.to(weights[name].device, copy=True)
         for name, trained in averaging["trained"].items():
             weights[name].copy_(trained)
 

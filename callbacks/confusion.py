@@ -70,11 +70,10 @@ class ConfusionAndErrors(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count the batch, and copy what of it is among the worst so far."""
-        logits = outputs.get("logits") if isinstance(outputs, Mapping) else None
-        pair = images_and_labels(batch)
-        if pair is None or not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(pair[1]):
+        answered = _logits_images_labels(outputs, batch)
+        if answered is None:
             return
-        images, labels = pair
+        logits, images, labels = answered
         if self._metric is None:
             self._metric = _matrix(logits.shape[1], logits.device)
         self._metric.update(logits.argmax(1), labels)
@@ -82,7 +81,9 @@ class ConfusionAndErrors(Callback):
         if self.errors is not None and len(self.errors) == self.worst:
             above = float(self.errors.loss[-1])
         errors = WrongAnswers.of_batch(logits, images, labels, self.worst, above)
-        self.errors = errors if self.errors is None else WrongAnswers.worst_of([self.errors, errors], self.worst)
+        if self.errors is not None:
+            errors = WrongAnswers.worst_of([self.errors, errors], self.worst)
+        self.errors = errors
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring together what the ranks have, and draw it on the first."""
@@ -114,8 +115,9 @@ class ConfusionAndErrors(Callback):
     def _draw(self, trainer: Trainer, pl_module: LightningModule, folder: Path) -> None:
         assert self.confusion is not None
         assert self.errors is not None
-        oracle = getattr(pl_module, "inference_routing", None) == "oracle"
-        prefix, note = ("oracle-", ", routed by the labels (oracle)") if oracle else ("", "")
+        prefix, note = "", ""
+        if getattr(pl_module, "inference_routing", None) == "oracle":
+            prefix, note = "oracle-", ", routed by the labels (oracle)"
         names = class_names(trainer, pl_module, len(self.confusion))
         count = int(self.confusion.sum())
         right = int(self.confusion.diagonal().sum())
@@ -127,10 +129,24 @@ class ConfusionAndErrors(Callback):
 
         # the errors
         pixels = list(as_pixels(self.errors.images, *normalization(trainer, pl_module)).numpy())
-        all_or_worst = f"the {len(pixels)} worst of " if len(pixels) < count - right else ""
+        all_or_worst = ""
+        if len(pixels) < count - right:
+            all_or_worst = f"the {len(pixels)} worst of "
         title = f"test: {all_or_worst}{count - right:,} errors in {count:,} images{note}"
         publish(draw_errors(self.errors, pixels, names, title), f"{prefix}errors", trainer, folder)
         publish_table(f"{prefix}errors", *errors_table(self.errors, pixels, names), trainer, folder)
+
+
+def _logits_images_labels(outputs: Any, batch: Any) -> tuple[Tensor, Tensor, Tensor] | None:
+    """What a module says of a batch, and the batch; None where they are of another kind."""
+    pair = images_and_labels(batch)
+    if pair is None or not isinstance(outputs, Mapping):
+        return None
+    images, labels = pair
+    logits = outputs.get("logits")
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(labels):
+        return None
+    return logits, images, labels
 
 
 def _matrix(classes: int, device: torch.device) -> MulticlassConfusionMatrix:

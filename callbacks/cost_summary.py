@@ -1,8 +1,11 @@
 """A model summary that tells what the network costs."""
 
+from collections.abc import Iterable
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from primenet_lightning.analysis.cost import count_inference, count_training
 from primenet_lightning.models.prime import PrimeNet
@@ -42,9 +45,9 @@ def cost_table(model: PrimeNet) -> Table:
     table.add_column("learns from its own loss")
     table.add_column("parameters", justify="right")
     for name, parameters in network.learners().items():
-        table.add_row(name, f"{sum(p.numel() for p in parameters):,}")
+        table.add_row(name, _count(parameters))
     table.add_section()
-    table.add_row("all", f"{sum(p.numel() for p in network.parameters()):,}")
+    table.add_row("all", _count(network.parameters()))
     table.add_section()
     table.add_row("multiply-adds an image, training step", f"{count_training(network):,}")
     for route in _some_routes(network):
@@ -54,14 +57,20 @@ def cost_table(model: PrimeNet) -> Table:
     return table
 
 
+def _count(parameters: Iterable[Tensor]) -> str:
+    return f"{sum(parameter.numel() for parameter in parameters):,}"
+
+
 def _computed(network: PrimeNetwork, route: Route) -> str:
     """Whose features a route computes."""
     if not network.local:
         return "all capsules"
     parts: list[str] = []
     for names, index, block in zip(network.capsule_names, route, network.prime_blocks, strict=True):
-        all_of_block = f"all of {LearnerName.parse(names[0]).stage}"
-        parts.append(names[index] if block.router.chooses else all_of_block)
+        if block.router.chooses:
+            parts.append(names[index])
+        else:
+            parts.append(f"all of {LearnerName.parse(names[0]).stage}")
     return ", ".join(parts)
 
 

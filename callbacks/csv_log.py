@@ -78,9 +78,11 @@ class ResumableCSVLogger(Logger):
         row: dict[str, Any] = {}
         for column, value in metrics.items():
             row[column] = value.item() if isinstance(value, Tensor) else value
-        row["step"] = len(self._waiting) if step is None else step
+        if step is None:
+            step = len(self._waiting)
+        row["step"] = step
         self._waiting.append(row)
-        if (row["step"] + 1) % EVERY == 0:
+        if (step + 1) % EVERY == 0:
             self.save()
 
     @rank_zero_only

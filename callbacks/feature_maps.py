@@ -92,7 +92,9 @@ class FeatureMaps(SampleCallback):
         with trainer.precision_plugin.forward_context():  # around no more than this: it changes torch's default dtype
             view = view_capsules(model, sample.images[first_of_each_class], labels)
         pixels = as_pixels(sample.images, *normalization(trainer, model))[first_of_each_class]
-        rows = [self._row(model, view, pixels[i], labels[i : i + 1], i) for i in range(len(labels))]
+        rows: list[Row] = []
+        for place in range(len(labels)):
+            rows.append(self._row(model, view, pixels[place], labels[place : place + 1], place))
         names = model.network.capsule_names[self.block]
         classes = class_names(trainer, model, model.num_classes)
         publish(draw_feature_maps(rows, names, classes, epoch), "feature_maps", trainer, folder)

@@ -118,7 +118,10 @@ def convolutions(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, nn.Con
     Raises:
         ValueError: If a pattern names no convolution.
     """
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)}
+    layers: dict[str, nn.Conv2d] = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            layers[name] = layer
     for pattern in skip:
         skipped = fnmatch.filter(layers, pattern)
         if not skipped:
@@ -249,7 +252,9 @@ def _positive(model: nn.Module) -> dict[str, Tensor]:
     for name, weight in model.named_parameters():
         # random, so that nothing cancels; small, so that nothing overflows
         random = (torch.rand(weight.shape, generator=generator) + 0.5) * weight.shape[:1].numel() / weight.numel()
-        values[name] = torch.zeros_like(weight) if name.endswith("bias") else random.to(weight)
+        values[name] = random.to(weight)
+        if name.endswith("bias"):
+            values[name] = torch.zeros_like(weight)
     for name, statistic in model.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             values[name] = torch.full_like(statistic, float(name.endswith("running_var")))

@@ -37,7 +37,9 @@ class LossProgressBar(RichProgressBar):
         now = time.monotonic()
         if now < self._due and batch_idx + 1 < self.total_train_batches:
             return
-        self._due = now + 1 / self.refresh_rate if self.refresh_rate else float("inf")
+        self._due = float("inf")
+        if self.refresh_rate:
+            self._due = now + 1 / self.refresh_rate
         self._losses = {}
         if isinstance(outputs, Mapping):
             self._losses = outputs.get("losses", {})

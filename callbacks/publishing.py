@@ -1,6 +1,7 @@
 """Puts figures and tables where the run's loggers and its folder are; and what the data say of themselves."""
 
 import csv
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,18 +132,20 @@ def publish_table(
         _write_csv(path, columns, rows)
     for logger in _wandb_loggers(trainer):
         with without_stopping(f"sending the table {name} to W&B"):
-            logger.log_table(f"tables/{name}", columns=list(columns), data=[_for_wandb(row) for row in rows])
+            logger.log_table(f"tables/{name}", columns=list(columns), data=list(map(_for_wandb, rows)))
     return path
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Write all columns but those of images."""
-    first = rows[0] if rows else columns
-    shown = [index for index, value in enumerate(first) if not _is_image(value)]
+    first = columns
+    if rows:
+        first = rows[0]
+    shown = [not _is_image(value) for value in first]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         for row in (columns, *rows):
-            writer.writerow([row[index] for index in shown])
+            writer.writerow(itertools.compress(row, shown))
 
 
 def _for_wandb(row: Sequence[Any]) -> list[Any]:
@@ -169,14 +172,13 @@ def publish_series(name: str, axis: str, points: Points, trainer: Trainer) -> No
             import wandb
 
             keys = curves_in(points)
-            curves = [curve(key, points) for key in keys]
-            chart = wandb.plot.line_series(
-                xs=[places for places, _ in curves],
-                ys=[values for _, values in curves],
-                keys=keys,
-                title=name,
-                xname=axis,
-            )
+            places_by_curve: list[list[int]] = []
+            values_by_curve: list[list[float]] = []
+            for key in keys:
+                places, values = curve(key, points)
+                places_by_curve.append(places)
+                values_by_curve.append(values)
+            chart = wandb.plot.line_series(xs=places_by_curve, ys=values_by_curve, keys=keys, title=name, xname=axis)
             logger.log_metrics({f"charts/{name}": chart}, step=trainer.fit_loop.total_batch_idx)  # type: ignore[dict-item]
 
 

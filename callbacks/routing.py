@@ -119,7 +119,10 @@ class RoutingMonitor(DrawnAtTheEnd, FitState):
             return
         means = self._epoch.means()
         self.history.append((number, means))
-        metrics = {f"routing/{name}": value for name, value in means.items() if not name.startswith("loss/")}
+        metrics: dict[str, float] = {}
+        for name, value in means.items():
+            if not name.startswith("loss/"):  # the model itself logs the losses
+                metrics[f"routing/{name}"] = value
         for logger in trainer.loggers:
             logger.log_metrics(metrics | {"epoch": number}, step=step)
 
@@ -133,7 +136,9 @@ class RoutingMonitor(DrawnAtTheEnd, FitState):
             f"In every batch of {epoch} the same capsule was routed: {{}}. What follows has seen no other: consider "
             "leaving the block's other capsules out (kernel_sizes), or making them more alike in size.",
         )
-        remedy = "a shorter routing_window" if network.inference_routing == "majority" else "'majority'"
+        remedy = "'majority'"
+        if network.inference_routing == "majority":
+            remedy = "a shorter routing_window"
         self._tell_once(
             "inference",
             inferred_otherwise(network, self._blocks, self._epoch),
@@ -164,7 +169,9 @@ class RoutingMonitor(DrawnAtTheEnd, FitState):
         if not self.history or folder is None:
             return
         columns = curves_in(self.history)
-        rows = [[number, *(means.get(name, "") for name in columns)] for number, means in self.history]
+        rows: list[list[Any]] = []
+        for number, means in self.history:
+            rows.append([number, *(means.get(name, "") for name in columns)])
         publish_table("routing", ["epoch", *columns], rows, trainer, folder)
         publish(draw_routing(self.history), "routing", trainer, folder)
 

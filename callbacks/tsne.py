@@ -134,9 +134,11 @@ class FeatureTSNE(SampleCallback):
     def _next_frame(self, features: Mapping[str, Tensor], labels: Tensor, epoch: int) -> Frame:
         """Embed and measure, and remember it."""
         frame = Frame(epoch=epoch, positions={}, scores={})
+        positions_before: Mapping[str, Tensor] = {}
+        if self.frames:
+            positions_before = self.frames[-1]["positions"]
         for name, value in features.items():
-            before = self.frames[-1]["positions"].get(name) if self.frames else None
-            frame["positions"][name] = self._embed(value, before)
+            frame["positions"][name] = self._embed(value, positions_before.get(name))
             frame["scores"][name] = separation(value, labels, self.neighbours)
         if not self.animation:
             self.frames = []
@@ -195,8 +197,11 @@ def _table(
 ) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows: positions, class, prediction, image."""
     columns: list[str] = []
-    for name in frame["positions"]:
-        columns += ["x", "y"] if len(frame["positions"]) == 1 else [f"{name} x", f"{name} y"]
+    if len(frame["positions"]) == 1:
+        columns = ["x", "y"]
+    else:
+        for name in frame["positions"]:
+            columns += [f"{name} x", f"{name} y"]
     places = torch.cat(list(frame["positions"].values()), dim=1).tolist()
     rows: list[list[Any]] = []
     for place, label, prediction, picture in zip(

@@ -5,7 +5,7 @@ from primenet_lightning.datamodules.base import ImageDataModule
 from primenet_lightning.datamodules.cifar10 import CIFAR10DataModule
 from primenet_lightning.datamodules.digits import DigitsDataModule
 from primenet_lightning.datamodules.downloaded import DownloadedDataModule
-from primenet_lightning.datamodules.files import ImageFileError, ImageFiles, LoadedImages
+from primenet_lightning.datamodules.image_files import ImageFileError, ImageFiles, LoadedImages
 from primenet_lightning.datamodules.in_memory import ImageTensors
 from primenet_lightning.datamodules.loader import BatchLoader
 from primenet_lightning.datamodules.mnist import MNISTDataModule

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, StackDataset
 
 from primenet_lightning.arguments import at_least
-from primenet_lightning.datamodules.files import ImageFileError, ImageFiles
+from primenet_lightning.datamodules.image_files import ImageFileError, ImageFiles
 from primenet_lightning.datamodules.in_memory import Array, ImageTensors, to_image_tensor, to_label_tensor
 from primenet_lightning.datamodules.loader import BatchLoader
 from primenet_lightning.datamodules.normalization import Normalize, channel_statistics

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
     from primenet_lightning.models.prime import PrimeNet
     from primenet_lightning.nn.classifiers import ClassifierHead, FlattenClassifier, PooledClassifier, local_classifier
     from primenet_lightning.nn.losses import LocalLoss
+    from primenet_lightning.nn.network import StagedNetwork
     from primenet_lightning.nn.numbers import NonFiniteError
     from primenet_lightning.nn.prime.architecture import Architecture, architecture
     from primenet_lightning.nn.prime.block import BlockOutput, PrimeBlock
@@ -29,7 +30,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
     from primenet_lightning.nn.prime.router import Router
     from primenet_lightning.nn.prime.routers import build_router
     from primenet_lightning.nn.prime.twin import EndToEndNetwork
-    from primenet_lightning.nn.stages import LearnerOutput, Stage, StagedNetwork
+    from primenet_lightning.nn.stages import LearnerOutput, Stage
     from primenet_lightning.nn.targets import collect_local_losses, local_targets
     from primenet_lightning.nn.whole import WholeNetwork
     from primenet_lightning.training.adam import PaperAdam
@@ -37,7 +38,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
     from primenet_lightning.training.optimizers import CompositeOptimizer
     from primenet_lightning.training.runner import Rhythm, StageRunner
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "Architecture",
@@ -109,7 +110,7 @@ _HOMES = {
     "SavedActivations": "analysis.memory",
     "Stage": "nn.stages",
     "StageRunner": "training.runner",
-    "StagedNetwork": "nn.stages",
+    "StagedNetwork": "nn.network",
     "WholeNetwork": "nn.whole",
     "architecture": "nn.prime.architecture",
     "build_router": "nn.prime.routers",

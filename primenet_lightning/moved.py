@@ -64,6 +64,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "report": ("runs.report", "runs.page"),
     "runs": ("runs.folder", "files"),
     "summary": ("runs.summary", "paper"),
+    "datamodules.files": ("datamodules.image_files",),
     # callbacks: what they compute, draw and log
     "callbacks.capsule_views": ("analysis.views",),
     "callbacks.checkpoints": ("training.checkpoints",),
@@ -147,6 +148,7 @@ REMOVED: dict[str, str] = {
     "network.next_shape": "use `out_shape` of the block, which pools by itself",
     "network.stack_blocks": "use Plan of primenet_lightning.nn.prime.building, whose `blocks` does it",
     "predictor.ImagePredictor": "use Evaluator of primenet_lightning.training.evaluator",
+    "routing.refuse_non_finite": "use on_host of primenet_lightning.nn.numbers, which refuses them",
     "report.STYLE": "read primenet_lightning/runs/templates/page.css",
     "report.escape": "use escape of markupsafe",
     "reproduction.carrying_out.paper_size_cost": "use count_inference of primenet_lightning.analysis.cost",

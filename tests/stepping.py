@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.numbers import WHOLE, Share, on_host
-from primenet_lightning.nn.stages import StagedNetwork, logits_of, losses_of
+from primenet_lightning.nn.stages import logits_of, losses_of
 
 
 class Ran(NamedTuple):

@@ -24,7 +24,6 @@ from lightning.pytorch import Trainer
 
 import primenet_lightning
 from primenet_lightning import baselines, callbacks, datamodules
-from primenet_lightning.analysis import probe
 from primenet_lightning.commands import fit
 from primenet_lightning.commands import main as cli
 
@@ -342,7 +341,7 @@ def test_every_public_name_has_its_place_in_the_reference():
     for name in re.findall(r"^::: (\S+)$", reference, flags=re.MULTILINE):
         module, _, attribute = name.rpartition(".")
         described.append(getattr(importlib.import_module(module), attribute))
-    for room in (primenet_lightning, callbacks, datamodules, baselines, probe):
+    for room in (primenet_lightning, callbacks, datamodules, baselines):
         for name in room.__all__:
             thing = getattr(room, name)
             if inspect.isclass(thing) or inspect.isfunction(thing):

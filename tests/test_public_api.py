@@ -35,6 +35,8 @@ MODULES = [
 ]
 
 WITHOUT_EXAMPLE = {
+    "LearnerOutput": "what a Stage gives; the example is that of Stage",
+    "StagedNetwork": "abstract; the examples are those of WholeNetwork and PrimeNetwork",
     "BlockOutput": "what a PrimeBlock returns; the example is that of PrimeBlock",
     "Cost": "what count_cost returns; the example is that of count_cost",
     "NonFiniteError": "an error; no user makes one",
@@ -275,8 +277,8 @@ def test_the_walk_finds_all_kinds_of_things():
     assert {
         "primenet_lightning.nn.prime.block.PrimeBlock",  # a class
         "primenet_lightning.nn.prime.block.PrimeBlock.multiscale",  # a class method
-        "primenet_lightning.nn.prime.block.PrimeBlock.evaluate",  # one under a decorator
-        "primenet_lightning.nn.prime.block.local_targets",  # a context
+        "primenet_lightning.nn.network.StagedNetwork.evaluate",  # one under a decorator
+        "primenet_lightning.nn.targets.local_targets",  # a context
         "primenet_lightning.nn.prime.router.Router.settled",  # a property
         "primenet_lightning.callbacks.publishing.publish",
         "primenet_lightning.datamodules.base.ImageDataModule.load_arrays",  # an abstract method

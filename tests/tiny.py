@@ -51,6 +51,9 @@ class Plain(PrimeNet):
         )
 
 
+AT_ONCE: dict[str, Any] = dict(exchange="stage", step="stage")
+"""Each stage steps right after its own backward, as in the paper."""
+
 SMALL: dict[str, Any] = dict(in_channels=2, image_size=(8, 8), num_classes=3, reduce_channels=2, channels=4)
 SMALL |= dict(projection_channels=3, head_channels=5)
 

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning.nn.losses import cross_entropy
+from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.prime.block import PrimeBlock
 from primenet_lightning.nn.prime.capsules import ConvFeatures
 from primenet_lightning.nn.prime.mixing import Gate
 from primenet_lightning.nn.prime.router import Router
 from primenet_lightning.nn.prime.routes import BY_LABELS
-from primenet_lightning.nn.stages import Route, StagedNetwork
+from primenet_lightning.nn.stages import Route
 from primenet_lightning.nn.whole import WholeNetwork
 from primenet_lightning.training.runner import StageRunner
 

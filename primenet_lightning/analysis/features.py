@@ -58,7 +58,9 @@ def feature_extractor(model: nn.Module, layer: FeatureLayer = "head") -> nn.Modu
     layers = get_args(FeatureLayer)
     if layer not in layers:
         raise ValueError(f"layer={layer!r} is unknown; use one of {layers}")
-    network = model.network if isinstance(model, Evaluator) else model
+    network = model
+    if isinstance(model, Evaluator):
+        network = model.network
     if isinstance(network, PrimeNetwork):
         if layer == "head":
             last_linear(network.head)
@@ -263,8 +265,8 @@ def compute_features(
             features = {name: pooled(maps) for name, maps in view.maps.items()}
             logits = view.logits[HEAD]
         else:
-            seen_by_layer, logits = _head_features(model, some, layer)
-            features = {layer: seen_by_layer}
+            features_of_layer, logits = _head_features(model, some, layer)
+            features = {layer: features_of_layer}
         for name, value in features.items():
             parts.setdefault(name, []).append(value)
         predictions.append(logits.argmax(1).cpu())

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from primenet_lightning.nn.losses import summed_cross_entropy
-from primenet_lightning.nn.stages import StagedNetwork
+from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.whole import WholeNetwork
 from primenet_lightning.training.runner import StageRunner
 

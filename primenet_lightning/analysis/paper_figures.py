@@ -60,9 +60,13 @@ def cluster(model: LightningModule, data: ImageDataModule, picture: bool) -> tup
     """
     images, labels = sample_of(data)
     extract = feature_extractor(model, "head").eval()
-    batches = [extract(batch.to(model.device)).float().cpu() for batch in torch.split(images, BATCH)]
+    batches: list[Tensor] = []
+    for batch in torch.split(images, BATCH):
+        batches.append(extract(batch.to(model.device)).float().cpu())
     features = torch.cat(batches)
-    arrays = {"embedding": embed(features).numpy(), "embedding_labels": labels.numpy()} if picture else {}
+    arrays: dict[str, Any] = {}
+    if picture:
+        arrays = {"embedding": embed(features).numpy(), "embedding_labels": labels.numpy()}
     return separation(features, labels), arrays
 
 

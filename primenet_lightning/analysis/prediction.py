@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from primenet_lightning.arguments import first_line
-from primenet_lightning.datamodules.files import ImageFileError, ImageFiles
+from primenet_lightning.datamodules.image_files import ImageFileError, ImageFiles
 from primenet_lightning.datamodules.normalization import Normalize
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.training.learner import LocalLearner

@@ -76,8 +76,11 @@ def epochs_until_converged(accuracies: Sequence[float], within: float = WITHIN) 
     if within < 0:
         raise ValueError(f"within={within} must not be negative")
     # accuracies are counted in float32, whose fifth decimal of a percentage is noise
-    away = [epoch for epoch, value in enumerate(accuracies, 1) if round(abs(value - accuracies[-1]), 4) > within]
-    return away[-1] + 1 if away else 1
+    last_away = 0
+    for epoch, accuracy in enumerate(accuracies, 1):
+        if round(abs(accuracy - accuracies[-1]), 4) > within:
+            last_away = epoch
+    return last_away + 1
 
 
 def fit_probe(
@@ -124,7 +127,9 @@ def fit_probe(
     with _seeded(seed):
         probe = LinearProbe(num_features, num_classes, optimizer=optimizer)
         fitted = _fit(probe, data, epochs, accelerator, on_epoch)
-    error = logistic_regression(splits, seed) if logistic else None
+    error = None
+    if logistic:
+        error = logistic_regression(splits, seed)
     return ProbeResult(**fitted, logistic_test_error=error, num_features=num_features)
 
 
@@ -231,8 +236,9 @@ def refuse_schedule(epochs: int, batch_size: int, seed: int) -> None:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Draw from a seed inside, and go on outside with the random numbers of before."""
-    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    devices = [torch.cuda.current_device()] if used else []
+    devices: list[int] = []
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        devices = [torch.cuda.current_device()]
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield

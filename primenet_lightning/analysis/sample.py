@@ -93,4 +93,6 @@ def images_and_labels(batch: Any) -> tuple[Tensor, Tensor] | None:
     images, labels = batch
     if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
         return None
-    return (images, labels) if images.dim() == 4 and labels.dim() == 1 else None
+    if images.dim() != 4 or labels.dim() != 1:
+        return None
+    return images, labels

@@ -92,16 +92,21 @@ def as_pixels(images: Tensor, mean: Any = None, std: Any = None) -> Tensor:
     if images.numel():
         images = _between_0_and_1(images, mean, std)
     pixels = (images.nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).contiguous() if images.shape[1] == 3 else pixels[:, 0].contiguous()
+    if images.shape[1] == 3:
+        return pixels.permute(0, 2, 3, 1).contiguous()
+    return pixels[:, 0].contiguous()
 
 
 def _between_0_and_1(images: Tensor, mean: Any, std: Any) -> Tensor:
     """Normalised images in the range of pixels, by what is known of their normalisation, or by their own range."""
     if _fits(mean, images) and _fits(std, images):
-        shift, scale = (torch.as_tensor(given).float().view(1, -1, 1, 1) for given in (mean, std))
-        return images * scale + shift
+        return images * _by_channel(std) + _by_channel(mean)
     low, high = images.amin((0, 2, 3), keepdim=True), images.amax((0, 2, 3), keepdim=True)
     return (images - low) / (high - low).clamp_min(1e-12)
+
+
+def _by_channel(statistic: Any) -> Tensor:
+    return torch.as_tensor(statistic).float().view(1, -1, 1, 1)
 
 
 def _fits(statistic: Any, images: Tensor) -> bool:

@@ -273,7 +273,7 @@ def last_exit(answers: Sequence[Tensor]) -> Tensor:
         answers: ``(batch, classes)`` of each exit.
 
     Returns:
-        The last one's.
+        The last one's, ``(batch, classes)``.
     """
     return answers[-1]
 

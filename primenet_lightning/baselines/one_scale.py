@@ -127,9 +127,10 @@ def predicting_parameters(
     channels, projected = widths.of_block("channels", 0), widths.of_block("projection_channels", 0)
     with torch.device("meta"):  # nothing but shapes
         head = ClassifierHead(channels + projected, _map_size(in_shape, widths), num_classes, widths.head_channels)
-        parts = [_features(in_shape, kernel_size, widths), head]
-        parts += [Projection(in_shape[0], projected)] if projected else []
-    return sum(parameter.numel() for part in parts for parameter in part.parameters())
+        count = _parameters(_features(in_shape, kernel_size, widths)) + _parameters(head)
+        if projected:
+            count += _parameters(Projection(in_shape[0], projected))
+    return count
 
 
 def matching_channels(in_shape: tuple[int, int, int], num_classes: int, kernel_size: int, widths: Architecture) -> int:
@@ -154,12 +155,16 @@ def matching_channels(in_shape: tuple[int, int, int], num_classes: int, kernel_s
         with torch.device("meta"):
             replaced = dataclasses.replace(widths, channels=channels)
             network = OneScaleNetwork(in_shape, num_classes, kernel_size, replaced)
-        return sum(parameter.numel() for parameter in network.parameters())
+        return _parameters(network)
 
     # each channel more is some parameters more, so that the nearest stands on one side of the target or the other
     choices = range(1, target + 1)
     above = choices[bisect_left(choices, target, key=count)]
     return min((max(above - 1, 1), above), key=lambda channels: abs(count(channels) - target))
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _features(in_shape: tuple[int, int, int], kernel_size: int, widths: Architecture) -> ConvFeatures:

@@ -51,7 +51,9 @@ def _write_counts(axes: "Axes", confusion: Tensor, percent: Tensor) -> None:
     if cell < 0.9 * size * digits + 3 or cell < 2 * size:
         return
     for row, column in confusion.nonzero().tolist():
-        colour = "white" if percent[row, column] > 35 else "black"
+        colour = "black"
+        if percent[row, column] > 35:  # a dark cell
+            colour = "white"
         count = str(int(confusion[row, column]))
         axes.text(column, row, count, ha="center", va="center", color=colour, fontsize=size)
 
@@ -62,7 +64,10 @@ def _name_classes(axes: "Axes", names: Sequence[str]) -> None:
     places = range(0, len(names), every)
     labels = [_short(names[place], 14) for place in places]
     letters = max(map(len, labels)) * len(labels)
-    axes.set_xticks(places, labels, rotation=0 if letters <= 40 else 90, fontsize=8)
+    rotation = 0
+    if letters > 40:
+        rotation = 90
+    axes.set_xticks(places, labels, rotation=rotation, fontsize=8)
     axes.set_yticks(places, labels, fontsize=8)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")

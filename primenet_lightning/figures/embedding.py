@@ -75,7 +75,7 @@ def draw_embedding(
     figure, all_axes = _grid(len(names), len(classes))
 
     # the points, a picture a name
-    scale = 1.0 if single else 1.0 / _columns(len(names))
+    scale = 1.0 / _columns(len(names))
     scatter: Any = None
     for axes, name in zip(all_axes, names, strict=True):
         scatter = scatter_classes(axes, frame["positions"][name], labels, classes, scale)
@@ -128,7 +128,9 @@ def _in_words(scores: Mapping[str, float], wide: bool) -> str:
     if "silhouette" in scores:
         silhouette = f"silhouette {scores['silhouette']:.2f}"
     share = f"{100 * scores['neighbour_accuracy']:.1f} %"
-    return f"{silhouette}, nearest neighbours {share} right" if wide else f"{silhouette}\nneighbours {share} right"
+    if wide:
+        return f"{silhouette}, nearest neighbours {share} right"
+    return f"{silhouette}\nneighbours {share} right"
 
 
 def scatter_classes(axes: "Axes", positions: Tensor, labels: Tensor, classes: Sequence[str], scale: float) -> Any:
@@ -188,7 +190,9 @@ def write_animation(frames: Sequence[Frame], labels: Tensor, classes: Sequence[s
 
     names = list(frames[-1]["positions"])
     frames = [frame for frame in frames if list(frame["positions"]) == names]
-    limits = {name: square_around(torch.cat([frame["positions"][name] for frame in frames])) for name in names}
+    limits: dict[str, Limits] = {}
+    for name in names:
+        limits[name] = square_around(torch.cat([frame["positions"][name] for frame in frames]))
     pictures: list[Image.Image] = []
     for frame in frames:
         buffer = io.BytesIO()

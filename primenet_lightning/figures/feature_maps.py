@@ -65,11 +65,13 @@ def draw_feature_maps(rows: Sequence[Row], names: Sequence[str], classes: Sequen
     """
     many = len(names) > MANY_CAPSULES
     figure, table = _table(len(rows), len(names), many)
-    size = 7 if many else 8
+    size, heading = 8, "image of class"
+    if many:
+        size, heading = 7, "image:"
     for axes_of_row, row in zip(table, rows, strict=True):
         image, *cells, head = axes_of_row
         image.imshow(row.pixels.numpy(), cmap="gray", vmin=0, vmax=255)
-        image.set_title(f"image:\n{classes[row.label]}" if many else f"image of class\n{classes[row.label]}")
+        image.set_title(f"{heading}\n{classes[row.label]}")
         for axes, cell in zip(cells, row.cells, strict=True):
             _draw_cell(axes, cell, names, _verdict(classes, cell.verdict, row.label, many), many)
         verdict = _verdict(classes, row.verdict, row.label, narrow=True)
@@ -79,7 +81,9 @@ def draw_feature_maps(rows: Sequence[Row], names: Sequence[str], classes: Sequen
             axes.set(xticks=[], yticks=[])
         image.set_frame_on(False)
         head.set_frame_on(False)
-    channels = "strongest channel" if len(rows[0].cells[0].tiles) == 1 else "strongest channels"
+    channels = "strongest channels"
+    if len(rows[0].cells[0].tiles) == 1:
+        channels = "strongest channel"
     figure.suptitle(
         f"Feature maps after epoch {epoch}: {channels} of each capsule (bright: strong),\nits cross-entropy on the "
         "image and its verdict",

@@ -34,7 +34,7 @@ def draw_choices(arrays: Arrays) -> "Figure":
     Returns:
         The figure, a row an image.
     """
-    names = [str(name) for name in arrays["capsule_names"]]
+    names = list(map(str, arrays["capsule_names"]))
     rows, capsules = arrays["maps"].shape[:2]
     width = max(7.0, 1.3 * (capsules + 1.8))
     figure = new_figure(width, 0.75 + rows * (width / (capsules + 1.8) + 0.62))
@@ -144,7 +144,8 @@ def draw_embeddings(embeddings: Mapping[str, Arrays], classes: Sequence[str]) ->
     panels = figure.subplots(1, 2)
     scatter: Any = None
     for axes, (title, arrays) in zip(panels, embeddings.items(), strict=True):
-        positions, labels = (torch.from_numpy(np.array(arrays[key])) for key in ("embedding", "embedding_labels"))
+        positions = torch.from_numpy(np.array(arrays["embedding"]))
+        labels = torch.from_numpy(np.array(arrays["embedding_labels"]))
         scatter = scatter_classes(axes, positions, labels, classes, 0.6)
         left, right, bottom, top = square_around(positions)
         axes.set(xlim=(left, right), ylim=(bottom, top), box_aspect=1, xticks=[], yticks=[])

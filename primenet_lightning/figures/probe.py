@@ -55,7 +55,9 @@ def draw_probe(
     left, right = figure.subplots(1, 2)
     epochs = range(1, len(result.train_accuracy) + 1)
     # a point an epoch where they can be told apart
-    look: dict[str, Any] = {"marker": "o", "markersize": 3} if len(epochs) <= 60 else {}
+    look: dict[str, Any] = {}
+    if len(epochs) <= 60:
+        look = {"marker": "o", "markersize": 3}
 
     left.plot(epochs, result.train_accuracy, color=COLOURS[0], label="training, while learning", **look)
     dashed = {"color": COLOURS[1], "linestyle": "--"} | look
@@ -72,7 +74,12 @@ def draw_probe(
         axes.set_xlabel("epoch of phase 2")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-    before = "" if phase1_test_error is None else f"; phase 1: {phase1_test_error:.2f} %"
-    title = "Fine-tuned with a linear classifier" if finetune else "Linear probe of frozen features"
+
+    title = "Linear probe of frozen features"
+    if finetune:
+        title = "Fine-tuned with a linear classifier"
+    before = ""
+    if phase1_test_error is not None:
+        before = f"; phase 1: {phase1_test_error:.2f} %"
     figure.suptitle(f"{title} (layer {layer}): test error {result.test_error:.2f} %{before}")
     return figure

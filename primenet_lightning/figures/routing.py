@@ -29,7 +29,10 @@ def draw_routing(history: Points) -> "Figure":
     """
     # what there is to draw
     _, newest = history[-1]
-    capsules = [key.removeprefix("share/") for key in newest if key.startswith("share/")]
+    capsules: list[str] = []
+    for key in newest:
+        if key.startswith("share/"):
+            capsules.append(key.removeprefix("share/"))
     blocks = stages_of(capsules)
     kinds = [kind for kind in OF_BLOCKS if _is_there(kind, blocks, newest)]
 
@@ -121,6 +124,6 @@ def _legend_of(all_axes: Sequence["Axes"]) -> tuple[list[Any], list[str]]:
         labels += own_labels
         short_labels.append([LearnerName.parse(label).short for label in own_labels])
     first = short_labels[0]
-    if all(short == first for short in short_labels):
+    if short_labels.count(first) == len(short_labels):
         return handles[: len(first)], first
     return handles, labels

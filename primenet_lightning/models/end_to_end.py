@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from primenet_lightning.nn.stages import StagedNetwork
+from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.whole import WholeNetwork
 from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.learner import LocalLearner

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from primenet_lightning.arguments import at_least
 from primenet_lightning.nn.layers import glorot_
-from primenet_lightning.nn.stages import StagedNetwork
+from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.whole import WholeNetwork
 from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.learner import LocalLearner

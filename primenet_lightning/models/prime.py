@@ -241,7 +241,7 @@ class PrimeNet(LocalLearner):
 
     def metric_prefix(self, stage: str) -> str:
         """Metrics that labels helped to route say so in their name."""
-        return f"{stage}/oracle" if self.inference_routing == "oracle" and stage != "train" else stage
+        return f"{stage}/oracle" if self.inference_routing == "oracle" and not stage.startswith("train") else stage
 
     def on_validation_epoch_start(self) -> None:
         """Forget what an aborted validation may have left."""

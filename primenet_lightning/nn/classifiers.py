@@ -173,11 +173,11 @@ def choose_layers(following: Sequence[FollowingLayer], depth: int) -> list[Chose
     at_least(1, depth=depth)
     count = len(following)
     depth = min(depth, count)
-    # in integers, since round() would send halves to the even neighbour
-    ends = [(2 * i * count + depth) // (2 * depth) for i in range(1, depth + 1)]
     chosen = []
     start = 0
-    for end in ends:
+    for number in range(1, depth + 1):
+        # in integers, since round() would send halves to the even neighbour
+        end = (2 * number * count + depth) // (2 * depth)
         poolings = sum(layer.pooled for layer in following[start:end])
         chosen.append(ChosenLayer(following[end - 1].channels, poolings))
         start = end
@@ -235,7 +235,9 @@ class FollowingLayers(nn.Sequential):
                 map_size = (map_size[0] // pool[0], map_size[1] // pool[1])
             layers += _convolution(in_channels, channels)
             in_channels = channels
-        grid = 2 if layers else 4
+        grid = 2
+        if not layers:
+            grid = 4
         super().__init__(*layers, *_pool_and_dense(in_channels, map_size, num_classes, grid))
         glorot_(self)
 

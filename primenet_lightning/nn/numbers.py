@@ -101,19 +101,7 @@ def on_host(losses: Mapping[str, Tensor], share: Share = WHOLE) -> dict[str, flo
     stacked = torch.stack([loss.detach() for loss in losses.values()])
     numbers = share.mean(stacked).tolist()
     values = dict(zip(losses, numbers, strict=True))
-    refuse_non_finite(values)
-    return values
-
-
-def refuse_non_finite(values: Mapping[str, float]) -> None:
-    """Check losses that are on the host already.
-
-    Args:
-        values: Losses by name.
-
-    Raises:
-        NonFiniteError: For the first that is NaN or infinite.
-    """
     for name, value in values.items():
         if not math.isfinite(value):
             raise NonFiniteError(name, value)
+    return values

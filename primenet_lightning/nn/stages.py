@@ -1,12 +1,12 @@
-"""A network as the engine sees it: a row of gradient-isolated stages, each with learners of its own.
+"""Stages: the gradient-isolated parts of a network, each with learners of its own.
 
 A stage says what its learners make of its input, one after the other, and then hands on one detached map. When to go
 backward, with whom to exchange gradients, and when to step is the engine's, `primenet_lightning.training.runner`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, overload
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class LearnerOutput(NamedTuple):
         learner: Its full name: ``"block0.k3"``, ``"layer2"``, ``"head"``.
         loss: Its local loss, a scalar; its graph is disjoint from every other learner's.
         logits: ``(batch, classes)``, detached; None of a learner that does not classify, such as a gate.
-        feature_map: What it would hand on, detached; None of a learner that hands nothing on.
+        feature_map: What it would hand on, ``(batch, ...)``, detached; None of a learner that hands nothing on.
     """
 
     learner: str
@@ -39,8 +39,8 @@ class StageOutput(NamedTuple):
     """What a stage gives when it is called with targets.
 
     Attributes:
-        features: What goes on. No gradient flows into it, but into a part that the stage leaves to the loss which
-            follows, such as a projection without a classifier of its own.
+        features: What goes on, ``(batch, *out_shape)``. No gradient flows into it, but into a part that the stage
+            leaves to the loss which follows, such as a projection without a classifier of its own.
         losses: Local losses, scalars, by learner.
         logits: Local logits, ``(batch, classes)``, by the learners that classify.
         values: The losses as numbers on the host, by learner; empty in evaluation, where nothing is chosen by them.
@@ -54,35 +54,40 @@ class StageOutput(NamedTuple):
     route: int
 
 
-class Evaluation(NamedTuple):
-    """A batch as all learners see it, without gradients.
-
-    Attributes:
-        losses: Scalars by learner.
-        logits: ``(batch, classes)`` by the learners that classify; those of ``"head"`` are the network's answer.
-        route: One index a stage that chooses; -1 where each sample took its own.
-        total: Loss of the learners whose maps went on, the head's included; None where each sample took its own.
-    """
-
-    losses: dict[str, Tensor]
-    logits: dict[str, Tensor]
-    route: Route
-    total: Tensor | None = None
-
-
 class Stage(Layer, ABC):
     """A part of a network that learns by itself: no gradient enters it from the parts that follow.
 
     It is also a layer for any torch model: ``stage(x)`` is what goes on, with its input and its output detached. Inside
     ``with local_targets(y):`` it leaves its local losses for `collect_local_losses`.
 
-    Attributes:
+    Args:
         name: In its network; empty in a foreign model. Its learners' full names begin with it.
+
+    Attributes:
+        name: As given; a network may set it.
         in_shape: Of one sample, without the batch.
         out_shape: Of what goes on for one sample, pooling included.
         closed: Whether every parameter here learns from a loss here. False where the loss that follows trains a part of
             this stage too.
         chooses: Whether there is a choice of what goes on, which a route then has an index for.
+
+    Example:
+        >>> class Dense(Stage):
+        ...     in_shape, out_shape = (4,), (8,)
+        ...     def __init__(self):
+        ...         super().__init__("dense")
+        ...         self.layer, self.classifier = nn.Linear(4, 8), nn.Linear(8, 3)
+        ...     def learners(self):
+        ...         return {self.name: list(self.parameters())}
+        ...     def run_learners(self, x, target, share=WHOLE):
+        ...         features = self.layer(x.detach()).relu()
+        ...         logits = self.classifier(features)
+        ...         loss = nn.functional.cross_entropy(logits, target)
+        ...         yield LearnerOutput(self.name, loss, logits.detach(), features.detach())
+        ...     def through(self, x, choice=0):
+        ...         return self.layer(x).relu()
+        >>> Dense()(torch.zeros(2, 4)).shape
+        torch.Size([2, 8])
     """
 
     name: str
@@ -126,8 +131,8 @@ class Stage(Layer, ABC):
             target: Class indices, ``(batch,)``.
             share: Of this process in the global batch.
 
-        Yields:
-            The learners' outputs; those that may be chosen come first, in the order of their indices.
+        Returns:
+            The learners' outputs, one at a time; those that may be chosen come first, in the order of their indices.
         """
 
     def choose(self, x: Tensor, outputs: Sequence[LearnerOutput], values: Sequence[float], share: Share = WHOLE) -> int:
@@ -266,115 +271,6 @@ class Stage(Layer, ABC):
         return StageOutput(self.hand_on(x, outputs, choice), losses_of(outputs), logits_of(outputs), {}, choice)
 
 
-class StagedNetwork(nn.Module, ABC):
-    """A row of stages; what the last one hands on are the logits.
-
-    A subclass keeps its parts as it likes and shows them as `stages`.
-    """
-
-    local: bool = True
-    """Whether parts learn by themselves; False for what is trained end to end, as one stage."""
-
-    @property
-    @abstractmethod
-    def stages(self) -> Sequence[Stage]:
-        """The stages, first to last."""
-
-    @property
-    @abstractmethod
-    def in_shape(self) -> tuple[int, ...]:
-        """Of one sample, without the batch."""
-
-    @property
-    @abstractmethod
-    def loss_names(self) -> list[str]:
-        """Full names of all learners, in the order in which they run."""
-
-    @property
-    def classifier_names(self) -> list[str]:
-        """Full names of the learners that classify, in the order in which they run."""
-        return self.loss_names
-
-    def learners(self) -> dict[str, list[nn.Parameter]]:
-        """Say who learns what: disjoint lists of parameters by the full name of the loss that trains them."""
-        learners: dict[str, list[nn.Parameter]] = {}
-        for stage in self.stages:
-            learners |= stage.learners()
-        return learners
-
-    def choices(self) -> Route:
-        """Plan whose maps go on without labels, one index a stage."""
-        return (0,) * len(self.stages)
-
-    def learned(self, route: Route) -> None:
-        """Take note that a training batch is over, and that every loss was a number.
-
-        Args:
-            route: Whose maps went on, one index a stage that chooses.
-        """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Classify images without labels.
-
-        Args:
-            x: ``(batch, *in_shape)``.
-
-        Returns:
-            Logits, ``(batch, classes)``.
-        """
-        for stage, choice in zip(self.stages, self.choices(), strict=True):
-            x = stage.through(x, choice)
-        return x
-
-    @torch.no_grad()
-    def evaluate(self, x: Tensor, target: Tensor, choices: Route | None = None) -> Evaluation:
-        """Give the verdict of every learner, and the network's own.
-
-        Args:
-            x: ``(batch, *in_shape)``.
-            target: Class indices, ``(batch,)``.
-            choices: Whose maps go on, one index a stage; None goes by `choices`.
-
-        Returns:
-            Losses and logits by learner.
-        """
-        losses: dict[str, Tensor] = {}
-        logits: dict[str, Tensor] = {}
-        route: list[int] = []
-        went_on: list[Tensor | None] = []
-        for stage, planned in zip(self.stages, self.choices() if choices is None else choices, strict=True):
-            outputs = list(stage.run_learners(x, target))
-            losses |= losses_of(outputs)
-            logits |= logits_of(outputs)
-            choice = stage.settle(x, outputs, planned)
-            x = stage.hand_on(x, outputs, choice)
-            went_on.append(outputs[choice].loss if choice >= 0 else None)
-            if stage.chooses:
-                route.append(choice)
-        return Evaluation(losses, logits, tuple(route), _total(went_on))
-
-    @property
-    def decided(self) -> bool:
-        """Whether a stage has decided against learners that are still here, so that `prune` would drop them."""
-        return False
-
-    def prune(self) -> list[str]:
-        """Drop, for good, learners that nothing needs any more.
-
-        Returns:
-            Their full names.
-        """
-        return []
-
-    def match(self, state_dict: Mapping[str, Any], prefix: str = "") -> None:
-        """Prune, or take back, what a checkpoint prunes, or has; before it is loaded.
-
-        Args:
-            state_dict: Of this network, or of a model that has it inside.
-            prefix: What the names of the network's entries begin with.
-        """
-
-
 def losses_of(outputs: Sequence[LearnerOutput]) -> dict[str, Tensor]:
     """Sort out the losses of a stage.
 
@@ -397,14 +293,3 @@ def logits_of(outputs: Sequence[LearnerOutput]) -> dict[str, Tensor]:
         ``(batch, classes)`` by the learners that classify.
     """
     return {output.learner: output.logits for output in outputs if output.logits is not None}
-
-
-def _total(losses: Sequence[Tensor | None]) -> Tensor | None:
-    """The head's loss, and those of the stages before it."""
-    *stages, head = losses
-    total = head
-    for loss in stages:
-        if loss is None or total is None:
-            return None
-        total = total + loss
-    return total

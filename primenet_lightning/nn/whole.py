@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.names import HEAD
+from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.numbers import WHOLE, Share
-from primenet_lightning.nn.stages import LearnerOutput, Stage, StagedNetwork
+from primenet_lightning.nn.stages import LearnerOutput, Stage
 
 
 def itself(output: Any) -> Any:

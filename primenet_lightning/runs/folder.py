@@ -51,7 +51,9 @@ class RunFolder(os.PathLike[str]):
         Raises:
             FileExistsError: If the folder exists and is not empty.
         """
-        run = cls(_unused(Path(parent), label) if path is None else path)
+        if path is None:
+            path = _unused(Path(parent), label)
+        run = cls(path)
         if not run._is_free():
             raise FileExistsError(
                 f"run={run.path} exists already and is not overwritten: give another name, or go on with that "

@@ -111,7 +111,10 @@ def _ordered(folder: Path) -> list[Path]:
             return order.index(path.stem), path.name
         return len(order), path.name
 
-    pictures = [path for path in folder.glob("*.*") if path.suffix in (".png", ".gif") and path.is_file()]
+    pictures: list[Path] = []
+    for path in folder.glob("*.*"):
+        if path.suffix in (".png", ".gif") and path.is_file():
+            pictures.append(path)
     return sorted(pictures, key=place)
 
 
@@ -149,7 +152,10 @@ def _by_epoch(lines: Sequence[Mapping[str, str]], columns: Sequence[str]) -> dic
     """The last value of each column in each epoch; a line has values of some columns only."""
     metrics_by_epoch: dict[int, dict[str, str]] = {}
     for line in lines:
-        values = {name: line[name] for name in columns if line.get(name)}
+        values: dict[str, str] = {}
+        for name in columns:
+            if line.get(name):
+                values[name] = line[name]
         if values and line.get("epoch"):
             epoch = int(float(line["epoch"]))
             metrics_by_epoch.setdefault(epoch, {}).update(values)

@@ -102,7 +102,9 @@ def result_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     claims = summary.get("paper", {})
     rows = []
     for name, key, claimed, form in ROWS:
-        claim = format(claims[claimed], form) if claimed in claims else ""
+        claim = ""
+        if claimed in claims:
+            claim = format(claims[claimed], form)
         rows.append([name, format(summary[key], form), claim])
     return rows
 

@@ -149,3 +149,52 @@ class LateCounting:
         """Forget everything, also what has been counted."""
         self._waiting.clear()
         self.metrics.reset()
+
+
+class EpochLosses:
+    """Losses of an epoch's training batches, averaged over their images; numbers that are the same on every process.
+
+    Example:
+        >>> losses = EpochLosses()
+        >>> losses.add({"head": 2.0}, images=1)
+        >>> losses.add({"head": 1.0}, images=3)
+        >>> losses.means()
+        {'head': 1.25}
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.images: dict[str, float] = {}
+
+    def add(self, values: Mapping[str, float], images: float) -> None:
+        """Take the losses of a batch.
+
+        Args:
+            values: Means over the global batch, by learner.
+            images: How many it had.
+        """
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value * images
+            self.images[name] = self.images.get(name, 0.0) + images
+
+    def means(self) -> dict[str, float]:
+        """What the batches since the last reset had on average, by learner."""
+        return {name: total / self.images[name] for name, total in self.sums.items()}
+
+    def state_dict(self) -> dict[str, dict[str, float]]:
+        """What a checkpoint needs to go on in the middle of an epoch."""
+        return {"sums": dict(self.sums), "images": dict(self.images)}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
+        """Go on from a checkpoint.
+
+        Args:
+            state: Of `state_dict`; empty in one of version 0.1.
+        """
+        self.sums = dict(state.get("sums", {}))
+        self.images = dict(state.get("images", {}))
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.sums.clear()
+        self.images.clear()

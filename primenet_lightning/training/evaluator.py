@@ -9,8 +9,8 @@ from torch import Tensor
 
 from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.names import HEAD
-from primenet_lightning.nn.stages import StagedNetwork
-from primenet_lightning.training.counting import LateCounting, LearnerMetrics
+from primenet_lightning.nn.network import StagedNetwork
+from primenet_lightning.training.counting import EpochLosses, LateCounting, LearnerMetrics
 from primenet_lightning.training.exchange import ALONE, Exchange
 
 Batch = tuple[Tensor, Tensor]
@@ -40,13 +40,24 @@ class Evaluator(LightningModule, ABC):
         """Build the network; a subclass's own arguments are in ``self.hparams``, its attributes may not yet be set."""
 
     def build(self) -> None:
-        """Build the network, and what counts its learners' answers; the last thing that a constructor does."""
-        self.network = self.configure_network()
+        """Build the network, and what counts its learners' answers; the last thing that a constructor does.
+
+        Raises:
+            TypeError: If `configure_network` gives something else.
+        """
+        network: Any = self.configure_network()
+        if not isinstance(network, StagedNetwork):
+            raise TypeError(
+                f"{type(self).__name__}.configure_network gives a {type(network).__name__}, which is no StagedNetwork; "
+                "wrap it in a WholeNetwork, or subclass EndToEnd and override configure_backbone"
+            )
+        self.network = network
         names = self.network.loss_names
         self.train_metrics = LearnerMetrics(names, self.num_classes)
         self.val_metrics = LearnerMetrics(names, self.num_classes)
         self.test_metrics = LearnerMetrics(names, self.num_classes)
         self._late = LateCounting(self.train_metrics)
+        self._epoch_losses = EpochLosses()
 
     # -- prediction ----------------------------------------------------------------------------------------------------
 
@@ -83,7 +94,7 @@ class Evaluator(LightningModule, ABC):
             images: Normalised, ``(batch, channels, height, width)``.
 
         Returns:
-            The same, in the type of the parameters.
+            The same, ``(batch, channels, height, width)``, in the type of the parameters.
 
         Raises:
             ValueError: If they are integers.
@@ -163,7 +174,7 @@ class Evaluator(LightningModule, ABC):
         """
         return stage
 
-    def _log_metrics(self, stage: str, results: Mapping[str, Tensor], logger: bool | None = None) -> None:
+    def _log_metrics(self, stage: str, results: Mapping[str, Tensor | float], logger: bool | None = None) -> None:
         """Log what torchmetrics has counted over all ranks."""
         prefix = self.metric_prefix(stage)
         for name, value in results.items():

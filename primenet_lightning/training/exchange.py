@@ -15,8 +15,8 @@ from torch import distributed as dist
 from torch.distributed import ProcessGroup
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.numbers import WHOLE, Share
-from primenet_lightning.nn.stages import StagedNetwork
 
 
 class BatchShare:
@@ -276,7 +276,7 @@ class Exchange(Protocol):
         ...
 
 
-class _Alone:
+class _Alone(Exchange):
     """One process: it has the whole batch, and nobody to tell."""
 
     def share(self, count: int, device: torch.device, flags: Sequence[bool] = ()) -> Share:
@@ -302,7 +302,7 @@ ALONE: Exchange = _Alone()
 """The exchange of one process with nobody."""
 
 
-class Replicas:
+class Replicas(Exchange):
     """Processes that each have the whole network, and a share of each batch.
 
     A batch costs three messages: the images that each process has, with its flags; the losses, stage by stage; and the

@@ -47,8 +47,7 @@ class LocalLearner(Resumable, ABC):
     A subclass says which network, in `configure_network`; its constructor ends with ``self.build()``, which calls it.
 
     Logged by `LossLog`, attached by itself: ``train/loss/<name>`` by step. Logged here by epoch, for train, val and
-    test: ``accuracy`` and ``error`` (%) of the head, ``accuracy/<name>`` and ``error/<name>`` of every other learner
-    that classifies, and for val and test ``loss/<name>``.
+    test: what `Evaluator` names, of training the losses to ``callback_metrics`` only.
 
     Args:
         in_channels: Channels of the images.
@@ -88,6 +87,7 @@ class LocalLearner(Resumable, ABC):
         ValueError: For options that are impossible, alone or together.
 
     Example:
+        >>> import torch
         >>> from primenet_lightning.nn.whole import WholeNetwork
         >>> class Linear(LocalLearner):
         ...     def __init__(self, **learning):
@@ -250,6 +250,7 @@ class LocalLearner(Resumable, ABC):
             raise self.located(error) from None
         # count
         self._late.add(self.network.classifier_names, record.answers, target)
+        self._epoch_losses.add(record.values, len(target) / share.weight)
         # apply
         if ends:
             self._mend_short_window(batch_idx)
@@ -340,12 +341,15 @@ class LocalLearner(Resumable, ABC):
         """Log the epoch's training accuracies, and step schedules that count epochs."""
         results = self.train_results()
         self._log_metrics("train", results, logger=False)
+        losses = self.without_pruned(self._epoch_losses.means())
+        self._log_metrics("train/loss", losses, logger=False)  # loggers are told the losses by `LossLog`
         # Lightning would hand them to the loggers after the epoch's checkpoint was saved: a run that is killed in
         # between and resumed would never have logged them
         metrics = {f"train/{name}": float(value) for name, value in results.items()}
         for logger in self.loggers:
             logger.log_metrics(metrics | {"epoch": self.current_epoch}, step=self.trainer.fit_loop.total_batch_idx)
         self.train_metrics.reset()
+        self._epoch_losses.reset()
         self._step_schedulers("epoch")
 
     # -- checks --------------------------------------------------------------------------------------------------------
@@ -368,6 +372,7 @@ class LocalLearner(Resumable, ABC):
             ValueError: As `check`.
         """
         self._late.reset()
+        self._epoch_losses.reset()
         several = self.trainer.world_size > 1 and dist.is_available() and dist.is_initialized()
         self.exchange = Replicas() if several else ALONE
         self.check(self.trainer, stage)

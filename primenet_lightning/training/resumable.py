@@ -82,6 +82,7 @@ class Resumable(Evaluator, ABC):
         checkpoint["schedule_steps"] = self.schedule_steps
         self.exchange.settle(self.network)
         self._late.catch_up(self.network.classifier_names)
+        checkpoint["train_losses"] = self._epoch_losses.state_dict()
         checkpoint |= ProcessStates.save(self.network, self.train_metrics, self.device, self.exchange)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -117,6 +118,7 @@ class Resumable(Evaluator, ABC):
         self.skipped_steps = checkpoint.get("skipped_steps", 0)
         self._resumed_schedule_steps = checkpoint.get("schedule_steps")
         self._states.load(checkpoint)
+        self._epoch_losses.load_state_dict(checkpoint.get("train_losses", {}))
         loggers: list[Any] = self.loggers
         for logger in loggers:
             if hasattr(logger, "resume_at") and logger.resume_at is None:

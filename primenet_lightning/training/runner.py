@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.numbers import WHOLE, Share, on_host
-from primenet_lightning.nn.stages import LearnerOutput, Route, Stage, StagedNetwork
+from primenet_lightning.nn.stages import LearnerOutput, Route, Stage
 from primenet_lightning.training.exchange import ALONE, Exchange
 from primenet_lightning.training.optimizers import CompositeOptimizer
 
@@ -126,7 +127,7 @@ class StageRunner:
         optimizer: Of its learners; None computes gradients and applies none. A `CompositeOptimizer` where a stage steps
             by itself, or gradients are clipped.
         rhythm: How often gradients are computed, exchanged and applied.
-        backward: Sends a loss backward; Lightning's scales it first.
+        backward: Sends a loss, a scalar, backward; Lightning's scales it first.
         exchange: With the other processes.
         clip: Largest norm of the gradient of one learner; None does not clip.
 
@@ -232,7 +233,7 @@ class StageRunner:
             x: Images, ``(batch, channels, height, width)``.
 
         Returns:
-            The input of the first stage.
+            The input of the first stage, ``(batch, *in_shape)``.
         """
         return x
 
@@ -240,7 +241,7 @@ class StageRunner:
         """Let go of what the last stage here hands on; for a runner that has only some of the stages.
 
         Args:
-            x: Of the last stage.
+            x: Of the last stage, ``(batch, *out_shape)``.
         """
 
     def clip(self) -> None:

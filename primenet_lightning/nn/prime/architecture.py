@@ -123,7 +123,9 @@ def architecture(size: Size, image_size: tuple[int, int]) -> Architecture:
         if side < 28:  # small images leave the budget to wider maps
             return Architecture(8, 32, 16, 96, "flatten", stride=1)
         # the head takes what the budget of 2.7 M multiply-adds leaves beside the 7x7 capsule
-        head_channels = 96 if side < 32 else 56
+        head_channels = 56
+        if side < 32:
+            head_channels = 96
         return Architecture(8, 16, 16, head_channels, "flatten", stride=2)
     raise ValueError(f"size={size!r} is unknown; use 'paper' or 'compact'")
 
@@ -145,6 +147,8 @@ def customized(size: Size, image_size: tuple[int, int], **fields: Any) -> Archit
     """
     given: dict[str, Any] = {}
     for name, value in fields.items():
+        if isinstance(value, list):
+            value = tuple(value)
         if value is not None:
-            given[name] = tuple(value) if isinstance(value, list) else value
+            given[name] = value
     return replace(architecture(size, image_size), **given)

@@ -17,7 +17,7 @@ from primenet_lightning.nn.prime.projection import Projection
 from primenet_lightning.nn.prime.router import GATE, LeastLoss, Router
 from primenet_lightning.nn.prime.routes import BY_LABELS, EACH_SUREST, RouteHistory, least_entropy, least_loss
 from primenet_lightning.nn.prime.shapes import MapShape, shape_handed_on
-from primenet_lightning.nn.stages import LearnerOutput, Stage, StageOutput
+from primenet_lightning.nn.stages import LearnerOutput, Stage, StageOutput, logits_of
 
 PROJECTION = "projection"
 """Name of the projection's own loss, where it has one."""
@@ -75,6 +75,7 @@ class PrimeBlock(Stage):
 
     capsules: CapsuleDict
     in_shape: MapShape
+    chooses = True  # also where the router makes its own of all maps: a joint route has an index for each block
 
     def __init__(
         self,
@@ -208,11 +209,6 @@ class PrimeBlock(Stage):
         return self.capsules.in_order
 
     @property
-    def chooses(self) -> bool:  # type: ignore[override]
-        """Always: a joint route has an index for each block, also where the router makes its own of all maps."""
-        return True
-
-    @property
     def choices(self) -> range:
         """Indices that a route may have here; one where the router makes its own of all maps."""
         return range(len(self.capsules) if self.router.chooses else 1)
@@ -282,13 +278,14 @@ class PrimeBlock(Stage):
         capsules = outputs[: len(self.capsules)]
         maps = [output.feature_map for output in capsules if output.feature_map is not None]
         if choice == EACH_SUREST:
-            routed = _surest(maps, [output.logits for output in capsules if output.logits is not None])
+            routed = _surest(maps, list(logits_of(capsules).values()))
         else:
             routed = self.router.select(x, maps, choice)
-        projected = None
-        if self.projection is not None:
-            projected = self.projection(x) if not self.closed else outputs[len(capsules)].feature_map
-        return self._join(routed, projected)
+        if self.projection is None:
+            return self._join(routed, None)
+        if self.closed:
+            return self._join(routed, outputs[len(capsules)].feature_map)
+        return self._join(routed, self.projection(x))
 
     def through(self, x: Tensor, choice: int = 0) -> Tensor:
         """Compute equation 5 without labels, the graph whole; see `Stage.through`."""
@@ -309,8 +306,8 @@ class PrimeBlock(Stage):
     def _routed(self, x: Tensor, choice: int) -> Tensor:
         check_input(x, self.in_shape, "block")
         if choice == EACH_SUREST:
-            outputs = [capsule(x) for capsule in self.in_order]
-            return _surest([feature_map for feature_map, _ in outputs], [logits for _, logits in outputs])
+            maps, logits = zip(*[capsule(x) for capsule in self.in_order], strict=True)
+            return _surest(maps, logits)
         return self.router.infer(x, [capsule.features for capsule in self.in_order], choice)
 
     def _join(self, routed: Tensor, projected: Tensor | None) -> Tensor:
@@ -320,7 +317,7 @@ class PrimeBlock(Stage):
     # -- in a foreign model --------------------------------------------------------------------------------------------
 
     def choice(self) -> int:
-        """Tell whose map goes on without labels: the router's settled one, or what training lately took most often."""
+        """Take the capsule that the router has settled on, or that training lately took most often."""
         settled = self.router.settled
         return self.history.majority()[0] if settled is None else settled
 
@@ -358,8 +355,10 @@ class PrimeBlock(Stage):
         committed = self.router.committed
         if committed is None or not self.decided:
             return []
-        elsewhere = [module for name, module in self.named_children() if name != "capsules"]
-        needed = {id(tensor) for part in elsewhere for tensor in (*part.parameters(), *part.buffers())}
+        needed: set[int] = set()
+        for part in self.children():
+            if part is not self.capsules:
+                needed.update(map(id, [*part.parameters(), *part.buffers()]))
         dropped = self.capsules.keep_only(self.capsule_names[committed], needed)
         self.router.pruned_to(committed)
         self.history.reduce_to_one(0)

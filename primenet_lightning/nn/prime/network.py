@@ -11,6 +11,7 @@ from primenet_lightning.nn.layers import trial_run
 from primenet_lightning.nn.layout import channels_last
 from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.names import HEAD
+from primenet_lightning.nn.network import Evaluation, StagedNetwork
 from primenet_lightning.nn.prime.architecture import Architecture
 from primenet_lightning.nn.prime.block import PrimeBlock
 from primenet_lightning.nn.prime.building import Plan, PoolEvery, pool_follows
@@ -21,7 +22,7 @@ from primenet_lightning.nn.prime.routes import (
     RouteHistory,
 )
 from primenet_lightning.nn.prime.routing_checks import refuse_pools, refuse_route, refuse_routing
-from primenet_lightning.nn.stages import Evaluation, Route, Stage, StagedNetwork
+from primenet_lightning.nn.stages import Route, Stage
 from primenet_lightning.nn.whole import Whole
 
 
@@ -352,12 +353,7 @@ class PrimeNetwork(StagedNetwork):
         return dropped
 
     def match(self, state_dict: Mapping[str, Any], prefix: str = "") -> None:
-        """Prune, or take back, what a checkpoint prunes, or has; ``load_state_dict`` does so by itself.
-
-        Args:
-            state_dict: Of this network, or of a model that has it inside.
-            prefix: What the names of the network's entries begin with.
-        """
+        """Prune, or take back, what a checkpoint prunes, or has; ``load_state_dict`` does so by itself."""
         for index, block in enumerate(self.prime_blocks):
             block.match(state_dict, f"{prefix}blocks.{index}.")
 

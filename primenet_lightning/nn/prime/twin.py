@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from primenet_lightning.nn.names import HEAD
+from primenet_lightning.nn.network import Evaluation
 from primenet_lightning.nn.prime.network import PrimeNetwork
-from primenet_lightning.nn.stages import Evaluation, Route, Stage
+from primenet_lightning.nn.stages import Route, Stage
 from primenet_lightning.nn.whole import Whole
 
 

@@ -58,7 +58,7 @@ def test_it_is_capsule_and_head_without_a_projection():
 
 
 def test_a_width_may_be_given_and_impossible_ones_are_refused():
-    assert OneScale(channels=5).network.features[1].out_channels == 5
+    assert OneScale(channels=5).network.model.features[1].out_channels == 5
     with pytest.raises(ValueError, match="kernel_size=4 must be odd"):
         OneScale(kernel_size=4)
     with pytest.raises(ValueError, match="channels=0 must be at least 1"):

@@ -41,7 +41,7 @@ def grey():
 
 def test_resnet50_is_torchvisions_on_images_repeated_to_three_channels(grey):
     theirs = resnet50(num_classes=10).eval()
-    theirs.load_state_dict(grey.network.resnet.state_dict())
+    theirs.load_state_dict(grey.network.model.resnet.state_dict())
     images = torch.randn(2, 1, 8, 8)
     torch.testing.assert_close(grey.eval()(images), theirs(torch.cat([images] * 3, 1)))
     images = torch.randn(2, 3, 8, 8)
@@ -71,7 +71,7 @@ def test_pretrained_weights_are_taken_but_for_the_classifier(monkeypatch):
     source.fc = nn.Linear(2048, 1000)
     monkeypatch.setattr(resnets, "resnet50", lambda weights=None, num_classes=1000: source)
     model = ResNet50(3, (8, 8), 7, pretrained=True)
-    assert model.network.resnet is source
+    assert model.network.model.resnet is source
     assert source.fc.weight.shape == (7, 2048)
     checkpoint = {"hyper_parameters": dict(model.hparams)}
     model._trainer = object.__new__(type("Trainer", (), {"global_step": 0}))

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from stepping import run_stages
+from tiny import AT_ONCE
 from torch import nn
 from torch.nn import functional
 from torch.optim import SGD, Adam
@@ -94,8 +95,8 @@ def plain_loop(network, batches, make_optimizer=lambda p: Adam(p, lr=2e-4, betas
 @pytest.mark.parametrize(("depth", "side"), [(1, 8), (3, 16)])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"backward": "capsule"}, {"backward": "fused"}, {"update": "immediate"}],
-    ids=["block", "capsule", "fused", "immediate"],
+    [{}, {"backward": "learner"}, {"backward": "batch"}, AT_ONCE],
+    ids=["stage", "learner", "batch", "immediate"],
 )
 def test_training_equals_a_plain_loop_with_separate_adams(depth, side, options, make_trainer, make_batches, loader):
     model = make_model(depth, side, **options)
@@ -114,7 +115,7 @@ def test_training_equals_a_plain_loop_with_separate_adams(depth, side, options, 
 @pytest.mark.parametrize(("depth", "side"), [(1, 8), (3, 16)])
 def test_all_ways_backward_agree_bit_for_bit(depth, side, make_trainer, make_batches, loader):
     results = []
-    for options in ({}, {"backward": "capsule"}, {"backward": "fused"}, {"update": "immediate"}):
+    for options in ({}, {"backward": "learner"}, {"backward": "batch"}, AT_ONCE):
         model = make_model(depth, side, gradient_clip_val=0.5, **options)
         make_trainer().fit(model, loader(make_batches(12, shape=(2, side, side))))
         results.append(parameters(model))
@@ -144,7 +145,7 @@ def test_total_is_the_routed_capsules_loss_plus_the_heads(make_trainer, make_bat
         assert losses["total"] == pytest.approx(parts)
 
 
-@pytest.mark.parametrize("options", [{}, {"update": "immediate"}, {"backward": "fused"}])
+@pytest.mark.parametrize("options", [{}, AT_ONCE, {"backward": "batch"}])
 def test_a_frozen_capsule_stays_as_it_is(options, make_trainer, make_batches, loader):
     model = make_model(**options)
     model.network.blocks[0].capsules["k5"].requires_grad_(False)
@@ -174,7 +175,7 @@ def test_the_defaults_are_the_papers(make_trainer, make_batches, loader):
         assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]) == (2e-4, (0.99, 0.999))
 
 
-@pytest.mark.parametrize(("backward", "most"), [("block", 1.05), ("capsule", 1.05), ("fused", None)])
+@pytest.mark.parametrize(("backward", "most"), [("stage", 1.05), ("learner", 1.05), ("batch", None)])
 def test_memory_of_a_training_step_does_not_grow_with_depth(backward, most, make_trainer, make_batches, monkeypatch):
     """Of the step that `Trainer.fit` makes; the benchmark's counter, which checks itself there."""
     monkeypatch.syspath_prepend(Path(__file__).resolve().parents[3] / "benchmarks")
@@ -250,11 +251,11 @@ def test_accumulation_averages_each_window_also_the_last_shorter_one(sized, make
         torch.testing.assert_close(p, q, rtol=0, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("update", ["end_of_batch", "immediate"])
-def test_clipping_is_by_learner(update, make_trainer, make_batches, loader):
+@pytest.mark.parametrize("options", [{}, AT_ONCE], ids=["batch", "immediate"])
+def test_clipping_is_by_learner(options, make_trainer, make_batches, loader):
     """With SGD of rate 1 no learner moves further than the clip value; unclipped, all would."""
     sgd = dict(capsule_optimizer=lambda p: SGD(p, lr=1.0), head_optimizer=lambda p: SGD(p, lr=1.0))
-    model = make_model(gradient_clip_val=0.01, update=update, **sgd)
+    model = make_model(gradient_clip_val=0.01, **options, **sgd)
     before = {name: [p.detach().clone() for p in ps] for name, ps in model.network.learners().items()}
     make_trainer().fit(model, loader(make_batches(1, shape=(2, 8, 8))))
     for name, ps in model.network.learners().items():
@@ -285,7 +286,7 @@ def test_capsules_and_head_have_schedules_of_their_own(
 # -- NaN -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"backward": "capsule"}, {"backward": "fused"}])
+@pytest.mark.parametrize("options", [{}, {"backward": "learner"}, {"backward": "batch"}])
 def test_nan_names_block_capsule_and_step_before_any_parameter_changes(options, make_trainer, make_batches, loader):
     model = make_model(2, 16, **options)
     batches = make_batches(4, shape=(2, 16, 16))
@@ -309,7 +310,7 @@ def test_nan_names_block_capsule_and_step_before_any_parameter_changes(options, 
 
 def test_nan_under_immediate_update_leaves_its_block_and_what_follows(make_trainer, make_batches, loader):
     """The blocks before have made their step by then, as the docstring says."""
-    model = make_model(2, 16, update="immediate")
+    model = make_model(2, 16, **AT_ONCE)
     with torch.no_grad():
         model.network.blocks[1].capsules["k5"].classifier[1].bias[0] = torch.nan
     before = parameters(model)
@@ -500,11 +501,11 @@ def test_testing_on_other_data_does_not_change_what_prediction_knows(make_traine
     assert model.data_description["mean"] == [0.5]
 
 
-@pytest.mark.parametrize("update", ["end_of_batch", "immediate"])
-def test_resuming_after_an_epoch_is_bit_exact(update, make_trainer, tmp_path):
+@pytest.mark.parametrize("options", [{}, AT_ONCE], ids=["batch", "immediate"])
+def test_resuming_after_an_epoch_is_bit_exact(options, make_trainer, tmp_path):
     def fit(epochs, ckpt_path=None):
         torch.manual_seed(1)
-        model = PrimeNet(channels=4, update=update, capsule_scheduler=lambda o: ExponentialLR(o, 0.5))
+        model = PrimeNet(channels=4, **options, capsule_scheduler=lambda o: ExponentialLR(o, 0.5))
         trainer = make_trainer(max_epochs=epochs, limit_val_batches=1)
         trainer.fit(model, DigitsDataModule(batch_size=256), ckpt_path=ckpt_path, weights_only=True)
         return model, trainer
@@ -574,14 +575,19 @@ def test_single_fields_of_a_size_can_be_replaced():
         (dict(accumulate_grad_batches=0), "accumulate_grad_batches=0 must be at least 1"),
         (dict(gradient_clip_val=0), "gradient_clip_val=0 must be positive"),
         (
-            dict(update="immediate", accumulate_grad_batches=2),
-            "update='immediate' steps after every backward",
+            dict(**AT_ONCE, accumulate_grad_batches=2),
+            "step='stage' steps after every stage and accumulate_grad_batches=2 does not",
         ),
-        (dict(update="immediate", backward="fused"), "backward='fused' says otherwise; use backward='block'"),
-        (dict(overlap=True, backward="fused"), "overlap=True has nothing to overlap with under backward='fused'"),
-        (dict(overlap=True, update="immediate"), "nothing to overlap with under update='immediate'"),
+        (dict(step="stage"), "step='stage' comes more often than exchange='batch', which it follows"),
+        (dict(exchange="stage", backward="batch"), "exchange='stage' comes more often than backward='batch'"),
+        (dict(step="stage", exchange="stage", backward="batch"), "exchange='stage' comes more often than"),
+        (dict(step="learner"), "step='learner' is unknown; use 'stage' or 'batch'"),
+        (dict(exchange="learner"), "exchange='learner' is unknown"),
+        (dict(update="immediate"), "update='immediate' is of version 0.1; it is called step"),
+        (dict(overlap=True), "overlap=True is of version 0.1; it is called exchange"),
+        (dict(backward="fused"), "backward='fused' is of version 0.1; use backward='batch'"),
         (dict(pool_every=0), "pool_every=0 must be at least 1 block"),
-        (dict(update="later"), "update='later' is unknown"),
+        (dict(step="later"), "step='later' is unknown"),
         (dict(backward="all"), "backward='all' is unknown"),
         (dict(scheduler_interval="day"), "scheduler_interval='day' is unknown"),
         (dict(image_size=(3, 3)), r"map_size=\(3, 3\) is too small for the head"),
@@ -609,8 +615,8 @@ def test_integer_images_are_refused(make_trainer, loader):
 def test_fp16_and_immediate_update_are_refused(make_trainer, make_batches, loader):
     trainer = make_trainer()
     trainer.precision_plugin.scaler = object()  # what 16-mixed has on a GPU
-    with pytest.raises(ValueError, match="update='immediate' cannot scale fp16 losses"):
-        trainer.fit(make_model(update="immediate"), loader(make_batches(1, shape=(2, 8, 8))))
+    with pytest.raises(ValueError, match="step='stage' cannot scale fp16 losses"):
+        trainer.fit(make_model(**AT_ONCE), loader(make_batches(1, shape=(2, 8, 8))))
 
 
 def test_loss_curves_are_attached_once(make_trainer, make_batches, loader):

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.strategies import DeepSpeedStrategy as DeepSpeed
-from tiny import Plain, SGDStep, Steps, TinyData, distance, make_model, make_trainer, same, state
+from tiny import AT_ONCE, Plain, SGDStep, Steps, TinyData, distance, make_model, make_trainer, same, state
 from torch import distributed, nn
 from torch.profiler import profile
 
@@ -17,13 +17,13 @@ from primenet_lightning.training.exchange import BatchShare, batch_norm_statisti
 from primenet_lightning.training.refusals import refuse_strategy
 
 WAYS = {
-    "block": {},
-    "capsule": dict(backward="capsule"),
-    "fused": dict(backward="fused"),
-    "overlap": dict(overlap=True),
-    "immediate": dict(update="immediate"),
+    "stage": {},
+    "learner": dict(backward="learner"),
+    "batch": dict(backward="batch"),
+    "overlap": dict(exchange="stage"),
+    "immediate": AT_ONCE,
     "accumulate": dict(accumulate_grad_batches=2),
-    "accumulate and overlap": dict(accumulate_grad_batches=2, overlap=True),
+    "accumulate and overlap": dict(accumulate_grad_batches=2, exchange="stage"),
     "clip": dict(gradient_clip_val=0.05),
     "commit": dict(router="commit", router_options={"warm_up": 2}),
     "gate": dict(router="gate"),
@@ -71,7 +71,7 @@ def train(folder, kind, model_options, devices=1, precision="64-true", epochs=2,
     )
 
 
-@pytest.mark.parametrize(("way", "depth"), [("block", 1), *((way, 2) for way in WAYS)])
+@pytest.mark.parametrize(("way", "depth"), [("stage", 1), *((way, 2) for way in WAYS)])
 def test_two_processes_train_what_one_trains(way, depth, ranks, tmp_path):
     """75 images in batches of 20, 20, 20 and 15: of the last one, one rank has 8 and the other 7."""
     options = WAYS[way] | dict(depth=depth)
@@ -115,7 +115,7 @@ def test_one_message_a_step_of_the_bytes_of_the_parameters(ranks, tmp_path):
     large = [sent for sent in together["bytes"] if sent >= size]
     assert large == [size + extra] * together["steps"]
     assert together["unseen"] == 0
-    each = ranks(train, tmp_path, PrimeNetKind, dict(depth=depth, overlap=True), 2, "64-true", 1)[0]
+    each = ranks(train, tmp_path, PrimeNetKind, dict(depth=depth, exchange="stage"), 2, "64-true", 1)[0]
     assert len(each["bytes"]) == len(together["bytes"]) + depth * each["steps"]
     assert sum(each["bytes"]) == sum(together["bytes"])
     assert same(each["state"], together["state"])
@@ -193,7 +193,7 @@ def test_synchronised_batch_norm_needs_no_average():
 
 
 def train_with_a_frozen_head(folder):
-    model = make_model(PrimeNetKind, update="immediate")
+    model = make_model(PrimeNetKind, **AT_ONCE)
     model.network.head.requires_grad_(False)
     model.network.blocks[0].projection.requires_grad_(False)
     make_trainer(folder, devices=2, strategy="ddp").fit(model, TinyData(batch_size=20))

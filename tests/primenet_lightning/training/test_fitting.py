@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
-from tiny import Curves, Plain, SGDStep, TinyData, make_model, same, state
+from tiny import Plain, SGDStep, TinyData, make_model, same, state
 
 from primenet_lightning.models.linear_probe import LinearProbe
 from primenet_lightning.training.fitting import BestWeights, Notes, NothingChosen, fit_and_test, quiet_trainer
@@ -35,7 +35,7 @@ def fit(folder, *callbacks, best=None, epochs=EPOCHS, resume_from=None, data=Non
     """A training whose validation error falls and rises again."""
     model = make_model(Plain, capsule_optimizer=SGDStep(0.2), head_optimizer=SGDStep(0.2))
     chooses = [] if best is None else [best]
-    trainer = quiet_trainer(epochs, [Curves(), *callbacks, *chooses], folder, **options)
+    trainer = quiet_trainer(epochs, [*callbacks, *chooses], folder, **options)
     fitted = fit_and_test(trainer, model, data or TinyData(batch_size=20), best, resume_from)
     return fitted, model
 

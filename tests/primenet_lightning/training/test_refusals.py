@@ -155,17 +155,17 @@ def test_a_run_killed_before_its_first_batch_begins_anew(run, tmp_path):
 def test_a_requeued_job_goes_on_with_its_run(run, tmp_path, monkeypatch):
     path = tmp_path / "job"
     command = ["fit", *QUICK, f"--run={path}", "--every_n_train_steps=1"]
-    original = PrimeNet._step
+    original = PrimeNet._step_all
 
     def killed(self):
         if self.global_step == 4:
             raise ZeroDivisionError
         original(self)
 
-    monkeypatch.setattr(PrimeNet, "_step", killed)
+    monkeypatch.setattr(PrimeNet, "_step_all", killed)
     with pytest.raises(ZeroDivisionError):
         main(command)
-    monkeypatch.setattr(PrimeNet, "_step", original)
+    monkeypatch.setattr(PrimeNet, "_step_all", original)
     assert main(command) == 1  # as it is, it overwrites nothing
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert main(command) == 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins import MixedPrecision
-from tiny import TinyData, differences, make_model, make_trainer, same, state
+from tiny import AT_ONCE, TinyData, differences, make_model, make_trainer, same, state
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR
 
@@ -110,7 +110,7 @@ def resumed(folder, steps, devices=1, options=None, every=1):
     ("options", "steps"),
     [
         ({}, range(8)),
-        (dict(update="immediate"), [0, 3, 5]),
+        (AT_ONCE, [0, 3, 5]),
         (dict(val_check_interval=2, depth=2, scheduler_interval="step"), [1, 2, 6]),
         (dict(inference_routing="best_validation"), [3, 5]),
         (dict(router="commit", router_options={"warm_up": 2}, depth=2, schedule="cosine"), [1, 3, 6]),

@@ -143,7 +143,7 @@ def test_pruning_saves_what_the_losers_cost():
 
 def test_widths_and_pools_by_block():
     model = make_model(depth=3, channels=(4, 6, 8), projection_channels=(2, 0, 3), pool_every=(1,))
-    assert [block.out_shape for block in model.network.prime_blocks] == [(6, 8, 8), (6, 8, 8), (11, 4, 4)]
+    assert [block.out_shape for block in model.network.prime_blocks] == [(6, 8, 8), (6, 4, 4), (11, 4, 4)]
     with pytest.raises(
         ValueError, match=r"channels=\(4,\) has 1 numbers for depth=2; give one a block, or one for all"
     ):
@@ -192,7 +192,7 @@ def test_layers_that_follow_are_those_of_the_network():
         (dict(local_loss="predsim", local_loss_options={"weight": 2}), "weight=2"),
         (
             dict(schedule="cosine", capsule_scheduler=lambda o: None),
-            "schedule='cosine' is for all optimizers, but caps",
+            r"schedule='cosine' is for all optimizers, but a scheduler of single ones \(capsule_scheduler, ",
         ),
     ],
 )

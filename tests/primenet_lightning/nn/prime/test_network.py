@@ -64,12 +64,15 @@ def test_stages_chain_detached_blocks_written_out_by_hand(batch):
     for stage in run_stages(network, x, batch[1]):
         outputs.append(stage)
     first = network.blocks[0](x, batch[1])
-    second = network.blocks[1](nn.functional.max_pool2d(first.features, 2), batch[1])
+    routed, _ = network.blocks[0].capsule(first.route)(x)
+    pooled = nn.functional.max_pool2d(torch.cat([routed, network.blocks[0].projection(x)], 1), 2)
+    torch.testing.assert_close(first.features, pooled)
+    second = network.blocks[1](pooled, batch[1])
     logits = network.head(second.features)
     assert [stage.name for stage in outputs] == ["block0", "block1", "head"]
     assert [stage.route for stage in outputs] == [first.route, second.route, None]
     torch.testing.assert_close(outputs[2].logits["head"], logits)
-    torch.testing.assert_close(outputs[1].losses["block1.k5"], second.losses["k5"])
+    torch.testing.assert_close(outputs[1].losses["block1.k5"], second.losses["block1.k5"])
 
 
 class Saved:

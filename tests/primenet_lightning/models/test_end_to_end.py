@@ -1,4 +1,4 @@
-"""The classifier that all baselines derive from: it learns, counts, refuses and saves as it says."""
+"""EndToEnd, from which all baselines derive, learns, counts, refuses, resumes and saves as it says."""
 
 import math
 from functools import partial
@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn import functional
 from torch.optim import SGD, Adam
 
-from primenet_lightning import NonFiniteError
-from primenet_lightning.baselines import CifarResNet20, ImageClassifier, MultiExit, OneScale
+from primenet_lightning import EndToEnd, NonFiniteError
+from primenet_lightning.baselines import CifarResNet20, MultiExit, OneScale
+from primenet_lightning.callbacks import LastCheckpoint
 from primenet_lightning.datamodules import DigitsDataModule
 
 
@@ -20,13 +21,13 @@ def slow(parameters):
     return SGD(parameters, lr=0.1)
 
 
-class Dense(ImageClassifier):
+class Dense(EndToEnd):
     """Something small; its argument is one that the base class does not know."""
 
-    def __init__(self, in_channels=2, image_size=(8, 8), num_classes=3, bias=True, optimizer=slow):
-        super().__init__(in_channels, image_size, num_classes, optimizer)
+    def __init__(self, in_channels=2, image_size=(8, 8), num_classes=3, bias=True, optimizer=slow, **learning):
+        super().__init__(in_channels, image_size, num_classes, optimizer, **learning)
 
-    def configure_network(self):
+    def configure_backbone(self):
         dense = nn.Linear(math.prod(self.in_shape), self.num_classes, bias=self.hparams["bias"])
         return nn.Sequential(nn.Flatten(), dense)
 
@@ -93,7 +94,7 @@ def test_training_is_plain_backpropagation(tmp_path):
         right += (logits.argmax(1) == target).sum().item()
         loss_sum, count = loss_sum + loss.item() * len(target), count + len(target)
     assert count == 75
-    torch.testing.assert_close(model.network[1].weight, plain.weight)
+    torch.testing.assert_close(model.network.model[1].weight, plain.weight)
     (logged,) = watch.logged
     assert logged["train/accuracy"] == pytest.approx(right / count)
     assert logged["train/error"] == pytest.approx(100 * (1 - right / count), abs=1e-4)
@@ -110,7 +111,7 @@ def two_epochs(folder, devices):
     strategy = "ddp" if devices > 1 else "auto"
     options = dict(devices=devices, strategy=strategy, precision="64-true", limit_train_batches=3, max_epochs=2)
     _, model, watch = fit(folder, **options)
-    return model.network[1].weight.detach(), watch.logged[0]
+    return model.network.model[1].weight.detach(), watch.logged[0]
 
 
 def test_two_processes_train_and_count_what_one_does(ranks, tmp_path):
@@ -139,9 +140,9 @@ def test_a_loss_that_is_not_finite_stops_the_fit_before_the_update(tmp_path):
     model = Dense(optimizer=partial(SGD, lr=1e38))
     with pytest.raises(NonFiniteError, match=r"the loss of head is (nan|inf) at step \d+, learning rate 1e\+38"):
         fit(tmp_path, model, max_epochs=9)
-    assert model.network[1].weight.isfinite().all()
+    assert model.network.model[1].weight.isfinite().all()
     with torch.no_grad():
-        model.network[1].bias.fill_(torch.nan)
+        model.network.model[1].bias.fill_(torch.nan)
     with pytest.raises(NonFiniteError, match="a parameter of head is not finite"):
         model.on_save_checkpoint({})
 
@@ -156,7 +157,9 @@ def test_a_checkpoint_is_enough_to_predict(tmp_path):
     trainer.save_checkpoint(tmp_path / "it.ckpt")
     saved = torch.load(tmp_path / "it.ckpt", weights_only=True)
     assert saved["class_path"] == f"{Dense.__module__}.Dense"
-    assert saved["hyper_parameters"] == dict(in_channels=2, image_size=(8, 8), num_classes=3, bias=False)
+    own = dict(in_channels=2, image_size=(8, 8), num_classes=3, bias=False, local=False)
+    assert {name: saved["hyper_parameters"][name] for name in own} == own
+    assert not saved["hyper_parameters"].keys() & {"optimizer", "head_optimizer", "scheduler", "head_scheduler"}
     loaded = Dense.load_from_checkpoint(tmp_path / "it.ckpt", weights_only=True)
     assert loaded.data_description == trainer.datamodule.description()
     images = torch.randn(4, 2, 8, 8)
@@ -167,3 +170,70 @@ def test_a_checkpoint_is_enough_to_predict(tmp_path):
 
     with pytest.raises(ValueError, match="trained on tiny with the classes a, b, c, but tiny has x, y, z"):
         make_trainer(tmp_path).test(loaded, Others(batch_size=20), tmp_path / "it.ckpt", weights_only=True)
+
+
+class Crash(Callback):
+    """Ends a fit right after a batch."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == self.batch:
+            raise ZeroDivisionError
+
+
+class Dropping(Dense):
+    """Draws random numbers in training, and has statistics."""
+
+    def configure_backbone(self):
+        dense = nn.Linear(4 * 64, self.num_classes)
+        return nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(), dense)
+
+
+@pytest.mark.parametrize("step", [1, 3, 6])
+def test_a_run_that_crashed_in_an_epoch_goes_on_bit_for_bit(step, tmp_path):
+    def run(name, callbacks=(), ckpt_path=None):
+        torch.manual_seed(3)
+        last = LastCheckpoint(tmp_path / name, 1)
+        trainer = make_trainer(tmp_path, [last, *callbacks], enable_checkpointing=True, max_epochs=2)
+        model = Dropping(optimizer=partial(Adam, lr=1e-2), schedule="cosine")
+        try:
+            trainer.fit(model, TinyData(batch_size=20), ckpt_path=ckpt_path, weights_only=True)
+        except ZeroDivisionError:
+            torch.manual_seed(99)
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        return model.state_dict(), metrics
+
+    whole, metrics = run("whole")
+    run("crashed", [Crash(step)])
+    resumed, metrics_again = run("crashed", ckpt_path=tmp_path / "crashed/last.ckpt")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    assert metrics == metrics_again
+
+
+def test_gradients_accumulate_and_are_clipped_as_in_a_plain_loop(tmp_path):
+    """Four batches an epoch: the last window has one."""
+    torch.manual_seed(3)
+    _, model, watch = fit(tmp_path, Dense(accumulate_grad_batches=3, gradient_clip_val=0.05))
+    torch.manual_seed(3)
+    plain = nn.Linear(2 * 8 * 8, 3)
+    optimizer = SGD(plain.parameters(), lr=0.1)
+    windows = [watch.batches[:3], watch.batches[3:]]
+    for window in windows:
+        optimizer.zero_grad()
+        for images, target in window:
+            (functional.cross_entropy(plain(images.flatten(1)), target) / len(window)).backward()
+        nn.utils.clip_grad_norm_(plain.parameters(), 0.05)
+        optimizer.step()
+    torch.testing.assert_close(model.network.model[1].weight, plain.weight)
+
+
+def test_a_network_that_is_no_row_of_stages_is_refused():
+    class Raw(Dense):
+        def configure_network(self):
+            return self.configure_backbone()
+
+    with pytest.raises(TypeError, match=r"Raw\.configure_network gives a Sequential, which is no StagedNetwork"):
+        Raw()

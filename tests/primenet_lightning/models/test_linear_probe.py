@@ -1,10 +1,9 @@
-"""What baselines and the linear probe share, against a plain loop in torch; see also the tests of both."""
+"""The linear probe, against a plain loop in torch; see also the tests of phase 2."""
 
 import copy
 
 import pytest
 import torch
-from primenet_lightning.models.classifier import CrossEntropyClassifier
 from tiny import SGDStep
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -14,13 +13,10 @@ from primenet_lightning import LinearProbe, NonFiniteError
 COUNTED_AT_ONCE = 100
 
 
-class Linear(CrossEntropyClassifier):
-    def __init__(self, rate=0.1):
-        super().__init__(3, SGDStep(rate))
-        self.frozen, self.layer = nn.Linear(5, 5).requires_grad_(False), nn.Linear(5, 3)
-
-    def forward(self, x):
-        return self.layer(self.frozen(x))
+def make_probe(rate=0.1):
+    """A probe on a frozen layer."""
+    torch.manual_seed(0)
+    return LinearProbe(5, 3, backbone=nn.Linear(5, 5), optimizer=SGDStep(rate))
 
 
 def make_batches(count):
@@ -35,12 +31,12 @@ def make_batches(count):
 
 @pytest.mark.parametrize("count", [1, COUNTED_AT_ONCE, COUNTED_AT_ONCE + 3])
 def test_every_image_counts_once_however_many_are_counted_together(count, make_trainer, loader):
-    model, batches = Linear(), make_batches(count)
-    plain = copy.deepcopy(model)
-    optimizer = torch.optim.SGD(plain.layer.parameters(), lr=0.1)
+    model, batches = make_probe(), make_batches(count)
+    frozen, plain = copy.deepcopy(model.backbone), copy.deepcopy(model.classifier)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
     right, images, loss_sum = 0, 0, 0.0
     for x, target in batches:
-        logits = plain.layer(plain.frozen(x))
+        logits = plain(frozen(x))
         loss = cross_entropy(logits, target)
         optimizer.zero_grad()
         loss.backward()
@@ -52,13 +48,14 @@ def test_every_image_counts_once_however_many_are_counted_together(count, make_t
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
     expected = {"train/accuracy": right / images, "train/error": 100 * (1 - right / images)}
     assert logged == pytest.approx(expected | {"train/loss/head": loss_sum / images}, abs=1e-4)
-    assert torch.equal(model.layer.weight, plain.layer.weight)
+    assert torch.equal(model.classifier.weight, plain.weight)
+    assert torch.equal(model.backbone.weight, frozen.weight)
     (group,) = model.configure_optimizers().param_groups
-    assert [id(parameter) for parameter in group["params"]] == [id(p) for p in model.layer.parameters()]
+    assert [id(parameter) for parameter in group["params"]] == [id(p) for p in model.classifier.parameters()]
 
 
 def test_an_aborted_fit_leaves_nothing_in_the_next_ones_counts(make_trainer, loader):
-    model, batches = Linear(rate=0.0), make_batches(4)
+    model, batches = make_probe(rate=0.0), make_batches(4)
     broken = [*batches[:3], (torch.full((2, 5), torch.nan), torch.zeros(2, dtype=torch.int64))]
     with pytest.raises(NonFiniteError, match="the loss of head is nan at step 3, learning rate 0: "):
         make_trainer().fit(model, loader(broken))
