@@ -92,6 +92,30 @@ class _Batch:
     waiting: list[LearnerOutput] = field(default_factory=list)
 
 
+class _Answers:
+    """The classes that each classifier gave, in one tensor that is there from the start.
+
+    Small tensors that each stage left behind would lie between its activations, once freed, and those of the next:
+    glibc's heap then splinters, and 32 stages take up to twice the memory of two.
+    """
+
+    def __init__(self, classifiers: int, target: Tensor) -> None:
+        self._classes = target.new_empty(classifiers, len(target), dtype=torch.int64)
+        self._count = 0
+
+    def add(self, outputs: Sequence[LearnerOutput]) -> None:
+        """Take the answers of a stage's classifiers."""
+        for output in outputs:
+            if output.logits is not None:
+                torch.argmax(output.logits, 1, out=self._classes[self._count])
+                self._count += 1
+
+    @property
+    def given(self) -> Tensor:
+        """Int64 ``(classifiers, batch)``."""
+        return self._classes[: self._count]
+
+
 class StageRunner:
     """Runs batches through the stages of a network, in turn.
 
@@ -177,7 +201,7 @@ class StageRunner:
         values: dict[str, float] = {}
         route: list[int] = []
         went_on: list[float] = []
-        logits: list[Tensor] = []
+        answers = _Answers(len(self.network.classifier_names), target)
         stages = self.network.stages
         x = self.enter(x)
         for stage in stages:
@@ -189,18 +213,18 @@ class StageRunner:
             # take note
             values |= losses
             went_on.append(list(losses.values())[choice])
-            logits += [output.logits for output in outputs if output.logits is not None]
+            answers.add(outputs)
             if stage.chooses:
                 route.append(choice)
-            # what is due once a stage; without the maps, which backward frees one after the other
-            outputs = [output._replace(feature_map=None) for output in outputs]
+            # what is due once a stage; without maps and logits, which backward frees one after the other
+            outputs = [output._replace(logits=None, feature_map=None) for output in outputs]
             self._reached("stage", outputs, batch, last=stage is stages[-1])
             del outputs  # or this stage's losses live on while the next one runs
         self._reached("batch", [], batch, last=True)
         self.leave(x)
         self.network.learned(tuple(route))
         total = sum(went_on[:-1], went_on[-1])
-        return Record(values, tuple(route), total, _answers(logits, target))
+        return Record(values, tuple(route), total, answers.given)
 
     def enter(self, x: Tensor) -> Tensor:
         """Take in what the first stage here sees; for a runner that has only some of the stages.
@@ -281,6 +305,3 @@ class StageRunner:
             nn.utils.clip_grad_norm_(parameters, self.clip_norm)
 
 
-def _answers(logits: Sequence[Tensor], target: Tensor) -> Tensor:
-    """The classes that each classifier gave."""
-    return torch.stack(list(logits)).argmax(2) if logits else target.new_empty(0, len(target))
