@@ -303,5 +303,3 @@ class StageRunner:
         if self.clip_norm is not None:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             nn.utils.clip_grad_norm_(parameters, self.clip_norm)
-
-
