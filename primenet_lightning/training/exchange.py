@@ -325,7 +325,7 @@ class Replicas(Exchange):
     def start(self, network: StagedNetwork, learners: Iterable[str], share: Share, last: bool) -> None:
         """Send gradients on their way, in one flat message; see `Exchange.start`."""
         parameters_by_learner = network.learners()
-        parameters = [parameter for name in learners for parameter in parameters_by_learner[name]]
+        parameters = [parameter for name in learners for parameter in parameters_by_learner.get(name, [])]
         statistics: list[Tensor] = []
         if last:
             statistics = batch_norm_statistics(network)
