@@ -163,7 +163,7 @@ class Stage(Layer, ABC):
         return planned
 
     def hand_on(self, x: Tensor, outputs: Sequence[LearnerOutput], choice: int) -> Tensor:
-        """Make what the next stage sees. It is detached; this is the one place where a network's gradient is cut.
+        """Make what the next stage sees. Detached, but for a part that is left to the loss which follows (`closed`).
 
         Args:
             x: The stage's input, ``(batch, *in_shape)``.

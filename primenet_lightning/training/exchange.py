@@ -305,7 +305,7 @@ ALONE: Exchange = _Alone()
 class Replicas(Exchange):
     """Processes that each have the whole network, and a share of each batch.
 
-    A batch costs three messages: the images that each process has, with its flags; the losses, stage by stage; and the
+    A batch costs a message of images and flags, and one of losses per stage; its window ends with one per dtype of the
     gradients, with the batch-norm statistics, which are so equal on all processes after every step.
 
     Args:

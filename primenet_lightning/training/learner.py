@@ -285,7 +285,7 @@ class LocalLearner(Resumable, ABC):
         return (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
 
     def _mend_short_window(self, batch_idx: int) -> None:
-        """Average the epoch's last window over the batches it has; only now it is known to be short."""
+        """Average the last window over the batches it has; gradients are exchanged, not yet unscaled or clipped."""
         size = self.accumulate_grad_batches
         count = batch_idx % size + 1
         if count == size:
@@ -295,7 +295,7 @@ class LocalLearner(Resumable, ABC):
                 parameter.grad *= size / count
 
     def _step_all(self) -> None:
-        """Step the composite once: Lightning then counts one step. After steps stage by stage it finds no gradients."""
+        """Step the composite once, clipped in `on_before_optimizer_step`; stage by stage there is nothing left."""
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         applied = self._steps_applied

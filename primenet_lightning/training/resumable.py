@@ -80,6 +80,7 @@ class Resumable(Evaluator, ABC):
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["skipped_steps"] = self.skipped_steps
         checkpoint["schedule_steps"] = self.schedule_steps
+        # in place: Lightning's state_dict, collected already, shares these tensors
         self.exchange.settle(self.network)
         self._late.catch_up(self.network.classifier_names)
         checkpoint["train_losses"] = self._epoch_losses.state_dict()

@@ -1,7 +1,8 @@
 """The engine: a batch through the stages of a network, in pure torch.
 
 A network is a row of stages; a stage says what its learners make of its input, and then hands on one detached map. When
-to go backward, with whom to exchange gradients, and when to step is said here, and nowhere else.
+to go backward and to exchange is said here, and when a stage steps; the step of a whole window is the caller's, `step`
+here or `LocalLearner._step_all`.
 """
 
 from collections.abc import Callable, Sequence
@@ -265,7 +266,7 @@ class StageRunner:
         return outputs
 
     def _reached(self, level: Per, outputs: Sequence[LearnerOutput], batch: _Batch, last: bool) -> None:
-        """Do what is due at this level: backward of what was heard, exchange of its gradients, the step."""
+        """Do what is due at this level: backward, exchange, a stage's step; the step of the window is the caller's."""
         if self.rhythm.backward == level:
             self._backward([*batch.waiting, *outputs], batch)
         elif self.rhythm.backward == "batch":
