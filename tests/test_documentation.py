@@ -26,6 +26,7 @@ import primenet_lightning
 from primenet_lightning import baselines, callbacks, datamodules
 from primenet_lightning.commands import fit
 from primenet_lightning.commands import main as cli
+from primenet_lightning.moved import MOVED
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {
@@ -330,6 +331,13 @@ def test_links_between_pages_lead_somewhere():
     for page, text in PAGES.items():
         for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)[^)]*\)", text):
             assert (ROOT / page).parent.joinpath(link).exists(), f"{page}: {link}"
+
+
+def test_the_changelog_tells_where_the_modules_of_version_0_1_are():
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| ((?:`[\w.]+`(?:, )?)+) \|$", PAGES["CHANGELOG.md"], flags=re.MULTILINE))
+    for old, homes in MOVED.items():
+        if not old.startswith("reproduction."):
+            assert rows[old] == ", ".join(f"`{home}`" for home in homes), f"CHANGELOG.md: {old}"
 
 
 # -- the site ----------------------------------------------------------------------------------------------------------
