@@ -69,7 +69,7 @@ class LossLog(FitState):
     point: ``self.log`` at every step would cost more than a small network's whole step. Points go to every logger as
     ``train/loss/<name>``, each ``log_every_n_steps`` batches and at the end of each epoch, on Lightning's own step
     axis; the mean of each epoch as ``train/epoch_loss/<name>``. Validation losses and all accuracies are logged by the
-    module and taken from there. `PrimeNet` attaches this callback by itself, unless the Trainer has one already, such
+    module and taken from there. `LocalLearner` attaches this callback itself, unless the Trainer has one already, such
     as `primenet_lightning.callbacks.CapsuleLossCurves`, which draws the curves, too.
 
     Attributes:

@@ -39,7 +39,7 @@ class GracefulStop(CheckpointOfState):
 
     In the middle of a batch some capsules may have been updated and others not, and of several processes each would
     be somewhere else. So a signal is only noted; the ranks tell each other with the messages they send anyway (see
-    `PrimeNet.requests`), and all of them stop after the same batch, also if one alone was signalled. The checkpoint
+    `LocalLearner.requests`), and all of them stop after the same batch, also if one alone was signalled. The checkpoint
     is `LastCheckpoint`'s; without one it is ``interrupted.ckpt`` in the folder of the Trainer's `ModelCheckpoint`,
     and without that there is none. During validation the validation, and at the end of an epoch the epoch, is
     finished first; so is the epoch with another module on several devices, whose ranks agree only there. A second
@@ -47,7 +47,7 @@ class GracefulStop(CheckpointOfState):
 
     SIGTERM ends the process with status 143. The signal at which Lightning's SLURM plugin requeues a job
     (``SLURMEnvironment(auto_requeue=True)``) reaches that plugin after the batch, and training goes on until SLURM
-    ends it. `PrimeNet` attaches this callback by itself.
+    ends it. `LocalLearner` attaches this callback by itself.
 
     Args:
         resume_with: The command that goes on with the run, to be printed; None names the checkpoint.
