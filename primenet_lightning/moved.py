@@ -149,7 +149,7 @@ REMOVED: dict[str, str] = {
     "cli.process_rank": "use rank_zero_only.rank of lightning.pytorch.utilities",
     "datamodules.downloaded.file_md5": "use calculate_md5 of torchvision.datasets.utils",
     "distributed.Average": "use Share of primenet_lightning.nn.numbers, whose `mean` it was",
-    "distributed.average_batch_norm": "use Replicas of primenet_lightning.training.exchange, whose `settle` does it once a batch was shared",
+    "distributed.average_batch_norm": "use `settle` of a Replicas that has shared out a batch (training.exchange)",
     "network.Stage": "use LearnerOutput of primenet_lightning.nn.stages; a Stage is now what gives it",
     "network.capsules_of": "use Plan of primenet_lightning.nn.prime.building, whose `capsules` does it",
     "network.next_shape": "use `out_shape` of the block, which pools by itself",
