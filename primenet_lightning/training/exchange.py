@@ -330,6 +330,7 @@ class Replicas(Exchange):
         if last:
             statistics = batch_norm_statistics(network)
             self._drifted = False
+        # the weight is the statistics': gradients come weighted already, by their losses
         self._gradients.start(parameters, statistics, share.weight)
 
     def finish(self) -> None:

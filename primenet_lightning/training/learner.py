@@ -245,7 +245,7 @@ class LocalLearner(Resumable, ABC):
         # learn, stage by stage
         try:
             with self._without_reducer():
-                record = self.runner.run(images, target, share, self.accumulate_grad_batches, ends)
+                record = self.runner.run(images, target, share, window=self.accumulate_grad_batches, applies=ends)
         except NonFiniteError as error:
             raise self.located(error) from None
         # count
