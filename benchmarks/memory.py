@@ -20,7 +20,7 @@ Three tables say, for each way and depth:
   110 MiB instead of 30;
 - the time of a step, median and quartiles.
 
-The last line is one JSON object. The command fails if block-wise backward at depth 32 holds more than 1.05 of what it
+The last line is one JSON object. The command fails if block-wise backward at depth 32 holds more than 1.02 of what it
 holds at depth 2, or at depth 16 not less than end-to-end backprop with checkpointing.
 """
 
@@ -35,156 +35,19 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from references import mean_and_projection
-from torch import Tensor
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+from ways import IN_SHAPE, WAYS, WIDTHS, build, check_counter, check_gradients, make_batch
 
-from primenet_lightning import Architecture, PrimeBlock, PrimeNetwork
-from primenet_lightning.analysis.memory import SavedActivations
-from primenet_lightning.training.runner import Rhythm, StageRunner
+from primenet_lightning import SavedActivations
 
 MIB = 2**20
-IN_SHAPE = (3, 32, 32)
-CLASSES = 10
-WIDTHS = Architecture(
-    reduce_channels=8,
-    channels=16,
-    projection_channels=8,
-    head_channels=16,
-    local_classifier="pooled",
-    stride=1,
-)
 DEPTHS = (2, 4, 8, 16, 32)
-LARGEST_RATIO = 1.05
-
-
-# -- the five ways -----------------------------------------------------------------------------------------------------
-
-
-def end_to_end(network: PrimeNetwork, images: Tensor, target: Tensor) -> None:
-    """One backward of the head's loss through everything."""
-    x = images
-    for block in network.prime_blocks:
-        x = mean_and_projection(block, x)
-    torch.autograd.backward(functional.cross_entropy(network.head(x), target))
-
-
-def end_to_end_checkpointed(network: PrimeNetwork, images: Tensor, target: Tensor) -> None:
-    """The same; of each block only the input is kept, the rest is computed again in the backward pass.
-
-    Checkpointing is reentrant, because `SavedActivations` has to see what is computed again: the non-reentrant kind
-    puts hooks of its own around a block, and only the innermost hooks are called. The reentrant kind runs blocks
-    without gradients unless an argument wants one; the images do not, so that an empty tensor does.
-    """
-    x, wants_gradient = images, images.new_empty(0, requires_grad=True)
-    for block in network.prime_blocks:
-
-        def run(x: Tensor, _: Tensor, block: PrimeBlock = block) -> Tensor:
-            return mean_and_projection(block, x)
-
-        x = checkpoint(run, x, wants_gradient, use_reentrant=True, preserve_rng_state=False)
-    torch.autograd.backward(functional.cross_entropy(network.head(x), target))
-
-
-def fused(network: PrimeNetwork, images: Tensor, target: Tensor) -> None:
-    """One backward of the sum of all local losses."""
-    StageRunner(network, rhythm=Rhythm(backward="batch")).run(images, target)
-
-
-def blockwise(network: PrimeNetwork, images: Tensor, target: Tensor) -> None:
-    """One backward a block, before the next one runs."""
-    StageRunner(network).run(images, target)
-
-
-def capsulewise(network: PrimeNetwork, images: Tensor, target: Tensor) -> None:
-    """One backward a capsule, before the next one runs."""
-    StageRunner(network, rhythm=Rhythm(backward="learner")).run(images, target)
-
-
-WAYS: dict[str, Callable[[PrimeNetwork, Tensor, Tensor], None]] = {
-    way.__name__: way for way in (end_to_end, end_to_end_checkpointed, fused, blockwise, capsulewise)
-}
-
-
-def build(depth: int, in_shape: tuple[int, int, int] = IN_SHAPE) -> PrimeNetwork:
-    """Build the network, the same one at each call; no pool between blocks."""
-    torch.manual_seed(0)
-    channels, *size = in_shape
-    return PrimeNetwork.build(channels, (size[0], size[1]), CLASSES, WIDTHS, depth=depth, pool_every=depth + 1)
-
-
-def make_batch(size: int, in_shape: tuple[int, int, int] = IN_SHAPE) -> tuple[Tensor, Tensor]:
-    """Make images and labels, the same ones at each call."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(size, *in_shape, generator=generator), torch.randint(CLASSES, (size,), generator=generator)
-
-
-# -- what autograd holds -----------------------------------------------------------------------------------------------
-
-
-def check_counter(device: str) -> None:
-    """Count what can be counted by hand: layers of tanh, each of which saves its output and nothing else.
-
-    Args:
-        device: Where; on some, backward runs in a thread of its own, which the hooks must reach.
-
-    Raises:
-        RuntimeError: If the count is wrong.
-    """
-    segments, layers = 5, 3
-    x = torch.linspace(-1, 1, 1000, device=device).requires_grad_()
-    size = x.untyped_storage().nbytes()
-
-    def segment(x: Tensor) -> Tensor:
-        for _ in range(layers):
-            x = x.tanh()
-        return x
-
-    def run(checkpointed: bool) -> SavedActivations:
-        y = x
-        with SavedActivations([x]) as counter:
-            for _ in range(segments):
-                y = checkpoint(segment, y, use_reentrant=True) if checkpointed else segment(y)
-            torch.autograd.backward((y * y).sum())  # saves y twice more, in the storage that is counted
-        return counter
-
-    # checkpointed: each segment's input (the first is x) and either the last output or a segment computed again
-    for checkpointed, expected in ((False, segments * layers), (True, segments - 1 + layers)):
-        counter = run(checkpointed)
-        if (counter.peak, counter.alive) != (expected * size, 0):
-            raise RuntimeError(
-                f"{segments} {'checkpointed ' if checkpointed else ''}segments of {layers} layers save {expected} "
-                f"tensors of {size} bytes and then let go of them, but {counter.peak} bytes were counted, and "
-                f"{counter.alive} afterwards"
-            )
-
-
-def check_gradients() -> None:
-    """Compare what is being compared: the local ways learn the same, and so do both end-to-end ones.
-
-    Raises:
-        RuntimeError: If a gradient differs by a bit.
-    """
-    images, target = make_batch(4, (3, 8, 8))
-    gradients: dict[str, dict[str, Tensor | None]] = {}
-    for name, way in WAYS.items():
-        network = build(3, (3, 8, 8))
-        way(network, images, target)
-        gradients[name] = {key: parameter.grad for key, parameter in network.named_parameters()}
-    pairs = ((fused, blockwise), (fused, capsulewise), (end_to_end, end_to_end_checkpointed))
-    for one, other in pairs:
-        for key, ours in gradients[one.__name__].items():
-            theirs = gradients[other.__name__][key]
-            idle = ours is None and theirs is None  # a local classifier, end to end
-            if not idle and (ours is None or theirs is None or not torch.equal(ours, theirs)):
-                raise RuntimeError(f"{one.__name__} and {other.__name__} give different gradients to {key}")
+LARGEST_RATIO = 1.02
 
 
 # -- one figure, in a process of its own -------------------------------------------------------------------------------
@@ -204,6 +67,10 @@ class Measurement(NamedTuple):
     resident: int | None
     cuda: int | None
     seconds: tuple[float, float, float]
+
+
+Measurements = dict[tuple[str, int], Measurement]
+"""By way and depth."""
 
 
 def measure(way_name: str, depth: int, batch: int, steps: int, device: str) -> Measurement:
@@ -237,6 +104,7 @@ def measure(way_name: str, depth: int, batch: int, steps: int, device: str) -> M
         synchronize(device)
         return time.perf_counter() - start
 
+    # time steps, and see by how much the peak grows
     before = peak_resident()
     cuda_before = 0
     if device == "cuda":
@@ -247,6 +115,7 @@ def measure(way_name: str, depth: int, batch: int, steps: int, device: str) -> M
     cuda = torch.cuda.max_memory_allocated() - cuda_before if device == "cuda" else None
     low, median, high = statistics.quantiles(times, n=4) if steps > 1 else times * 3
 
+    # count in one step more what autograd holds
     with SavedActivations([*network.parameters(), *network.buffers(), images, target]) as counter:
         way(network, images, target)
     resident = None if before is None or after is None else after - before
@@ -284,9 +153,7 @@ def peak_resident() -> int | None:
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
-def measure_all(
-    ways: Sequence[str], depths: Sequence[int], batch: int, steps: int, device: str
-) -> dict[tuple[str, int], Measurement]:
+def measure_all(ways: Sequence[str], depths: Sequence[int], batch: int, steps: int, device: str) -> Measurements:
     """Measure each way at each depth, each in a fresh process.
 
     Returns:
@@ -294,10 +161,9 @@ def measure_all(
     """
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    context.set_forkserver_preload(
-        ["primenet_lightning.nn.prime.network"]
-    )  # import it once, and not 25 times for ten seconds
-    measured = {}
+    # imported once, and not 25 times for ten seconds
+    context.set_forkserver_preload(["primenet_lightning.nn.prime.network"])
+    measured: Measurements = {}
     for depth in depths:
         for way in ways:
             with ProcessPoolExecutor(1, mp_context=context) as pool:
@@ -305,13 +171,23 @@ def measure_all(
     return measured
 
 
-def table(title: str, cells: Mapping[tuple[str, int], str]) -> str:
-    """Lay out one row a depth and one column a way."""
-    ways, depths = list(dict.fromkeys(way for way, _ in cells)), list(dict.fromkeys(depth for _, depth in cells))
-    rows = [["depth", *ways]] + [[str(depth), *(cells[way, depth] for way in ways)] for depth in depths]
+def print_table(title: str, measured: Measurements, write: Callable[[Measurement], str]) -> None:
+    """Print one row a depth and one column a way."""
+    ways = list(dict.fromkeys(way for way, _ in measured))
+    rows = [["depth", *ways]]
+    for depth in dict.fromkeys(depth for _, depth in measured):
+        rows.append([str(depth), *(write(measured[way, depth]) for way in ways)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([title, *lines, ""])
+    print(title)
+    for row in rows:
+        print("  ".join(map(str.rjust, row, widths)))
+    print()
+
+
+def milliseconds(measurement: Measurement) -> str:
+    """Write the time of a step for a table."""
+    low, median, high = (1000 * seconds for seconds in measurement.seconds)
+    return f"{median:.1f} ({low:.1f}-{high:.1f})"
 
 
 def mebibytes(count: int | None) -> str:
@@ -319,7 +195,7 @@ def mebibytes(count: int | None) -> str:
     return "-" if count is None else f"{count / MIB:.1f}"
 
 
-def figures(measured: Mapping[tuple[str, int], Measurement]) -> dict[str, float]:
+def figures(measured: Measurements) -> dict[str, float]:
     """Name all figures for the JSON line; what could not be measured is left out."""
     named: dict[str, float] = {}
     for (way, depth), measurement in measured.items():
@@ -334,17 +210,19 @@ def figures(measured: Mapping[tuple[str, int], Measurement]) -> dict[str, float]
     return named
 
 
-def judge(measured: Mapping[tuple[str, int], Measurement]) -> tuple[dict[str, float], list[str]]:
+def judge(measured: Measurements) -> tuple[dict[str, float], list[str]]:
     """Compare with what is required.
 
     Returns:
         The ratios by name, those that can be had from what was measured; and a sentence for each that is too large.
     """
     saved = {key: measurement.saved for key, measurement in measured.items()}
-    ratios, complaints = {}, []
+    ratios: dict[str, float] = {}
+    complaints: list[str] = []
     shallow, deep = saved.get(("blockwise", 2)), saved.get(("blockwise", 32))
     if shallow and deep:
-        ratios["depth32_over_depth2_blockwise"] = ratio = deep / shallow
+        ratio = deep / shallow
+        ratios["depth32_over_depth2_blockwise"] = ratio
         if ratio > LARGEST_RATIO:
             complaints.append(
                 f"block-wise backward saves {deep / MIB:.2f} MiB at depth 32, {ratio:.3f} of the {shallow / MIB:.2f} "
@@ -390,14 +268,11 @@ def main() -> None:
         flush=True,
     )
     measured = measure_all(options.ways, options.depths, options.batch, options.steps, options.device)
-    print(table("Peak of saved activations, MiB", {key: mebibytes(m.saved) for key, m in measured.items()}))
-    print(table("Growth of the peak resident size, MiB", {key: mebibytes(m.resident) for key, m in measured.items()}))
+    print_table("Peak of saved activations, MiB", measured, lambda m: mebibytes(m.saved))
+    print_table("Growth of the peak resident size, MiB", measured, lambda m: mebibytes(m.resident))
     if options.device == "cuda":
-        print(
-            table("Growth of the most allocated on the GPU, MiB", {k: mebibytes(m.cuda) for k, m in measured.items()})
-        )
-    times = {key: [1000 * part for part in m.seconds] for key, m in measured.items()}
-    print(table("A step, ms (quartiles)", {k: f"{t[1]:.1f} ({t[0]:.1f}-{t[2]:.1f})" for k, t in times.items()}))
+        print_table("Growth of the most allocated on the GPU, MiB", measured, lambda m: mebibytes(m.cuda))
+    print_table("A step, ms (quartiles)", measured, milliseconds)
     ratios, complaints = judge(measured)
     print(json.dumps({**figures(measured), **ratios, "batch": options.batch, "device": device}))
     if complaints:
