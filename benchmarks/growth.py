@@ -15,7 +15,8 @@ import argparse
 import math
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from timing import Bound, conclude, in_turns, machine, spread
@@ -27,7 +28,7 @@ from primenet_lightning.datamodules import MNISTDataModule
 
 BATCH = 200
 IMAGES = 2_000
-SIZE = (28, 28)
+IMAGE_SIZE = (28, 28)
 SCALES = (3, 5, 7, 9, 11)
 AXES: dict[str, tuple[int, ...]] = {
     "images": (2_000, 4_000, 8_000, 16_000),
@@ -38,15 +39,31 @@ AXES: dict[str, tuple[int, ...]] = {
 BOUNDS = [Bound(f"{axis}_exponent", "at most", 1.05) for axis in AXES]
 
 
+class Size(NamedTuple):
+    """One size on an axis, and the work of its epoch.
+
+    Attributes:
+        value: On the axis.
+        gmacs: Multiply-adds of an epoch as run, in thousand millions.
+        gmacs_as_written: Counted layer by layer.
+    """
+
+    value: str
+    gmacs: float
+    gmacs_as_written: float
+
+
 def build(axis: str, value: int) -> PrimeNetwork:
     """The compact network with one thing grown."""
-    widths = architecture("compact", SIZE)
+    widths, scales, depth = architecture("compact", IMAGE_SIZE), 3, 1
     if axis == "channels":
         widths = Architecture(value // 2, value, value, 2 * value, widths.local_classifier, widths.stride)
-    scales = SCALES[:value] if axis == "capsules" else SCALES[:3]
-    depth = value if axis == "depth" else 1
+    if axis == "capsules":
+        scales = value
+    if axis == "depth":
+        depth = value
     torch.manual_seed(0)
-    return PrimeNetwork.build(1, SIZE, 10, widths, scales, depth, pool_every=depth + 1)
+    return PrimeNetwork.build(1, IMAGE_SIZE, 10, widths, SCALES[:scales], depth, pool_every=depth + 1)
 
 
 def epoch(network: PrimeNetwork, root: str, images: int) -> Callable[[], None]:
@@ -69,26 +86,37 @@ def measure(axis: str, root: str, rounds: int) -> dict[str, float]:
     Returns:
         Figures by name, each beginning with the axis's.
     """
-    networks = {value: build(axis, value) for value in AXES[axis]}
-    images = {value: value if axis == "images" else IMAGES for value in AXES[axis]}
-    times = in_turns(
-        {str(value): epoch(network, root, images[value]) for value, network in networks.items()}, rounds, warm_up=1
-    )
+    sizes: list[Size] = []
+    sides: dict[str, Callable[[], None]] = {}
+    for value in AXES[axis]:
+        network, images = build(axis, value), IMAGES
+        if axis == "images":
+            images = value
+        gmacs = images * count_training(network, as_run=True) / 1e9
+        sizes.append(Size(str(value), gmacs, images * count_training(network) / 1e9))
+        sides[str(value)] = epoch(network, root, images)
+    times = in_turns(sides, rounds, warm_up=1)
+    # the table
     figures: dict[str, float] = {}
+    seconds: list[float] = []
     print(f"\n{axis:>10} {'G multiply-adds':>16} {'as written':>10}  seconds an epoch")
-    for value, network in networks.items():
-        seconds = spread(times[str(value)])
-        written, run = (images[value] * count_training(network, as_run=as_run) / 1e9 for as_run in (False, True))
-        figures[f"{axis}_{value}_seconds"] = seconds.median
-        figures[f"{axis}_{value}_gmacs"], figures[f"{axis}_{value}_gmacs_as_written"] = run, written
-        print(f"{value:>10} {run:16.2f} {written:10.2f}  {seconds}")
-    for count in ("", "_as_written"):
-        work, time = (
-            [math.log(figures[f"{axis}_{value}_{what}"]) for value in networks] for what in (f"gmacs{count}", "seconds")
-        )
-        figures[f"{axis}_exponent{count}"] = statistics.linear_regression(work, time).slope
-    print(f"exponent {figures[f'{axis}_exponent']:.3f}, as written {figures[f'{axis}_exponent_as_written']:.3f}")
-    return figures
+    for size in sizes:
+        quartiles = spread(times[size.value])
+        seconds.append(quartiles.median)
+        figures[f"{axis}_{size.value}_seconds"] = quartiles.median
+        figures[f"{axis}_{size.value}_gmacs"] = size.gmacs
+        figures[f"{axis}_{size.value}_gmacs_as_written"] = size.gmacs_as_written
+        print(f"{size.value:>10} {size.gmacs:16.2f} {size.gmacs_as_written:10.2f}  {quartiles}")
+    # the exponents
+    exponent = slope([size.gmacs for size in sizes], seconds)
+    as_written = slope([size.gmacs_as_written for size in sizes], seconds)
+    print(f"exponent {exponent:.3f}, as written {as_written:.3f}")
+    return figures | {f"{axis}_exponent": exponent, f"{axis}_exponent_as_written": as_written}
+
+
+def slope(work: Sequence[float], seconds: Sequence[float]) -> float:
+    """Exponent of the seconds over the work: the slope between their logarithms."""
+    return statistics.linear_regression(list(map(math.log, work)), list(map(math.log, seconds))).slope
 
 
 def main() -> None:

@@ -17,11 +17,12 @@ the command fails past a bound.
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from references import ResNet20
 from timing import Bound, conclude, in_turns, machine, ratio, spread
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models import resnet50
 
 from primenet_lightning import PrimeNetwork, architecture
@@ -45,7 +46,7 @@ BOUNDS = [
 ]
 
 
-def sides(network: PrimeNetwork) -> dict[str, Answer]:
+def answers_of(network: PrimeNetwork) -> dict[str, Answer]:
     """All ways to answer, by name."""
 
     def routed(route: tuple[int, ...]) -> Answer:
@@ -54,7 +55,12 @@ def sides(network: PrimeNetwork) -> dict[str, Answer]:
     def every_capsule(images: Tensor) -> list[Tensor]:
         (block,) = network.prime_blocks
         assert block.projection is not None
-        maps, logits = zip(*(capsule(images) for capsule in block.capsules.values()), strict=True)
+        maps: list[Tensor] = []
+        logits: list[Tensor] = []
+        for capsule in block.in_order:
+            feature_map, verdict = capsule(images)
+            maps.append(feature_map)
+            logits.append(verdict)
         # all are handed back, or a compiler would leave out what nobody uses
         return [network.head(torch.cat([maps[0], block.projection(images)], 1)), *maps, *logits]
 
@@ -68,45 +74,65 @@ def measure(case: str, batches: list[int], rounds: int, compiled: bool) -> dict[
         Figures by name, each beginning with the case's.
     """
     size, shape = CASES[case]
+    # all that answers
     torch.manual_seed(0)
     network = PrimeNetwork.build(
         shape[0], shape[1:], 10, architecture(size, shape[1:]), inference_routing="min_entropy"
     ).eval()
-    answers: dict[str, Answer] = sides(network)
-    every = count_inference(network, as_run=True)
-    costs = {name: count_inference(network, route, as_run=True) for name, route in ROUTES.items()}
+    answers = answers_of(network)
     if shape[0] == 3:
-        nets: dict[str, nn.Module] = {"resnet20": ResNet20().eval(), "resnet50": resnet50(num_classes=10).eval()}
-        answers |= nets
+        answers["resnet20"] = ResNet20().eval()
+        answers["resnet50"] = resnet50(num_classes=10).eval()
     if compiled and case == COMPILED:
-        answers |= {
-            f"compiled_{name}": torch.compile(answer, dynamic=False)
-            for name, answer in answers.items()
-            if name in ("k5", "all", "resnet20")
-        }
+        for name in ("k5", "all", "resnet20"):
+            answers[f"compiled_{name}"] = torch.compile(answers[name], dynamic=False)
+    # what they cost
+    every = count_inference(network, as_run=True)
+    print(f"\n{case}; multiply-adds as run, M: all {every / 1e6:.2f}", end="")
+    savings: dict[str, float] = {}
+    for name, route in ROUTES.items():
+        cost = count_inference(network, route, as_run=True)
+        savings[name] = every / cost
+        print(f", {name} {cost / 1e6:.2f}", end="")
+    print()
+    # how long they take
     figures: dict[str, float] = {}
-    print(f"\n{case}; multiply-adds as run, M: all {every / 1e6:.2f}, "
-          + ", ".join(f"{name} {cost / 1e6:.2f}" for name, cost in costs.items()))  # fmt: skip
     for batch in batches:
         images = torch.randn(batch, *shape)
+        sides = {name: partial(answer, images) for name, answer in answers.items()}
+        turns = rounds if batch < 1024 else max(rounds // 3, 3)
         with torch.inference_mode():
-            times = in_turns(
-                {name: lambda answer=answer: answer(images) for name, answer in answers.items()},  # type: ignore[misc]  # noqa: B023
-                rounds if batch < 1024 else max(rounds // 3, 3),
-            )
-        print(f"{f'batch {batch}':>18} {'images/s':>10}  {'latency, ms':<30} {'all over it':<26} of multiply-adds")
-        for name, seconds in times.items():
-            low, middle, high = spread([1000 * second for second in seconds])
-            figures[f"{case}_{name}_batch{batch}_images_per_second"] = 1000 * batch / middle
-            figures[f"{case}_{name}_batch{batch}_ms"] = middle
-            saving, share = ratio(times["all"], seconds), ""
-            if name in costs:
-                figures[f"{case}_saving_{name}_batch{batch}"] = saving.median
-                share_saved = saving.median / (every / costs[name])
-                figures[f"{case}_of_multiply_adds_{name}_batch{batch}"] = share_saved
-                share = f"{share_saved:.2f} of {every / costs[name]:.2f}"
-            latency = f"{middle:.2f} ({low:.2f} to {high:.2f})"
-            print(f"{name:>18} {1000 * batch / middle:10.0f}  {latency:<30} {saving!s:<26} {share}")
+            times = in_turns(sides, turns)
+        for name, figure in latencies(batch, times, savings).items():
+            figures[f"{case}_{name}"] = figure
+    return figures
+
+
+def latencies(batch: int, times: dict[str, list[float]], savings: dict[str, float]) -> dict[str, float]:
+    """Print the table of one batch size.
+
+    Args:
+        batch: Images a batch.
+        times: Seconds a batch by side.
+        savings: Multiply-adds of all capsules over those of one routed, by its name.
+
+    Returns:
+        Figures by name.
+    """
+    figures: dict[str, float] = {}
+    print(f"{f'batch {batch}':>18} {'images/s':>10}  {'latency, ms':<30} {'all over it':<26} of multiply-adds")
+    for name, seconds in times.items():
+        low, middle, high = spread([1000 * second for second in seconds])
+        figures[f"{name}_batch{batch}_images_per_second"] = 1000 * batch / middle
+        figures[f"{name}_batch{batch}_ms"] = middle
+        saving, share = ratio(times["all"], seconds), ""
+        if name in savings:
+            of_multiply_adds = saving.median / savings[name]
+            figures[f"saving_{name}_batch{batch}"] = saving.median
+            figures[f"of_multiply_adds_{name}_batch{batch}"] = of_multiply_adds
+            share = f"{of_multiply_adds:.2f} of {savings[name]:.2f}"
+        latency = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+        print(f"{name:>18} {1000 * batch / middle:10.0f}  {latency:<30} {saving!s:<26} {share}")
     return figures
 
 

@@ -51,6 +51,7 @@ def train(rank: int, size: int, port: int, threads: int, root: str, steps: int) 
     Returns:
         Seconds a step.
     """
+    # be one of them, as torchrun's workers are
     if size > 1:
         os.environ.update(
             RANK=str(rank),
@@ -64,6 +65,7 @@ def train(rank: int, size: int, port: int, threads: int, root: str, steps: int) 
         )
         if sys.platform == "linux":
             os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    # train, quietly
     torch.set_num_threads(threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
@@ -113,7 +115,8 @@ def main() -> None:
     for name, seconds in times.items():
         figures[f"{name}_ms"] = 1000 * spread(seconds).median
         figures[f"{name}_images_per_second"] = BATCH / spread(seconds).median
-        print(f"{name:>24}: {spread([1000 * second for second in seconds])} ms a step")
+        milliseconds = [1000 * second for second in seconds]
+        print(f"{name:>24}: {spread(milliseconds)} ms a step")
     for name in ("two_processes_one_thread", "one_process_one_thread"):
         over = ratio(times["one_process_two_threads"], times[name])
         figures[f"{name}_speed_over_two_threads"] = over.median
