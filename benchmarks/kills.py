@@ -85,36 +85,127 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
     """Where two checkpoints differ by as much as a bit; clocks and the paths of the run are not compared."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return [] if torch.equal(one, other) else [where]
-    if isinstance(one, dict) and isinstance(other, dict):
-        faults = [f"{where}/{key}" for key in one.keys() ^ other.keys() if "BestCheckpoint" not in str(key)]
-        for key in one.keys() & other.keys():
-            if key != "Timer" and "BestCheckpoint" not in str(key):
-                faults += differences(one[key], other[key], f"{where}/{key}")
-        return faults
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):
-        return [
-            part for i, pair in enumerate(zip(one, other, strict=True)) for part in differences(*pair, f"{where}/{i}")
-        ]
-    return [] if one == other else [f"{where}: {one!r:.40} and {other!r:.40}"]
+        one, other = dict(enumerate(one)), dict(enumerate(other))
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return [] if one == other else [f"{where}: {one!r:.40} and {other!r:.40}"]
+    faults: list[str] = []
+    for key in one.keys() | other.keys():
+        if key == "Timer" or "BestCheckpoint" in str(key):
+            continue
+        if key in one and key in other:
+            faults += differences(one[key], other[key], f"{where}/{key}")
+        else:
+            faults.append(f"{where}/{key}")
+    return faults
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
     """All of ``metrics.csv`` but for a clock."""
     with (folder / "metrics.csv").open(newline="") as file:
-        return [{name: value for name, value in row.items() if name != "tsne/seconds"} for row in csv.DictReader(file)]
+        table = list(csv.DictReader(file))
+    for row in table:
+        row.pop("tsne/seconds", None)
+    return table
 
 
 def compare(run_folder: Path, unbroken: Path) -> list[str]:
     """Where a run's results differ from the unbroken run's."""
-    faults = []
+    faults: list[str] = []
+    # checkpoints
     for name in ("last.ckpt", "best.ckpt"):
-        one, other = (torch.load(folder / "checkpoints" / name, weights_only=True) for folder in (run_folder, unbroken))
-        faults += differences(one, other, name)
-    one, other = (rows(folder) for folder in (run_folder, unbroken))
-    faults += [f"metrics.csv, row {i}" for i, (row, again) in enumerate(zip(one, other, strict=False)) if row != again]
-    faults += [] if len(one) == len(other) else [f"metrics.csv has {len(one)} rows and {len(other)}"]
-    one, other = (json.loads((folder / "summary.json").read_text()) for folder in (run_folder, unbroken))
-    return faults + [f"summary.json: {key}" for key in COMPARED if one[key] != other[key]]
+        checkpoint = torch.load(run_folder / "checkpoints" / name, weights_only=True)
+        faults += differences(checkpoint, torch.load(unbroken / "checkpoints" / name, weights_only=True), name)
+    # curves
+    table, expected_table = rows(run_folder), rows(unbroken)
+    if len(table) != len(expected_table):
+        faults.append(f"metrics.csv has {len(table)} rows and {len(expected_table)}")
+    for place, (row, expected_row) in enumerate(zip(table, expected_table, strict=False)):
+        if row != expected_row:
+            faults.append(f"metrics.csv, row {place}")
+    # results
+    summary = json.loads((run_folder / "summary.json").read_text())
+    expected_summary = json.loads((unbroken / "summary.json").read_text())
+    for key in COMPARED:
+        if summary[key] != expected_summary[key]:
+            faults.append(f"summary.json: {key}")
+    return faults
+
+
+class Killer:
+    """Kills runs at random moments, and writes down what it does.
+
+    Args:
+        kills: How many.
+        moments: The random moments.
+        seconds: That an unbroken run trains.
+        progress: File of the steps done.
+
+    Attributes:
+        killed_at: Steps done at each kill; 0: before the first of that process.
+        oldest: The oldest ``last.ckpt`` after a kill, in steps.
+    """
+
+    def __init__(self, kills: int, moments: random.Random, seconds: float, progress: Path) -> None:
+        self.kills = kills
+        self.moments = moments
+        self.seconds = seconds
+        self.progress = progress
+        self.killed_at: list[int] = []
+        self.oldest = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether all kills are done."""
+        return len(self.killed_at) >= self.kills
+
+    def break_run(self, folder: Path, arguments: Sequence[str]) -> str:
+        """Train, kill and resume until the run gets through.
+
+        Args:
+            folder: Of the run.
+            arguments: That begin it.
+
+        Returns:
+            What is wrong with how it ended; empty if nothing.
+        """
+        while True:
+            self.progress.unlink(missing_ok=True)
+            resumes = (folder / "config.yaml").exists()
+            process = start(["fit", f"--resume={folder}"] if resumes else arguments, self.progress)
+            self.wait(process)
+            if not process.is_alive():
+                break
+            process.kill()
+            process.join()
+            if (folder / "summary.json").exists():
+                return ""  # it had done everything
+            self.note(folder / "checkpoints/last.ckpt")
+        if process.exitcode != 0 and not (folder / "summary.json").exists():
+            return f"{folder.name} ended with {process.exitcode}"
+        return ""
+
+    def wait(self, process: Any) -> None:
+        """Wait for a random moment in a process's life; for its end if all kills are done."""
+        if self.done:
+            wait_for_step(process, self.progress)
+            process.join()
+            return
+        if self.moments.random() < 0.75:
+            wait_for_step(process, self.progress)
+        else:  # before its first step, or not long after: while the run folder is made, W&B begins, data are read
+            process.join(self.moments.uniform(0, 4))
+        if steps_done(self.progress):
+            process.join(self.moments.uniform(0, 2 * self.seconds / max(self.kills, 1)))
+
+    def note(self, last: Path) -> None:
+        """Write a kill down, and load the checkpoint that it left."""
+        steps, saved = steps_done(self.progress), 0
+        if steps or last.exists():
+            saved = torch.load(last, weights_only=True)["global_step"]
+        self.killed_at.append(steps)
+        self.oldest = max(self.oldest, steps - saved)
+        print(f"kill {len(self.killed_at)}: after step {steps}, last.ckpt of step {saved}", flush=True)
 
 
 def experiment(folder: Path, kills: int, every: int, seed: int, options: Sequence[str]) -> dict[str, Any]:
@@ -131,51 +222,37 @@ def experiment(folder: Path, kills: int, every: int, seed: int, options: Sequenc
         ``kills``, ``runs`` that were compared, ``oldest`` checkpoint after a kill, in steps, ``killed_at``, the
         steps (0: before the first of that process), and ``wrong``, what was not as it should be.
     """
-    moments = random.Random(seed)
     common = [*options, f"--every_n_train_steps={every}", "--trainer.callbacks+=kills.Progress"]
+    # unbroken
     unbroken, progress = folder / "unbroken", folder / "progress"
     process = start(["fit", *common, f"--run={unbroken}"], progress)
     wait_for_step(process, progress)
     begun = time.monotonic()
     process.join()
     seconds = time.monotonic() - begun
-    wrong: list[str] = [] if process.exitcode == 0 else [f"the unbroken run ended with {process.exitcode}"]
-    killed_at: list[int] = []
-    oldest, runs = 0, 0
-    while not wrong and (len(killed_at) < kills or not runs):
-        broken, resume = folder / f"broken{runs}", False
-        while True:
-            progress.unlink(missing_ok=True)
-            args = [f"--resume={broken}"] if resume else [*common, f"--run={broken}"]
-            process = start(["fit", *args], progress)
-            if moments.random() < 0.75 or len(killed_at) >= kills:
-                wait_for_step(process, progress)
-            else:  # before its first step, or not long after: while the run folder is made, W&B begins, data are read
-                process.join(moments.uniform(0, 4))
-            if len(killed_at) < kills and steps_done(progress):
-                process.join(moments.uniform(0, 2 * seconds / max(kills, 1)))
-            elif len(killed_at) >= kills:
-                process.join()
-            if not process.is_alive():
-                break
-            process.kill()
-            process.join()
-            if (broken / "summary.json").exists():
-                break  # it had done everything
-            done, last = steps_done(progress), broken / "checkpoints/last.ckpt"
-            killed_at.append(done)
-            resume = (broken / "config.yaml").exists()
-            saved = torch.load(last, weights_only=True)["global_step"] if done or last.exists() else 0
-            oldest = max(oldest, done - saved)
-            print(f"kill {len(killed_at)}: after step {killed_at[-1]}, last.ckpt of step {saved}", flush=True)
-        if process.exitcode != 0 and not (broken / "summary.json").exists():
-            wrong.append(f"{broken.name} ended with {process.exitcode}")
+    wrong: list[str] = []
+    if process.exitcode != 0:
+        wrong.append(f"the unbroken run ended with {process.exitcode}")
+    # broken, one run after the other
+    killer, runs = Killer(kills, random.Random(seed), seconds, progress), 0
+    while not wrong and (not killer.done or not runs):
+        broken = folder / f"broken{runs}"
+        fault = killer.break_run(broken, ["fit", *common, f"--run={broken}"])
+        if fault:
+            wrong.append(fault)
             break
-        wrong += [f"{broken.name}: {difference}" for difference in compare(broken, unbroken)]
+        for difference in compare(broken, unbroken):
+            wrong.append(f"{broken.name}: {difference}")
         runs += 1
-    if oldest > every:
-        wrong.append(f"a checkpoint was {oldest} steps old")
-    return {"kills": len(killed_at), "runs": runs, "oldest": oldest, "killed_at": killed_at, "wrong": wrong}
+    if killer.oldest > every:
+        wrong.append(f"a checkpoint was {killer.oldest} steps old")
+    return {
+        "kills": len(killer.killed_at),
+        "runs": runs,
+        "oldest": killer.oldest,
+        "killed_at": killer.killed_at,
+        "wrong": wrong,
+    }
 
 
 def main() -> int:
