@@ -14,6 +14,8 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +53,13 @@ def torchvisions(dataset: Any, workers: int) -> float:
 
 
 def compare(ours: Callable[[], float], theirs: Callable[[], float], repeats: int) -> tuple[list[float], list[float]]:
-    """Time A and B in turn, after one pass of each that does not count."""
-    ours(), theirs()
-    pairs = [(ours(), theirs()) for _ in range(repeats)]
-    return [a for a, _ in pairs], [b for _, b in pairs]
+    """Rates of two sides that take turns, after one pass of each that does not count."""
+    our_rates: list[float] = []
+    their_rates: list[float] = []
+    for _ in range(1 + repeats):
+        our_rates.append(ours())
+        their_rates.append(theirs())
+    return our_rates[1:], their_rates[1:]
 
 
 def describe(rates: list[float]) -> str:
@@ -81,14 +86,19 @@ def main() -> None:
         normalize = transforms.Normalize(data.mean, data.std)
         dataset = reference(arguments.root, transform=transforms.Compose([transforms.ToTensor(), normalize]))
         for workers in WORKERS:
-            a, b = compare(lambda: ours(data), lambda: torchvisions(dataset, workers), arguments.repeats)  # noqa: B023
-            times = statistics.median(a) / statistics.median(b)
-            pairs = [x / y for x, y in zip(a, b, strict=True)]
+            our_rates, their_rates = compare(
+                partial(ours, data), partial(torchvisions, dataset, workers), arguments.repeats
+            )
+            times = statistics.median(our_rates) / statistics.median(their_rates)
+            pairs = list(map(truediv, our_rates, their_rates))
             spread = f"({min(pairs):.1f}-{max(pairs):.1f})"
-            print(f"{data.name:>10} {workers:>8}  {describe(a):<26} {describe(b):<26} {times:.1f} {spread}")
+            print(
+                f"{data.name:>10} {workers:>8}  {describe(our_rates):<26} {describe(their_rates):<26} {times:.1f} "
+                f"{spread}"
+            )
             figures[f"{data.name}_over_{workers}_workers"] = round(times, 2)
             if workers == 0:
-                figures[f"{data.name}_images_per_second"] = round(statistics.median(a))
+                figures[f"{data.name}_images_per_second"] = round(statistics.median(our_rates))
     print(json.dumps(figures))
 
 

@@ -32,7 +32,6 @@ import json
 import multiprocessing
 import platform
 import re
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -41,6 +40,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from timing import Spread, spread
 from ways import IN_SHAPE, WAYS, WIDTHS, build, check_counter, check_gradients, make_batch
 
 from primenet_lightning import SavedActivations
@@ -66,7 +66,7 @@ class Measurement(NamedTuple):
     saved: int
     resident: int | None
     cuda: int | None
-    seconds: tuple[float, float, float]
+    seconds: Spread
 
 
 Measurements = dict[tuple[str, int], Measurement]
@@ -88,38 +88,51 @@ def measure(way_name: str, depth: int, batch: int, steps: int, device: str) -> M
     """
     torch.set_num_threads(1)  # scratch space of further threads is not the step's
     way = WAYS[way_name]
-    images, target = (tensor.to(device) for tensor in make_batch(batch))
+    images, target = make_batch(batch)
+    images, target = images.to(device), target.to(device)
     # a first step pages libraries in and starts them; a small one does so without leaving room for the real ones
     way(build(2).to(device), images[:2], target[:2])
     network = build(depth).to(device)
     for parameter in network.parameters():  # see the top of this file
         parameter.grad = torch.zeros_like(parameter)
     collect()
-
-    def seconds() -> float:
+    # time steps, and see by how much the peak grows
+    before, cuda_before = peak_resident(), allocated_on_gpu(device)
+    times: list[float] = []
+    for _ in range(1 + steps):
         network.zero_grad(set_to_none=False)
         synchronize(device)
         start = time.perf_counter()
         way(network, images, target)
         synchronize(device)
-        return time.perf_counter() - start
-
-    # time steps, and see by how much the peak grows
-    before = peak_resident()
-    cuda_before = 0
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        cuda_before = torch.cuda.memory_allocated()
-    times = [seconds() for _ in range(1 + steps)][1:]
-    after = peak_resident()
-    cuda = torch.cuda.max_memory_allocated() - cuda_before if device == "cuda" else None
-    low, median, high = statistics.quantiles(times, n=4) if steps > 1 else times * 3
+        times.append(time.perf_counter() - start)
+    resident = difference(peak_resident(), before)
+    cuda = difference(most_allocated_on_gpu(device), cuda_before)
 
     # count in one step more what autograd holds
     with SavedActivations([*network.parameters(), *network.buffers(), images, target]) as counter:
         way(network, images, target)
-    resident = None if before is None or after is None else after - before
-    return Measurement(counter.peak, resident, cuda, (low, median, high))
+    return Measurement(counter.peak, resident, cuda, spread(times[1:]))
+
+
+def allocated_on_gpu(device: str) -> int | None:
+    """Tell how many bytes are allocated on the GPU, if it is one, and let its peak begin anew."""
+    if device != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
+
+
+def most_allocated_on_gpu(device: str) -> int | None:
+    """Tell how many bytes were allocated on the GPU at most, if it is one."""
+    return torch.cuda.max_memory_allocated() if device == "cuda" else None
+
+
+def difference(after: int | None, before: int | None) -> int | None:
+    """Subtract, where both could be measured."""
+    if after is None or before is None:
+        return None
+    return after - before
 
 
 def synchronize(device: str) -> None:
@@ -174,20 +187,23 @@ def measure_all(ways: Sequence[str], depths: Sequence[int], batch: int, steps: i
 def print_table(title: str, measured: Measurements, write: Callable[[Measurement], str]) -> None:
     """Print one row a depth and one column a way."""
     ways = list(dict.fromkeys(way for way, _ in measured))
-    rows = [["depth", *ways]]
-    for depth in dict.fromkeys(depth for _, depth in measured):
-        rows.append([str(depth), *(write(measured[way, depth]) for way in ways)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    depths = list(dict.fromkeys(depth for _, depth in measured))
+    columns = [["depth", *map(str, depths)]]
+    for way in ways:
+        columns.append([way, *(write(measured[way, depth]) for depth in depths)])
+    for column in columns:
+        width = max(map(len, column))
+        column[:] = [cell.rjust(width) for cell in column]
     print(title)
-    for row in rows:
-        print("  ".join(map(str.rjust, row, widths)))
+    for row in zip(*columns, strict=True):
+        print("  ".join(row))
     print()
 
 
 def milliseconds(measurement: Measurement) -> str:
     """Write the time of a step for a table."""
-    low, median, high = (1000 * seconds for seconds in measurement.seconds)
-    return f"{median:.1f} ({low:.1f}-{high:.1f})"
+    low, median, high = measurement.seconds
+    return f"{1000 * median:.1f} ({1000 * low:.1f}-{1000 * high:.1f})"
 
 
 def mebibytes(count: int | None) -> str:

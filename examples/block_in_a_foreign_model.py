@@ -41,9 +41,7 @@ def main(argv: Sequence[str] | None = None) -> float:
     parser.add_argument("--limit", type=int, default=1400, help="train on so many images, at most 1438")
     args = parser.parse_args(argv)
     if not 1 <= args.limit <= 1438:
-        parser.error(
-            f"--limit {args.limit} is out of range; of 1,797 images 359 are kept for the test, so give 1 to 1438"
-        )
+        parser.error(f"--limit {args.limit} is out of range; of 1,797 images 359 are for the test, so give 1 to 1438")
 
     torch.manual_seed(0)
     levels, digits = map(torch.tensor, load_digits(return_X_y=True))

@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim import AdamW
 from torchvision.models import ResNet18_Weights, resnet18
 
-from primenet_lightning import Capsule, PooledClassifier, PrimeNet
+from primenet_lightning import Capsule, PooledClassifier, PrimeNet, PrimeNetwork
 from primenet_lightning.datamodules import CIFAR10DataModule
 
 
@@ -39,24 +39,25 @@ class ResNetPrimeNet(PrimeNet):
     ) -> None:
         super().__init__(depth=depth, pool_every=pool_every, **options)
 
-    def stages(self) -> list[nn.Module]:
-        """Build resnet18's four stages, the stem in front of the first."""
+    def configure_network(self) -> PrimeNetwork:
+        """Build resnet18, whose stages the blocks and the head then take, one after the other."""
         # PrimeNet's constructor calls this, when an argument of ours is in hparams and not yet on self
         net = resnet18(weights=ResNet18_Weights.DEFAULT if self.hparams["pretrained"] else None)
         stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1)
-        return [stem, net.layer2, net.layer3, net.layer4]
+        self.stages_left = [stem, net.layer2, net.layer3, net.layer4]
+        return super().configure_network()
 
     def configure_capsules(self, index: int, in_shape: tuple[int, int, int]) -> Mapping[str, Capsule]:
-        """Build one stage and its classifier, which sees the map averaged to 2x2 pixels."""
-        channels = 64 * 2**index
-        return {"stage": Capsule(self.stages()[index], PooledClassifier(channels, self.num_classes, grid=2))}
+        """Take one stage, and build its classifier, which sees the map averaged to 2x2 pixels."""
+        classifier = PooledClassifier(64 * 2**index, self.num_classes, grid=2)
+        return {"stage": Capsule(self.stages_left.pop(0), classifier)}
 
     def configure_projection(self, index: int, in_shape: tuple[int, int, int], map_size: tuple[int, int]) -> None:
         """Leave the projection out: each stage wants the channels of the one before and no more."""
 
     def configure_head(self, in_shape: tuple[int, int, int]) -> nn.Module:
-        """Build the next stage, the fourth, and what ends resnet18: average pooling and a dense layer."""
-        return nn.Sequential(self.stages()[self.depth], PooledClassifier(64 * 2**self.depth, self.num_classes, grid=1))
+        """Take the next stage, the fourth, and end as resnet18 does: by average pooling and a dense layer."""
+        return nn.Sequential(self.stages_left.pop(0), PooledClassifier(64 * 2**self.depth, self.num_classes, grid=1))
 
 
 def main(argv: Sequence[str] | None = None) -> float:

@@ -20,8 +20,8 @@ def notebook(tmp_path_factory):
     """What the notebook's names stand for after its last cell, of two epochs; and what it has printed."""
     matplotlib.use("Agg")
     folder = tmp_path_factory.mktemp("notebook")
-    found, printed = {}, []
-    found["print"] = lambda *values: printed.append(" ".join(map(str, values)))
+    names, printed = {}, []
+    names["print"] = lambda *values: printed.append(" ".join(map(str, values)))
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         patch.chdir(folder)
@@ -29,10 +29,10 @@ def notebook(tmp_path_factory):
         for number, cell in enumerate(CODE):
             source, count = re.subn(r"EPOCHS = \d+", "EPOCHS = 2", "".join(cell["source"]))
             shortened += count
-            exec(compile(source, f"code cell {number}", "exec"), found)
+            exec(compile(source, f"code cell {number}", "exec"), names)
         matplotlib.pyplot.close("all")
     assert shortened == 1
-    return found | {"printed": printed, "folder": folder}
+    return names | {"printed": printed, "folder": folder}
 
 
 def test_it_is_a_notebook_without_outputs():
@@ -75,6 +75,6 @@ def test_errors_are_those_of_the_model_run_by_hand(notebook):
 
 
 def test_it_ends_with_the_models_predictions(notebook):
-    said, truth = ([int(digit) for digit in re.findall(r"\d", line)] for line in notebook["printed"][-2:])
+    answers, truth = ([int(digit) for digit in re.findall(r"\d", line)] for line in notebook["printed"][-2:])
     assert truth == notebook["labels"].tolist()
-    assert np.mean([mine == other for mine, other in zip(said, truth, strict=True)]) > 0.2
+    assert np.mean([answer == label for answer, label in zip(answers, truth, strict=True)]) > 0.2
