@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> float:
     images = levels.float().view(-1, 1, 8, 8) / 8 - 1  # levels 0 to 16 to [-1, 1]
     train, test = random_split(TensorDataset(images, digits), [1438, 359])
 
-    network = PrimeNetwork.build(1, (8, 8), 10, architecture("compact", (8, 8)), depth=2)
+    network = PrimeNetwork.build(1, (8, 8), 10, architecture("compact", (8, 8)))
     adams = {name: PaperAdam(parameters, lr=1e-3) for name, parameters in network.learners().items()}
     runner = StageRunner(network, CompositeOptimizer(adams), Rhythm(backward=args.backward))
     for epoch in range(args.epochs):

@@ -185,12 +185,12 @@ def test_blocks_in_a_foreign_model_learn_alone(example):
 def test_pure_torch(example, capsys):
     """Every loss falls; and when it goes backward makes no difference to the numbers."""
     module = example("pure_torch")
-    assert module.main(["--epochs", "3"]) < 60  # guessing: 90
+    assert module.main(["--epochs", "5"]) < 60  # guessing: 90
     lines = capsys.readouterr().out.splitlines()
-    first, last = ([float(value) for value in re.findall(r"\d\.\d{3}", line)] for line in (lines[0], lines[2]))
-    assert len(first) == 2 * 3 + 1 + 1
+    first, last = ([float(value) for value in re.findall(r"\d\.\d{3}", line)] for line in (lines[0], lines[4]))
+    assert len(first) == 3 + 1
     assert all(after < before for before, after in zip(first, last, strict=True))
-    module.main(["--epochs", "3", "--backward", "learner"])
+    module.main(["--epochs", "5", "--backward", "learner"])
     assert capsys.readouterr().out.splitlines() == lines
 
 
