@@ -2,12 +2,14 @@
 
 import copy
 import time
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning.nn.cutting.parts import Part
@@ -81,7 +83,7 @@ def costs_of(pieces: Sequence[nn.Module], example_shape: tuple[int, ...], timed:
     if timed:
         return measured(copy.deepcopy(list(pieces)), example_shape, timed)
     try:
-        return measured(without_numbers(pieces), example_shape, timed)
+        return measured(without_numbers(pieces), example_shape)
     except (RuntimeError, NotImplementedError):  # a call that has to look at numbers
         return measured(copy.deepcopy(list(pieces)), example_shape, timed)
 
@@ -149,13 +151,36 @@ def _cost_of(piece: nn.Module, x: Tensor, timed: bool) -> tuple[Cost, Tensor]:
             saved[storage._cdata] = storage
         return tensor
 
-    with saved_tensors_hooks(save, lambda tensor: tensor), FlopCounterMode(display=False) as counter:
+    with (
+        _fused_attention(),
+        saved_tensors_hooks(save, lambda tensor: tensor),
+        FlopCounterMode(display=False) as counter,
+    ):
         y = piece(_input(x))
     activation_bytes = sum(storage.nbytes() for storage in saved.values()) / images
     seconds = 0.0
     if timed:
         seconds = min(_seconds(piece, x) for _ in range(REPEATS)) / images
     return Cost(counter.get_total_flops() / 2 / images, seconds, activation_bytes), y.detach()
+
+
+@contextmanager
+def _fused_attention() -> Iterator[None]:
+    """Have attention without numbers save what it does with numbers: not the products of all pairs of tokens."""
+    attention = functional.scaled_dot_product_attention
+
+    def fused(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        masked = (bool(args) and args[0] is not None) or kwargs.get("attn_mask") is not None
+        if not query.is_meta or query.dim() != 4 or masked:
+            return attention(query, key, value, *args, **kwargs)
+        attended: Tensor = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)[0]
+        return attended
+
+    functional.scaled_dot_product_attention = fused
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = attention
 
 
 def _input(x: Tensor) -> Tensor:

@@ -4,9 +4,9 @@ import itertools
 import random
 
 import pytest
+import small
 import torch
 from torch import nn
-from torchvision.models import get_model
 
 from primenet_lightning import count_module
 from primenet_lightning.analysis.memory import training_activation_bytes
@@ -54,7 +54,7 @@ def test_costs_are_those_of_the_formulas():
 
 
 def test_multiply_adds_of_the_pieces_are_those_of_the_model():
-    model = get_model("resnet18", num_classes=5)
+    model = small.resnet()
     pieces = [piece.part for piece in pieces_of(model, (3, 32, 32))]
     total = sum(cost.multiply_adds for cost in costs_of(pieces, (3, 32, 32)))
     assert total == count_module(model, (3, 32, 32)).multiply_adds_inference
@@ -79,6 +79,16 @@ def test_measuring_changes_nothing(timed):
     assert torch.equal(torch.get_rng_state(), state)
     assert not model.training
     assert [parameter.grad for parameter in model.parameters()] == [None] * 6
+
+
+@pytest.mark.parametrize("name", ["resnet", "vit", "swin", "convnext"])
+def test_shapes_alone_cost_what_numbers_cost(name):
+    pieces = [piece.part for piece in pieces_of(getattr(small, name)(), (3, 32, 32))]
+    on_shapes = costs_of(pieces, (3, 32, 32))
+    on_numbers = costs_of(pieces, (3, 32, 32), timed=True)
+    assert [cost.multiply_adds for cost in on_shapes] == [cost.multiply_adds for cost in on_numbers]
+    bytes_alike = [pytest.approx(cost.activation_bytes, rel=0.05, abs=64) for cost in on_numbers]
+    assert [cost.activation_bytes for cost in on_shapes] == bytes_alike
 
 
 def test_copies_without_numbers_share_what_the_originals_share():

@@ -234,8 +234,8 @@ def chain():
 @pytest.mark.parametrize(
     ("model", "options", "sentence"),
     [
-        (chain(), {"at": ["6"]}, "at has '6', which is no module of Sequential; its modules are '0', '1', '2', '3', '4'"),
-        (small.resnet(), {"at": ["layer9"]}, "no module of ResNet; did you mean 'layer"),
+        (chain(), {"at": ["6"]}, "at has '6', which is no module of Sequential; its modules are '0', '1', '2'"),
+        (small.resnet(), {"at": ["layer9"]}, "no module of ThinResNet; did you mean 'layer"),
         (chain(), {"at": "2"}, r"at='2' is one name; give a list of names, \['2'\]"),
         (chain(), {"at": ["2", "2"]}, "at has '2' twice; name each module once"),
         (chain(), {"at": ["4", "2"]}, "at has '2' after '4', which runs later; name the modules in the order"),
