@@ -20,6 +20,7 @@ from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.network import Evaluation, StagedNetwork
 from primenet_lightning.nn.numbers import WHOLE, Share
 from primenet_lightning.nn.stages import LearnerOutput, Route, Stage
+from primenet_lightning.nn.whole import WholeNetwork
 
 
 class Images:
@@ -151,8 +152,7 @@ class CutNetwork(StagedNetwork):
         if parts is not None:
             names = self._balanced_names(pieces, parts, balance)
         self._build(pieces, names)
-        refuse_names(model, frozen, "frozen")
-        self._frozen = [model.get_submodule(name).requires_grad_(False).eval() for name in frozen]
+        self._frozen = freeze(model, frozen)
 
     def _balanced_names(self, pieces: Sequence[Piece], parts: int, balance: Balance) -> list[str]:
         """Where parts of about equal cost begin, the cost of their objectives included."""
@@ -224,6 +224,11 @@ class CutNetwork(StagedNetwork):
         return self._in_shape
 
     @property
+    def num_classes(self) -> int:
+        """Logits that the model gives for an image."""
+        return self._segments[-1].out_shape[0]
+
+    @property
     def loss_names(self) -> list[str]:
         """``part0``, ``part1``, ..., ``head``."""
         return [segment.name for segment in self._segments]
@@ -257,6 +262,65 @@ class CutNetwork(StagedNetwork):
     def _forget_images(self) -> None:
         if self._images is not None:
             self._images.current = None
+
+
+class UncutNetwork(WholeNetwork):
+    """The same model trained end to end: the twin that local learning is compared with.
+
+    Args:
+        model: From images to logits.
+        in_shape: Channels, height and width of the images.
+        frozen: Names of modules of the model that do not learn, see `CutNetwork`.
+
+    Example:
+        >>> network = UncutNetwork(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), (1, 8, 8))
+        >>> network.loss_names, network.strictly_local
+        (['head'], False)
+    """
+
+    strictly_local = False
+
+    def __init__(self, model: nn.Module, in_shape: tuple[int, ...], frozen: Sequence[str] = ()) -> None:
+        super().__init__(model, in_shape)
+        self._frozen = freeze(model, frozen)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The model."""
+        return self.model
+
+    def train(self, mode: bool = True) -> "UncutNetwork":
+        """Switch between training and evaluation; what is frozen stays in evaluation."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+
+def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """Keep modules from learning, and put them into evaluation mode.
+
+    Args:
+        model: Whose modules.
+        names: Of these modules.
+
+    Returns:
+        The modules.
+
+    Raises:
+        ValueError: If a name is not one of a module.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+        >>> _ = freeze(model, ["0"])
+        >>> [parameter.requires_grad for parameter in model.parameters()]
+        [False, False, True, True]
+    """
+    refuse_names(model, names, "frozen")
+    modules: list[nn.Module] = []
+    for name in names:
+        modules.append(model.get_submodule(name).requires_grad_(False).eval())
+    return modules
 
 
 class _Alone(nn.Module):
