@@ -116,6 +116,9 @@ class CutNet(LocalLearner):
     def configure_network(self) -> StagedNetwork:
         """Cut the backbone into parts; or leave it whole, for the twin.
 
+        Returns:
+            The network.
+
         Raises:
             ValueError: If it gives another number of logits than there are classes.
         """

@@ -10,9 +10,9 @@ from primenet_lightning.nn.cutting.balance import Balance, measured, without_num
 from primenet_lightning.nn.cutting.borders import refuse_names
 from primenet_lightning.nn.cutting.classifiers import ClassifierChoice, Place
 from primenet_lightning.nn.cutting.cut import balanced_names, cut_at, pieces_of
+from primenet_lightning.nn.cutting.learning import Recipe
 from primenet_lightning.nn.cutting.objectives import Objective
 from primenet_lightning.nn.cutting.parts import Part, Piece
-from primenet_lightning.nn.cutting.recipes import Recipe
 from primenet_lightning.nn.cutting.recipes import recipe as make_recipe
 from primenet_lightning.nn.layers import check_input
 from primenet_lightning.nn.losses import cross_entropy

@@ -101,10 +101,13 @@ def _mode(model: nn.Module, training: bool) -> Iterator[None]:
 
 def _refusal(model: nn.Module, opened: Collection[str], reason: str) -> str:
     inside = ", ".join(name for name in sorted(opened) if name)
+    reason = reason.partition(". ")[0]  # torch.fx goes on at length
     where = f"{type(model).__name__}'s forward pass"
+    remedy = "its code must not look at the numbers of a tensor, nor make tensors of its own"
     if inside:
         where += f", that of {inside} included,"
-    return f"{where} cannot be recorded: {reason}; cut at other modules, nearer to the model itself"
+        remedy = "cut at other modules, nearer to the model itself"
+    return f"{where} cannot be recorded: {reason}; {remedy}"
 
 
 def shapes_of(model: nn.Module, traced: Traced, example_shape: tuple[int, ...]) -> Mapping[Node, Any]:
@@ -147,7 +150,21 @@ class _ShapeRunner(Interpreter):
         self.extra_traceback = False
         self.shapes: dict[Node, Any] = {}
 
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return super().call_module(target, _changeable(args), _changeable(kwargs))
+
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
         self.shapes[n] = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         return value
+
+
+def _changeable(value: Any) -> Any:
+    """Lists that a module may change; recorded ones may not be."""
+    if isinstance(value, list):
+        return [_changeable(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_changeable(item) for item in value)
+    if isinstance(value, dict):
+        return {name: _changeable(item) for name, item in value.items()}
+    return value

@@ -12,9 +12,10 @@ from torch.nn import functional
 from primenet_lightning.nn.cutting.classifiers import Place
 from primenet_lightning.nn.cutting.cut import cut, pieces_of
 from primenet_lightning.nn.cutting.features import Features
+from primenet_lightning.nn.cutting.learning import Recipe, along
 from primenet_lightning.nn.cutting.neighbours import Averaged, Overlapping
 from primenet_lightning.nn.cutting.objectives import Classified, square
-from primenet_lightning.nn.cutting.recipes import RECIPES, Recipe, along, recipe
+from primenet_lightning.nn.cutting.recipes import RECIPES, recipe
 
 SHAPE = (3, 16, 16)
 TARGET = torch.tensor([0, 1, 2, 3, 4, 0])
