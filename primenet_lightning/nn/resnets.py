@@ -36,6 +36,7 @@ class SmallImageResNet(nn.Module):
         ValueError: If there is no network of such a depth.
 
     Example:
+        >>> import torch
         >>> network = SmallImageResNet(32)
         >>> network(torch.zeros(2, 3, 32, 32)).shape, sum(parameter.numel() for parameter in network.parameters())
         (torch.Size([2, 10]), 464154)

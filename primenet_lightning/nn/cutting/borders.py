@@ -97,7 +97,7 @@ def refuse_names(model: nn.Module, names: Sequence[str], argument: str = "at") -
 
 
 def _instead(name: str, there: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, there, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), there, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(map(repr, close))}?"
     children = [other for other in there if "." not in other]
@@ -198,11 +198,15 @@ def described_as(node: Node, shapes: Mapping[Node, Any]) -> str:
         words = "the images"
     if node not in shapes:
         return words
-    shape = shapes[node]
-    kind = f"a {shape}"
-    if isinstance(shape, tuple):
-        kind = f"shape ({', '.join(['batch', *map(str, shape[1:])])})"
-    return f"{words} ({kind})"
+    return f"{words} ({_kind(shapes[node])})"
+
+
+def _kind(shape: Any) -> str:
+    """A value of `shapes_of` in words."""
+    if not isinstance(shape, tuple):
+        return f"a {shape}"
+    sizes = ", ".join(map(str, shape[1:]))
+    return f"shape (batch, {sizes})"
 
 
 def extract(traced: Traced, borders: Sequence[Border], index: int) -> Graph:
@@ -250,12 +254,35 @@ def output_of(traced: Traced) -> Node:
         ValueError: If the model gives something else than one tensor.
     """
     given = traced.nodes[-1].args[0]
-    if not isinstance(given, Node):
-        raise ValueError(
-            f"the model gives a {type(given).__name__}, not one tensor of logits; build it without auxiliary outputs "
-            "(aux_logits=False), or wrap it in a module that gives the logits alone"
-        )
+    kind = type(given)
+    if isinstance(given, Node) and isinstance(given.target, type):  # as a named tuple is made
+        kind = given.target
+    if kind is not Node:
+        raise ValueError(_no_logits(f"an output of type {kind.__name__}"))
+    assert isinstance(given, Node)
     return given
+
+
+def refuse_output(traced: Traced, shapes: Mapping[Node, Any]) -> None:
+    """Refuse a model that gives no logits.
+
+    Args:
+        traced: Its forward pass.
+        shapes: Of `shapes_of`.
+
+    Raises:
+        ValueError: If what it gives is no tensor of two dimensions.
+    """
+    shape = shapes[output_of(traced)]
+    if not is_batch(shape) or len(shape) != 2:
+        raise ValueError(_no_logits(_kind(shape)))
+
+
+def _no_logits(kind: str) -> str:
+    return (
+        f"the model gives {kind}, not one tensor of logits (batch, classes); build it without auxiliary outputs "
+        "(aux_logits=False), or wrap it in a module that gives the logits alone"
+    )
 
 
 def refuse_shared(names: Sequence[str], members: Sequence[Collection[tuple[str, nn.Parameter]]]) -> None:

@@ -159,6 +159,8 @@ def name_and_options(argument: str, choice: ClassifierChoice) -> tuple[str, dict
     """
     if isinstance(choice, str):
         return choice, {}
+    if not isinstance(choice, Mapping):
+        raise ValueError(f"{argument}={choice!r} must be a name, or {{name: {{option: value}}}}")
     if len(choice) != 1:
         raise ValueError(f"{argument}={dict(choice)} has {len(choice)} names; give one, as {{name: {{option: value}}}}")
     ((name, options),) = choice.items()

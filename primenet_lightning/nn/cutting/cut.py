@@ -11,6 +11,7 @@ from primenet_lightning.nn.cutting.borders import (
     borders_at,
     extract,
     refuse_names,
+    refuse_output,
     refuse_shared,
 )
 from primenet_lightning.nn.cutting.candidates import candidates
@@ -63,10 +64,30 @@ def cut(
         raise ValueError(f"at={list(at)} and parts={parts}: give the names of the modules to cut at, or how many parts")
     if parts is None:
         return cut_at(model, example_shape, at)
-    at_least(1, "part", parts=parts)
+    refuse_count(parts)
     pieces = pieces_of(model, example_shape)
     closing = [0.0] * len(pieces)
     return cut_at(model, example_shape, balanced_names(model, pieces, parts, balance, closing))
+
+
+def refuse_count(parts: int) -> None:
+    """Refuse numbers of parts that cannot be.
+
+    Args:
+        parts: How many.
+
+    Raises:
+        ValueError: If it is below 1, or no whole number.
+
+    Example:
+        >>> refuse_count(0)
+        Traceback (most recent call last):
+        ...
+        ValueError: parts=0 must be at least 1 part
+    """
+    if not isinstance(parts, int):
+        raise ValueError(f"parts={parts!r} must be a whole number of parts")
+    at_least(1, "part", parts=parts)
 
 
 def pieces_of(model: nn.Module, example_shape: tuple[int, ...], named: Sequence[str] = ()) -> list[Piece]:
@@ -147,6 +168,7 @@ def cut_at(model: nn.Module, example_shape: tuple[int, ...], names: Sequence[str
     refuse_names(model, names)
     traces = {training: trace(model, ancestors(names), training) for training in (False, True)}
     shapes = shapes_of(model, traces[False], example_shape)
+    refuse_output(traces[False], shapes)
     borders = {False: borders_at(model, traces[False], names, shapes), True: borders_at(model, traces[True], names, {})}
     parts: list[Part] = []
     for index, name in enumerate(["", *names]):

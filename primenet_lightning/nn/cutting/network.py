@@ -1,7 +1,7 @@
 """CutNetwork: any model, cut into parts that learn by themselves, as a network of the engine."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from primenet_lightning.nn.cutting.balance import Balance, measured, without_numbers
 from primenet_lightning.nn.cutting.borders import refuse_names
 from primenet_lightning.nn.cutting.classifiers import ClassifierChoice, Place
-from primenet_lightning.nn.cutting.cut import balanced_names, cut_at, pieces_of
+from primenet_lightning.nn.cutting.cut import balanced_names, cut_at, pieces_of, refuse_count
 from primenet_lightning.nn.cutting.learning import Recipe
 from primenet_lightning.nn.cutting.objectives import Objective
 from primenet_lightning.nn.cutting.parts import Part, Piece
@@ -91,6 +91,18 @@ class Segment(Stage):
         return features
 
 
+class LocalShare(NamedTuple):
+    """What parts learn from, as shares of a cut network in training.
+
+    Attributes:
+        parameters: Of all parameters, from 0 to 1.
+        multiply_adds: Of those of a forward pass of all parts and local classifiers, from 0 to 1.
+    """
+
+    parameters: float
+    multiply_adds: float
+
+
 class CutNetwork(StagedNetwork):
     """Any model, cut into parts that learn by themselves. Without labels it is the model.
 
@@ -145,9 +157,11 @@ class CutNetwork(StagedNetwork):
             raise ValueError(
                 f"at={list(at)} and parts={parts}: give the names of the modules to cut at, or how many parts"
             )
-        names = list(at)
         if parts is None:
-            cut_at(model, in_shape, names)  # refuses what cannot be
+            cut_at(model, in_shape, at)  # refuses what cannot be
+        else:
+            refuse_count(parts)
+        names = list(at)
         pieces = pieces_of(model, in_shape, names)
         if parts is not None:
             names = self._balanced_names(pieces, parts, balance)
@@ -232,6 +246,24 @@ class CutNetwork(StagedNetwork):
     def loss_names(self) -> list[str]:
         """``part0``, ``part1``, ..., ``head``."""
         return [segment.name for segment in self._segments]
+
+    def local_share(self) -> LocalShare:
+        """Tell what local classifiers, and what else parts learn from, make up of this network in training.
+
+        Returns:
+            Their shares of parameters and of multiply-adds.
+        """
+        alone = [_Alone(segment.objective, self._in_shape) for segment in self._segments if segment.objective]
+        copies = without_numbers([*(segment.part for segment in self._segments), *alone])
+        parts, objectives = copies[: len(self._segments)], copies[len(self._segments) :]
+        whole = sum(cost.multiply_adds for cost in measured(parts, self._in_shape))
+        local = 0.0
+        for segment, objective in zip(self._segments, objectives, strict=False):
+            (cost,) = measured([objective], segment.out_shape)
+            local += cost.multiply_adds
+        own = sum(parameter.numel() for parameter in self.objectives.parameters())
+        everything = sum(parameter.numel() for parameter in self.parameters())
+        return LocalShare(own / everything, local / (whole + local))
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify images without labels: the uncut model.

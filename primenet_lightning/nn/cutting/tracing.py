@@ -122,7 +122,7 @@ def shapes_of(model: nn.Module, traced: Traced, example_shape: tuple[int, ...]) 
         By call: the shape where it gives a tensor, else the name of the type.
 
     Raises:
-        ValueError: If the model takes no images of that shape.
+        ValueError: If the model takes no images of that shape, or the calls cannot be made again.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
@@ -130,15 +130,20 @@ def shapes_of(model: nn.Module, traced: Traced, example_shape: tuple[int, ...]) 
         >>> list(shapes_of(model, traced, (1, 2, 2)).values())
         [(2, 1, 2, 2), (2, 4), (2, 3), (2, 3)]
     """
+    x = blank_input(model, example_shape)
     runner = _ShapeRunner(model, graph=traced.nodes[0].graph)
     with trial_run(model):
         try:
-            runner.run(blank_input(model, example_shape))
+            model(x.clone())
         except Exception as error:  # each model has an error of its own for images that it cannot take
             raise ValueError(
                 f"{type(model).__name__} takes no images of shape {example_shape}: {first_line(error)}; give images of "
                 "the size, and with the channels, that it was built for"
             ) from error
+        try:
+            runner.run(x)
+        except Exception as error:  # a call that does otherwise when it is made again
+            raise ValueError(_refusal(model, [], first_line(error))) from error
     return runner.shapes
 
 

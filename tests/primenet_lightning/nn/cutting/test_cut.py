@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import NamedTuple
 
 import pytest
 import small
@@ -248,9 +249,14 @@ def chain():
         (Tied(), {"at": ["second"]}, "parameter third.weight is used on both sides of the cut at 'second'"),
         (Branching(), {"at": ["second"]}, "Branching's forward pass cannot be recorded: symbolically traced variables"),
         (Constant(), {"at": ["second"]}, "Constant's forward pass cannot be recorded: it makes a tensor of its own"),
-        (TwoOutputs(), {"at": ["second"]}, "the model gives a tuple, not one tensor of logits; build it without"),
+        (TwoOutputs(), {"at": ["second"]}, "the model gives an output of type tuple, not one tensor of logits .*; build it without"),
         (chain(), {"at": ["2"], "shape": (5,)}, r"Sequential takes no images of shape \(5,\): .*; give images of the"),
         (chain(), {"parts": 4}, "parts=4 is too many: Sequential can be cut at 2 places, so into at most 3 parts"),
+        (small.resnet(), {"at": ["layer2"], "shape": (1, 32, 32)}, "takes no images of shape .*expected input"),
+        (chain(), {"at": [2]}, "at has 2, which is no module of Sequential"),
+        (chain(), {"parts": 1.5}, "parts=1.5 must be a whole number of parts"),
+        (nn.LSTM(4, 4), {"parts": 1}, "LSTM's forward pass cannot be recorded: symbolically traced"),
+        (nn.Sequential(nn.Linear(4, 4), nn.Unflatten(1, (2, 2))), {"at": ["1"]}, "the model gives shape .batch, 2, 2."),
         (chain(), {"parts": 0}, "parts=0 must be at least 1 part"),
         (chain(), {}, r"at=\[\] and parts=None: give the names of the modules to cut at, or how many parts"),
         (chain(), {"at": ["2"], "parts": 2}, r"at=\['2'\] and parts=2: give the names"),
@@ -287,3 +293,22 @@ def test_a_container_that_is_never_called_is_refused_with_a_module_inside_it():
     with pytest.raises(ValueError, match=r"'blocks', which the forward pass of Row never calls; .* such as 'blocks.0'"):
         cut(Row(), (4,), at=["blocks"])
     assert len(cut(Row(), (4,), at=["blocks.1", "blocks.2"])) == 3
+
+
+def test_models_that_give_a_named_tuple_in_training_are_refused():
+    class Answer(NamedTuple):
+        logits: torch.Tensor
+        auxiliary: torch.Tensor
+
+    class Auxiliary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            x = self.first(x)
+            logits = self.second(x)
+            return Answer(logits, x) if self.training else logits
+
+    with pytest.raises(ValueError, match="the model gives an output of type Answer, not one tensor of logits"):
+        cut(Auxiliary(), (4,), at=["second"])

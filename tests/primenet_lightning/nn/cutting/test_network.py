@@ -191,6 +191,18 @@ def test_every_recipe_can_be_balanced(recipe):
     assert all(map(torch.equal, network.state_dict().values(), again.state_dict().values()))
 
 
+def test_the_share_of_local_classifiers():
+    model = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5))
+    network = CutNetwork(model, (10,), at=["2"], recipe="greedy")
+    share = network.local_share()  # one dense layer of 20 x 5 and its bias
+    assert share.parameters == pytest.approx(105 / (220 + 105 + 105))
+    assert share.multiply_adds == pytest.approx(100 / (200 + 100 + 100))
+    # the cascade runs the next part once more
+    overlapping = CutNetwork(model, (10,), at=["2"], recipe={"overlap": {"classifier": "pooled"}})
+    assert overlapping.local_share().multiply_adds == pytest.approx(200 / 500)
+    assert not any(parameter.is_meta for parameter in overlapping.parameters())
+
+
 def test_local_classifiers_count_when_parts_are_balanced():
     model = nn.Sequential(*(nn.Linear(64, 64) for _ in range(8)), nn.Linear(64, 5))
     begin = {}

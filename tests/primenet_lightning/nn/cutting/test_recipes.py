@@ -242,6 +242,8 @@ class Own(Recipe):
     [
         ("nothing", None, "recipe='nothing' is unknown; use one of 'greedy', 'soft_targets', 'dgl'"),
         ({"dgl": {"depth": 2}}, None, "recipe_options has 'depth', which recipe='dgl' does not take; it takes"),
+        (3, None, "recipe=3 must be a name, or {name: {option: value}}"),
+        ({}, None, "recipe={} has 0 names; give one"),
         ({"dgl": {}, "man": {}}, None, "has 2 names; give one"),
         ("auglocal", "pooled", "local_classifier='pooled' cannot be had with recipe='auglocal', which has its own"),
         (Own(), "pooled", "local_classifier='pooled': say so in the recipe, Own, itself"),
