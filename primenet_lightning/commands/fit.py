@@ -15,6 +15,7 @@ from primenet_lightning.callbacks import CostSummary, GracefulStop, LastCheckpoi
 from primenet_lightning.commands.attached import looking, progress_bar
 from primenet_lightning.commands.loggers import BeginRun, RunLoggers
 from primenet_lightning.commands.main import COMMANDS
+from primenet_lightning.commands.own_defaults import classes_first, own_defaults
 from primenet_lightning.commands.resumption import (
     RUN_VARIABLE,
     batches_done,
@@ -94,7 +95,8 @@ class PrimeNetCLI(LightningCLI):
         """Parse, after the run's own config.yaml has been put before the user's options."""
         args = sys.argv[1:] if args is None else args
         refuse_old_words(args)
-        self.config = parser.parse_args(with_run_config(args))
+        with own_defaults():
+            self.config = parser.parse_args(classes_first(with_run_config(args)))
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
