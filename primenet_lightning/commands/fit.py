@@ -190,6 +190,7 @@ class PrimeNetCLI(LightningCLI):
         refuse_classes(saved.get("data_description"), self.datamodule.description())
         self.model.network.match(saved["state_dict"], "network.")
         refuse_architecture(saved["state_dict"], self.model.state_dict())
+        self.model.resumption.check(saved, self.model.hparams.get("schedule"))
         loader: Any = self.datamodule.train_dataloader()
         for state in saved["loops"]["fit_loop"]["state_dict"].get("combined_loader", []):
             loader.load_state_dict(state)  # it refuses other images, or another order

@@ -5,12 +5,14 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-import jsonargparse._typehints as typehints
+import jsonargparse._typehints
 from jsonargparse import Namespace
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from primenet_lightning.commands.command_line import given_options
+
+typehints: Any = jsonargparse._typehints
 
 OF_THEIR_OWN = (Optimizer, LRScheduler)
 """Classes whose arguments mean something else in another class: none of them is taken over."""
@@ -27,7 +29,7 @@ def own_defaults() -> Iterator[None]:
     keep_accepted = typehints.discard_init_args_on_class_path_change
 
     def discard(parser_or_action: Any, before: Any, now: Any) -> None:
-        if isinstance(before, Namespace) and "init_args" in before and before["class_path"] != now["class_path"]:
+        if isinstance(before, Namespace) and "init_args" in before and _class(before) is not _class(now):
             _discard_defaults(before)
         keep_accepted(parser_or_action, before, now)
 
@@ -35,9 +37,14 @@ def own_defaults() -> Iterator[None]:
         yield
 
 
+def _class(named: Any) -> Any:
+    """The class itself: its path may be an old one, or a longer one."""
+    return typehints.import_object(named["class_path"])
+
+
 def _discard_defaults(named: Namespace) -> None:
     """Take the defaults of a class out of its arguments; of an optimizer or schedule, all arguments."""
-    kind = typehints.import_object(named["class_path"])
+    kind = _class(named)
     arguments = named["init_args"]
     if isinstance(kind, type) and issubclass(kind, OF_THEIR_OWN):
         for name in list(vars(arguments)):
@@ -62,12 +69,18 @@ def classes_first(args: Sequence[str]) -> list[str]:
         >>> classes_first(["fit", "--data.batch_size", "50", "--seed_everything=1", "--data", "CIFAR10DataModule"])
         ['fit', '--data', 'CIFAR10DataModule', '--data.batch_size', '50', '--seed_everything=1']
     """
-    options = list(given_options(args))
-    for option in reversed(options):
-        earlier = [other for other in options if other.name.startswith(f"{option.name}.") and other.start < option.start]
-        if earlier:
-            start = earlier[0].start
-            moved = args[option.start : option.end]
+    args = list(args)
+    for option in reversed(list(given_options(args))):
+        start = _first_option_of(option.name, args)
+        if start < option.start:
             before, between, after = args[:start], args[start : option.start], args[option.end :]
-            return classes_first([*before, *moved, *between, *after])
-    return list(args)
+            return classes_first([*before, *args[option.start : option.end], *between, *after])
+    return args
+
+
+def _first_option_of(name: str, args: Sequence[str]) -> int:
+    """Where the first ``--X.argument`` of an option ``--X`` stands; the end where there is none."""
+    for option in given_options(args):
+        if option.name.startswith(f"{name}."):
+            return option.start
+    return len(args)
