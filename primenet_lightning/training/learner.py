@@ -142,7 +142,10 @@ class LocalLearner(Optimizing, ABC):
             whole_number(1, image_size=width),
         )
         self.num_classes = whole_number(2, num_classes=num_classes)
+        self.example_input_array = torch.zeros(1, *self.in_shape)  # Lightning's summary counts operations with it
         self.recipe = OptimizerRecipe(optimizer, head_optimizer, scheduler, head_scheduler)
+        if lr is not None and not lr > 0:
+            raise ValueError(f"lr={lr} must be positive, or None for what the optimizers begin with")
         self.lr = lr
         self.schedule: Schedule | None = schedule
         self.scheduler_interval = "step" if schedule is not None else scheduler_interval

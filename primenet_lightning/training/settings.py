@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.optim.lr_scheduler import ChainedScheduler, CyclicLR, LRScheduler, SequentialLR
+from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, SequentialLR
 
 from primenet_lightning.training.optimizers import CompositeOptimizer, CompositeScheduler
 
 RATES = ("lr", "initial_lr", "max_lr", "min_lr")
 """Entries of a parameter group that are learning rates: a schedule writes the others beside ``"lr"``."""
 
-NOT_IN_PROPORTION = (ChainedScheduler, CyclicLR, SequentialLR)
+NOT_IN_PROPORTION = (ChainedScheduler, SequentialLR)
 """Schedules that keep learning rates where nobody else can change them."""
 
 Group = Mapping[str, Any]
@@ -98,8 +98,10 @@ def refuse_other_optimizers(saved: Settings, present: Settings) -> None:
     Raises:
         ValueError: If the optimizer of a learner is of another class, or has other groups, or another schedule.
     """
-    for name in saved.keys() & present.keys():
-        before, now = saved[name], present[name]
+    for name, now in present.items():
+        before = saved.get(name)
+        if before is None:
+            continue
         if _is_other_kind(before, now):
             _refuse(f"the optimizer of {name!r}", before["class"] or "of another class", now["class"])
         if len(before["groups"]) != len(now["groups"]):
