@@ -1,0 +1,259 @@
+"""Any data set of images and labels by position, such as torchvision's, copied into memory."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from primenet_lightning.datamodules.augmenting import transform_parts
+from primenet_lightning.datamodules.base import Arrays, ImageDataModule
+from primenet_lightning.datamodules.classes import check_class_names
+from primenet_lightning.datamodules.pictures import (
+    Fit,
+    as_pixels,
+    check_channels,
+    check_fit,
+    fitted,
+    picture_of,
+)
+from primenet_lightning.datamodules.preprocessing import as_size
+
+RANDOM = (
+    "ColorJitter",
+    "AutoAugment",
+    "RandAugment",
+    "TrivialAugmentWide",
+    "AugMix",
+    "ElasticTransform",
+    "GaussianNoise",
+)
+"""Transforms of torchvision that draw random numbers, beside those whose names begin with Random."""
+
+GREY = ("1", "L", "LA", "La")
+"""Pillow's modes without colour."""
+
+
+class _Read(NamedTuple):
+    images: Tensor
+    labels: Tensor
+
+
+class DatasetsDataModule(ImageDataModule):
+    """Images and labels of data sets that give pairs of an image and a class index by position, copied into memory.
+
+    `ImageDataModule.from_datasets` makes one. An image is a PIL picture, or a tensor (channels, height, width), uint8 or
+    float from 0 to 1. PIL pictures are read as `FolderDataModule` reads them. Names of classes are those of ``classes``
+    of the training data set, as torchvision's have it.
+
+    Args:
+        train: The training images, out of which the validation split is held out.
+        test: The test images.
+        image_size: Height and width that every image is brought to, or one number for a square; None takes the first
+            image's, which all must have.
+        in_channels: 3 for RGB, 1 for grey; None takes the first image's.
+        class_names: In the order of the labels; None takes those of ``train``, or else the numbers.
+        fit: How images are brought to ``image_size``: ``"stretch"``, ``"crop"`` or ``"pad"``.
+        name: What the data set is called; None takes the name of the class of ``train``.
+        **kwargs: The other arguments of `ImageDataModule`; ``root``, ``download`` and ``verify`` have no effect.
+
+    Raises:
+        TypeError: If an item is no such pair.
+        ValueError: If images differ in size, are no pixels, or would be changed at random; if labels are no class
+            indices, or names do not fit them.
+
+    Example:
+        >>> pictures = [(Image.new("L", (8, 8), 20 * number), number % 2) for number in range(10)]
+        >>> data = DatasetsDataModule(pictures, pictures, class_names=("even", "odd"), validation_fraction=0.2)
+        >>> data.in_channels, data.image_size, data.num_classes
+        (1, (8, 8), 2)
+    """
+
+    _not_saved: ClassVar[list[str]] = [*ImageDataModule._not_saved, "train", "test"]
+
+    def __init__(
+        self,
+        train: Dataset[Any],
+        test: Dataset[Any],
+        *,
+        image_size: int | tuple[int, int] | None = None,
+        in_channels: int | None = None,
+        class_names: Sequence[str] | None = None,
+        fit: Fit = "stretch",
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_fit(fit)
+        self.name = type(train).__name__.lower() if name is None else name
+        for split, dataset in (("train", train), ("test", test)):
+            _refuse_random(dataset, split)
+        # its images
+        first = next(_images(train, "train")).image
+        self.in_channels = _channels_of(first) if in_channels is None else in_channels
+        if isinstance(first, Image.Image) or in_channels is not None:
+            check_channels(self.in_channels)
+        self.image_size = _size_of(first) if image_size is None else as_size("image_size", image_size)
+        wanted_fit = None if image_size is None else fit
+        self._train = _read(train, "train", self.in_channels, self.image_size, wanted_fit)
+        self._test = _read(test, "test", self.in_channels, self.image_size, wanted_fit)
+        # its classes
+        labels = torch.cat([self._train.labels, self._test.labels])
+        self.class_names = _class_names(train, labels) if class_names is None else tuple(class_names)
+        self.num_classes = len(self.class_names)
+        check_class_names(self.class_names, self.num_classes, self.name)
+        super().__init__(**kwargs)
+        self.fit = wanted_fit
+
+    def load_arrays(self) -> Arrays:
+        """Give what has been read.
+
+        Returns:
+            Training images, training labels, test images, test labels: uint8 (images, channels, height, width) and
+            int64 (images,).
+        """
+        return *self._train, *self._test
+
+
+class _Item(NamedTuple):
+    image: Any
+    label: Any
+    name: str
+
+
+def _images(dataset: Any, split: str) -> Iterator[_Item]:
+    """The items of a data set, in order."""
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise TypeError(
+            f"{split}={type(dataset).__name__} has no length or no items by position; give a map-style data set"
+        )
+    if not len(dataset):
+        raise ValueError(f"{split}={type(dataset).__name__} has no images; give at least one")
+    for position in range(len(dataset)):
+        item = dataset[position]
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise TypeError(f"item {position} of {split} is a {type(item).__name__}; give pairs (image, class index)")
+        yield _Item(item[0], item[1], f"image {position} of {split}")
+
+
+def _read(dataset: Any, split: str, channels: int, size: tuple[int, int], fit: Fit | None) -> _Read:
+    images = torch.empty((len(dataset), channels, *size), dtype=torch.uint8)
+    labels = torch.empty(len(dataset), dtype=torch.int64)
+    for position, item in enumerate(_images(dataset, split)):
+        images[position] = _pixels(item, channels, size, fit)
+        labels[position] = _label(item)
+    return _Read(images, labels)
+
+
+def _pixels(item: _Item, channels: int, size: tuple[int, int], fit: Fit | None) -> Tensor:
+    """uint8 (channels, height, width) of a picture or a tensor."""
+    image = item.image
+    if isinstance(image, Image.Image):
+        picture = picture_of(image, channels, item.name)
+    else:
+        pixels = _as_uint8(_as_tensor(image, item.name), item.name)
+        if pixels.shape == (channels, *size):
+            return pixels
+        picture = picture_of(_as_picture(pixels, item.name), channels, item.name)
+    pixels = as_pixels(fitted(picture, size, fit))
+    if tuple(pixels.shape[1:]) != size:
+        raise ValueError(
+            f"{item.name} is {pixels.shape[2]} pixels wide and {pixels.shape[1]} high, the first one {size[1]} by "
+            f"{size[0]}; give image_size=({size[0]}, {size[1]}), and all are resized to it"
+        )
+    return pixels
+
+
+def _as_tensor(image: Any, name: str) -> Tensor:
+    """(channels, height, width) of a tensor or of an array, grey if it has two dimensions."""
+    if isinstance(image, np.ndarray):
+        tensor = torch.from_numpy(np.ascontiguousarray(image))
+        tensor = tensor.permute(2, 0, 1) if tensor.ndim == 3 else tensor  # arrays have channels last
+    elif isinstance(image, Tensor):
+        tensor = image
+    else:
+        raise TypeError(f"{name} is a {type(image).__name__}; give PIL pictures, tensors or arrays")
+    tensor = tensor[None] if tensor.ndim == 2 else tensor
+    if tensor.ndim != 3:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; give (channels, height, width)")
+    return tensor
+
+
+def _as_uint8(tensor: Tensor, name: str) -> Tensor:
+    if tensor.dtype == torch.uint8:
+        return tensor
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name} is {tensor.dtype}; give uint8 from 0 to 255, or floats from 0 to 1")
+    low, high = float(tensor.min()), float(tensor.max())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"{name} has floats from {low:.3g} to {high:.3g}; give uint8 from 0 to 255, or floats from 0 to 1, without a "
+            "transform that normalizes: the data module does that"
+        )
+    return (tensor * 255).round().to(torch.uint8)
+
+
+def _as_picture(pixels: Tensor, name: str) -> Image.Image:
+    if pixels.shape[0] not in (1, 3):
+        raise ValueError(
+            f"{name} has shape {tuple(pixels.shape)}, but images with other than 1 or 3 channels cannot be resized or "
+            "converted; give all of one shape"
+        )
+    array = pixels.permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def _label(item: _Item) -> int:
+    label = item.label
+    if isinstance(label, Tensor | np.ndarray) and np.size(label) == 1:
+        label = label.item()
+    if isinstance(label, bool | np.bool_) or not isinstance(label, int | np.integer):
+        raise TypeError(
+            f"{item.name} has the label {label!r}; give one whole number, the index of its class, by target_transform for "
+            "a data set of torchvision"
+        )
+    if label < 0:
+        raise ValueError(f"{item.name} has the label {label}; class indices count from 0")
+    return int(label)
+
+
+def _size_of(image: Any) -> tuple[int, int]:
+    """Height and width of the first image."""
+    if isinstance(image, Image.Image):
+        width, height = picture_of(image, 3, "image 0 of train").size
+        return height, width
+    tensor = _as_tensor(image, "image 0 of train")
+    return tensor.shape[1], tensor.shape[2]
+
+
+def _channels_of(image: Any) -> int:
+    if isinstance(image, Image.Image):
+        return 1 if image.mode in GREY else 3
+    return _as_tensor(image, "image 0 of train").shape[0]
+
+
+def _class_names(dataset: Any, labels: Tensor) -> tuple[str, ...]:
+    """What the data set calls its classes; numbers where it does not."""
+    names = getattr(dataset, "classes", None)
+    while names is None and hasattr(dataset, "dataset"):  # a Subset
+        dataset = dataset.dataset
+        names = getattr(dataset, "classes", None)
+    if names is None:
+        return tuple(str(label) for label in range(int(labels.max()) + 1))
+    return tuple(str(name) for name in names)
+
+
+def _refuse_random(dataset: Any, split: str) -> None:
+    """Refuse an augmentation inside a data set: it would be drawn once, and then be the same in every epoch."""
+    while dataset is not None:
+        for attribute in ("transform", "transforms"):
+            for part in transform_parts(getattr(dataset, attribute, None)):
+                name = type(part).__name__
+                if name.startswith("Random") or name in RANDOM:
+                    raise ValueError(
+                        f"{split} has a transform {name}, which would be drawn once and then stay; take it out of the data "
+                        "set and give it as augmentation"
+                    )
+        dataset = getattr(dataset, "dataset", None)
