@@ -103,7 +103,8 @@ class FeatureTSNE(SampleCallback):
         """
         if self.samples < model.num_classes:
             raise ValueError(
-                f"samples={self.samples} is too small for {model.num_classes} classes; give at least one image a class"
+                f"FeatureTSNE(samples={self.samples}) is too small for {model.num_classes} classes; give samples="
+                f"{model.num_classes} or more, at least one image a class"
             )
         if self.layer == "head":
             last_linear(model.network.head)

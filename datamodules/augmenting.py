@@ -41,8 +41,8 @@ def refuse_augmentation(augmentation: Any) -> None:
         return
     if not callable(augmentation):
         raise TypeError(
-            f"augmentation={augmentation!r} cannot be called; give a module or a function that takes uint8 images, or a "
-            "torchvision.transforms.v2.Compose of several"
+            f"augmentation={augmentation!r} cannot be called; give a module or a function that takes uint8 images, or "
+            "several in a torchvision.transforms.v2.Compose"
         )
     for part in transform_parts(augmentation):
         names = _torchvision_names(part)
@@ -51,8 +51,8 @@ def refuse_augmentation(augmentation: Any) -> None:
         of_version_1 = not type(part).__module__.startswith("torchvision.transforms.v2")
         if of_version_1 and names & {*_PIL_ALONE}:
             raise ValueError(
-                f"augmentation has torchvision's {type(part).__name__}, which takes PIL pictures, but augmentation works "
-                "on uint8 tensors; leave it out."
+                f"augmentation has torchvision's {type(part).__name__}, which takes PIL pictures, but augmentation "
+                "works on uint8 tensors; leave it out."
             )
 
 
@@ -79,13 +79,12 @@ def augmented(augmentation: Augmentation, images: Tensor) -> Tensor:
         >>> augmented(half, torch.full((2, 1, 4, 4), 51, dtype=torch.uint8)).unique()
         tensor([51.])
     """
-    changed = _applied(augmentation, images)
     name = _name(augmentation)
-    _check_tensor(changed, name)
+    changed = _checked(_applied(augmentation, images), name)
     if changed.shape != images.shape:
         raise ValueError(
-            f"augmentation={name} made {_shape(changed)} of {_shape(images)}, but images must keep number, channels and "
-            f"size; give it an output of {images.shape[-2]} by {images.shape[-1]} pixels, or set the data module's "
+            f"augmentation={name} made {_shape(changed)} of {_shape(images)}, but images must keep number, channels "
+            f"and size; give it an output of {images.shape[-2]} by {images.shape[-1]} pixels, or set the data module's "
             "image_size or resize."
         )
     if changed.dtype == torch.uint8:
@@ -97,8 +96,8 @@ def augmented(augmentation: Augmentation, images: Tensor) -> Tensor:
     low, high = float(changed.min()), float(changed.max())
     if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):
         raise ValueError(
-            f"augmentation={name} returned floats from {low:.3g} to {high:.3g}; give uint8 from 0 to 255, or floats from "
-            "0 to 1: the data module normalizes after it."
+            f"augmentation={name} returned floats from {low:.3g} to {high:.3g}; give uint8 from 0 to 255, or floats "
+            "from 0 to 1: the data module normalizes after it."
         )
     return changed.to(torch.float32) * 255
 
@@ -118,29 +117,30 @@ def _image_by_image(transform: Callable[[Tensor], Any], images: Tensor) -> Tenso
     results: list[Tensor] = []
     for image in images:
         try:
-            result = transform(image)
+            result = _checked(transform(image), name)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"augmentation={name} fails on a {image.dtype} tensor (channels, height, width) of shape "
-                f"{_shape(image)}: {first_line(error)}; give a transform of torchvision.transforms.v2 that takes it, after "
-                "ToDtype(torch.float32, scale=True) where it asks for floats."
+                f"{_shape(image)}: {first_line(error)}; give a transform of torchvision.transforms.v2 that takes it, "
+                "after ToDtype(torch.float32, scale=True) where it asks for floats."
             ) from error
-        _check_tensor(result, name)
         if results and result.shape != results[0].shape:
             raise ValueError(
-                f"augmentation={name} gives images of different sizes, {_shape(results[0])} and {_shape(result)}; end it "
-                f"with a crop or resize to {tuple(images.shape[-2:])}."
+                f"augmentation={name} gives images of different sizes, {_shape(results[0])} and {_shape(result)}; end "
+                f"it with a crop or resize to {tuple(images.shape[-2:])}."
             )
         results.append(result)
     return torch.stack(results)
 
 
-def _check_tensor(result: Any, name: str) -> None:
+def _checked(result: Any, name: str) -> Tensor:
+    """What came back, if it is a tensor."""
     if not isinstance(result, Tensor):
         raise TypeError(
             f"augmentation={name} returned a {type(result).__name__}; give one that returns a tensor of the images it "
             "was given."
         )
+    return result
 
 
 def _takes_single_images(augmentation: Any) -> bool:

@@ -16,12 +16,12 @@ from primenet_lightning.datamodules.classes import check_class_names, refuse_emp
 from primenet_lightning.datamodules.image_files import ImageFiles
 from primenet_lightning.datamodules.in_memory import Array, ImageTensors, to_image_tensor, to_label_tensor
 from primenet_lightning.datamodules.loader import BatchLoader
-from primenet_lightning.datamodules.normalization import Normalize, channel_statistics
+from primenet_lightning.datamodules.normalization import Normalize, standard_statistics
 from primenet_lightning.datamodules.options import check_options
 from primenet_lightning.datamodules.pictures import Fit
 from primenet_lightning.datamodules.preprocessing import Preprocess, as_size
 from primenet_lightning.datamodules.samplers import EpochBatchSampler, OrderedBatchSampler
-from primenet_lightning.datamodules.splits import limited, stratified_split
+from primenet_lightning.datamodules.splits import last_held_out, limited, stratified_split
 
 if TYPE_CHECKING:
     from primenet_lightning.datamodules.datasets import DatasetsDataModule
@@ -72,6 +72,8 @@ class ImageDataModule(LightningDataModule, ABC):
         in_channels: Channels an image has.
         image_size: Height and width in pixels of the images that the network gets.
         fit: How files to predict are brought to ``picture_size``; None refuses those of another size.
+        validation_count: How many training images, the last, are validation images that the data set comes with; None
+            holds out ``validation_fraction``.
         class_names: What the classes are called, in the order of their labels.
 
     Raises:
@@ -98,6 +100,7 @@ class ImageDataModule(LightningDataModule, ABC):
     image_size: tuple[int, int]
     class_names: tuple[str, ...]
     fit: Fit | None = None
+    validation_count: int | None = None
 
     # What a run's folder and machine say is no property of the data; a callable may not be picklable.
     _not_saved: ClassVar[list[str]] = ["root", "augmentation", "predict_files"]
@@ -140,8 +143,10 @@ class ImageDataModule(LightningDataModule, ABC):
             self.image_size = as_size("resize", resize)
         self._data: _Splits | None = None
 
-    @staticmethod
-    def from_datasets(train: Dataset[Any], test: Dataset[Any], **options: Any) -> "DatasetsDataModule":
+    @classmethod
+    def from_datasets(  # type: ignore[override]  # Lightning's makes loaders, which read, convert and stack each image
+        cls, train: Dataset[Any], test: Dataset[Any], **options: Any
+    ) -> "DatasetsDataModule":
         """Take the images and labels of two data sets, such as torchvision's.
 
         Args:
@@ -154,7 +159,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
         Example:
             >>> images = [(torch.full((1, 2, 2), 20 * i, dtype=torch.uint8), i % 2) for i in range(10)]
-            >>> data = ImageDataModule.from_datasets(images, images, class_names=("even", "odd"), validation_fraction=0.2)
+            >>> data = ImageDataModule.from_datasets(images, images, validation_fraction=0.2)
             >>> data.num_classes, data.in_channels, data.image_size
             (2, 1, (2, 2))
         """
@@ -195,7 +200,7 @@ class ImageDataModule(LightningDataModule, ABC):
             self._require_every_class(train.labels[training], "training", f"raise limit_train={self.limit_train}")
         mean = std = (0.5,) * self.in_channels
         if self.normalization == "standardize":
-            mean, std = self._statistics(train.images, training)
+            mean, std = standard_statistics(train.images, training, self.name)
         self._data = _Splits(
             train=ImageTensors(train.images, train.labels, training),
             validation=ImageTensors(train.images, train.labels, held_out),
@@ -208,7 +213,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return ImageTensors(tensor, to_label_tensor(labels, len(tensor), self.num_classes, f"{self.name} {split}"))
 
     def split(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Choose the images that are held out for validation; override it where a data set says which.
+        """Choose the images that are held out for validation; override it for a split of one's own.
 
         Args:
             labels: Of all training images, int64 (images,).
@@ -219,24 +224,20 @@ class ImageDataModule(LightningDataModule, ABC):
         Raises:
             ValueError: If a class is missing from a split.
         """
-        fraction = f"validation_fraction={self.validation_fraction}"
-        count = round(self.validation_fraction * len(labels))
-        training, held_out = stratified_split(labels, count, self.seed)
-        self._require_every_class(labels[held_out], "validation", f"raise {fraction} or add images")
-        self._require_every_class(labels[training], "training", f"lower {fraction} or add images")
+        if self.validation_count is not None:
+            training, held_out = last_held_out(len(labels), self.validation_count)
+            more = less = "add images of it"
+        else:
+            count = round(self.validation_fraction * len(labels))
+            training, held_out = stratified_split(labels, count, self.seed)
+            more = f"raise validation_fraction={self.validation_fraction} or add images"
+            less = f"lower validation_fraction={self.validation_fraction} or add images"
+        self._require_every_class(labels[held_out], "validation", more)
+        self._require_every_class(labels[training], "training", less)
         return training, held_out
 
     def _require_every_class(self, labels: Tensor, split: str, remedy: str) -> None:
         require_every_class(labels, self.class_names, split, self.name, remedy)
-
-    def _statistics(self, images: Tensor, indices: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        mean, std = channel_statistics(images, indices)
-        if 0 in std:
-            raise ValueError(
-                f"Channel {std.index(0)} of {self.name} is constant and cannot be standardized; "
-                "give normalization='symmetric'."
-            )
-        return mean, std
 
     @property
     def _loaded(self) -> _Splits:

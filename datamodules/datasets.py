@@ -45,13 +45,15 @@ class _Read(NamedTuple):
 class DatasetsDataModule(ImageDataModule):
     """Images and labels of data sets that give pairs of an image and a class index by position, copied into memory.
 
-    `ImageDataModule.from_datasets` makes one. An image is a PIL picture, or a tensor (channels, height, width), uint8 or
-    float from 0 to 1. PIL pictures are read as `FolderDataModule` reads them. Names of classes are those of ``classes``
-    of the training data set, as torchvision's have it.
+    `ImageDataModule.from_datasets` makes one. An image is a PIL picture, or a tensor (channels, height, width), uint8
+    or float from 0 to 1. PIL pictures are read as `FolderDataModule` reads them. Names of classes are those of
+    ``classes`` of the training data set, as torchvision's have it.
 
     Args:
         train: The training images, out of which the validation split is held out.
         test: The test images.
+        validation: The validation images; with them, ``validation_fraction`` has no effect. None holds some out of the
+            training images.
         image_size: Height and width that every image is brought to, or one number for a square; None takes the first
             image's, which all must have.
         in_channels: 3 for RGB, 1 for grey; None takes the first image's.
@@ -72,13 +74,14 @@ class DatasetsDataModule(ImageDataModule):
         (1, (8, 8), 2)
     """
 
-    _not_saved: ClassVar[list[str]] = [*ImageDataModule._not_saved, "train", "test"]
+    _not_saved: ClassVar[list[str]] = [*ImageDataModule._not_saved, "train", "test", "validation"]
 
     def __init__(
         self,
         train: Dataset[Any],
         test: Dataset[Any],
         *,
+        validation: Dataset[Any] | None = None,
         image_size: int | tuple[int, int] | None = None,
         in_channels: int | None = None,
         class_names: Sequence[str] | None = None,
@@ -88,7 +91,7 @@ class DatasetsDataModule(ImageDataModule):
     ) -> None:
         check_fit(fit)
         self.name = type(train).__name__.lower() if name is None else name
-        for split, dataset in (("train", train), ("test", test)):
+        for split, dataset in (("train", train), ("validation", validation), ("test", test)):
             _refuse_random(dataset, split)
         # its images
         first = next(_images(train, "train")).image
@@ -99,6 +102,10 @@ class DatasetsDataModule(ImageDataModule):
         wanted_fit = None if image_size is None else fit
         self._train = _read(train, "train", self.in_channels, self.image_size, wanted_fit)
         self._test = _read(test, "test", self.in_channels, self.image_size, wanted_fit)
+        if validation is not None:
+            held_out = _read(validation, "validation", self.in_channels, self.image_size, wanted_fit)
+            self.validation_count = len(held_out.labels)
+            self._train = _Read(*(torch.cat(both) for both in zip(self._train, held_out, strict=True)))
         # its classes
         labels = torch.cat([self._train.labels, self._test.labels])
         self.class_names = _class_names(train, labels) if class_names is None else tuple(class_names)
@@ -111,8 +118,8 @@ class DatasetsDataModule(ImageDataModule):
         """Give what has been read.
 
         Returns:
-            Training images, training labels, test images, test labels: uint8 (images, channels, height, width) and
-            int64 (images,).
+            Training images, those for validation at their end, training labels, test images, test labels: uint8
+            (images, channels, height, width) and int64 (images,).
         """
         return *self._train, *self._test
 
@@ -189,8 +196,8 @@ def _as_uint8(tensor: Tensor, name: str) -> Tensor:
     low, high = float(tensor.min()), float(tensor.max())
     if not (low >= 0 and high <= 1):
         raise ValueError(
-            f"{name} has floats from {low:.3g} to {high:.3g}; give uint8 from 0 to 255, or floats from 0 to 1, without a "
-            "transform that normalizes: the data module does that"
+            f"{name} has floats from {low:.3g} to {high:.3g}; give uint8 from 0 to 255, or floats from 0 to 1, without "
+            "a transform that normalizes: the data module does that"
         )
     return (tensor * 255).round().to(torch.uint8)
 
@@ -211,8 +218,8 @@ def _label(item: _Item) -> int:
         label = label.item()
     if isinstance(label, bool | np.bool_) or not isinstance(label, int | np.integer):
         raise TypeError(
-            f"{item.name} has the label {label!r}; give one whole number, the index of its class, by target_transform for "
-            "a data set of torchvision"
+            f"{item.name} has the label {label!r}; give one whole number, the index of its class, by target_transform "
+            "for a data set of torchvision"
         )
     if label < 0:
         raise ValueError(f"{item.name} has the label {label}; class indices count from 0")
@@ -253,7 +260,7 @@ def _refuse_random(dataset: Any, split: str) -> None:
                 name = type(part).__name__
                 if name.startswith("Random") or name in RANDOM:
                     raise ValueError(
-                        f"{split} has a transform {name}, which would be drawn once and then stay; take it out of the data "
-                        "set and give it as augmentation"
+                        f"{split} has a transform {name}, which would be drawn once and then stay; take it out of the "
+                        "data set and give it as augmentation"
                     )
         dataset = getattr(dataset, "dataset", None)

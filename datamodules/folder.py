@@ -110,7 +110,6 @@ class FolderDataModule(ImageDataModule):
         self.name = self.root.resolve().name
         self.class_names = _class_folders(self.train_folder)
         self.num_classes = len(self.class_names)
-        self._held_out: Tensor | None = None
         self._is_mapped = False
 
     def _folder(self, split: str, given: str | Path | None) -> Path | None:
@@ -137,22 +136,6 @@ class FolderDataModule(ImageDataModule):
         count = len(train.paths)
         return pixels[:count], train.labels, pixels[count:], test.labels
 
-    def split(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Hold out the pictures of the validation folder, or, without one, some of every class.
-
-        Args:
-            labels: Of all training pictures, int64 (images,).
-
-        Returns:
-            Positions of the training and of the validation split, int64 (images,) each, ascending.
-        """
-        if self._held_out is None:
-            return super().split(labels)
-        training = torch.arange(len(labels) - len(self._held_out))
-        for split, positions in (("training", training), ("validation", self._held_out)):
-            self._require_every_class(labels[positions], split, "add images of it")
-        return training, self._held_out
-
     def _listed(self) -> tuple[_Labelled, _Labelled]:
         """Training pictures, at their end those of the validation folder, and test pictures."""
         train = self._in_folder(self.train_folder)
@@ -162,12 +145,10 @@ class FolderDataModule(ImageDataModule):
             train, test = _chosen(train, rest), _chosen(train, held_out)
         else:
             test = self._in_folder(self.test_folder)
-        self._held_out = None
         if self.validation_folder is not None:
             validation = self._in_folder(self.validation_folder)
-            count = len(train.paths)
             train = _Labelled(train.paths + validation.paths, torch.cat([train.labels, validation.labels]))
-            self._held_out = torch.arange(count, len(train.paths))
+            self.validation_count = len(validation.paths)
         return train, test
 
     def _in_folder(self, folder: Path) -> _Labelled:

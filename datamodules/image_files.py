@@ -108,7 +108,7 @@ class ImageFiles(Dataset[tuple[Tensor, str]]):
             batch = torch.empty((0, self.in_channels, *self.image_size), dtype=torch.uint8)
         return LoadedImages(batch, tuple(paths), tuple(errors))
 
-    def loaded_with_warnings(self) -> StackDataset[tuple[Tensor, str]]:
+    def loaded_with_warnings(self) -> Dataset[tuple[Tensor, str]]:
         """Read all files, and warn of each that cannot be used.
 
         Returns:

@@ -197,9 +197,10 @@ def _on_white(name: Path | str, image: Image.Image) -> Image.Image:
     image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
     on_white = Image.alpha_composite(white, image).convert("RGB")
-    least, most = image.getchannel("A").getextrema()
-    is_blank = all(low == high for low, high in on_white.getextrema())
-    if is_blank and (least != most or most == 0):
+    opacity = np.asarray(image.getchannel("A"))
+    colours = np.asarray(on_white)
+    is_blank = bool((colours == colours[0, 0]).all())
+    if is_blank and (opacity.min() < opacity.max() or opacity.max() == 0):
         raise ImageFileError(
             f"{name} is transparent and shows nothing on white; save it without transparency, on a ground of its own."
         )

@@ -67,7 +67,25 @@ def limited(training: Tensor, labels: Tensor, limit: int, seed: int, name: str) 
     """
     if limit > len(training):
         raise ValueError(
-            f"limit_train={limit} is more than the {len(training)} training images of {name}; give at most {len(training)}."
+            f"limit_train={limit} is more than the {len(training)} training images of {name}; give at most "
+            f"{len(training)}."
         )
     _, places = stratified_split(labels[training], limit, seed)
     return training[places]
+
+
+def last_held_out(total: int, count: int) -> tuple[Tensor, Tensor]:
+    """Hold out the last images.
+
+    Args:
+        total: How many images there are.
+        count: How many to hold out.
+
+    Returns:
+        Positions of the others, int64 (total - count,), and of those held out, int64 (count,).
+
+    Example:
+        >>> last_held_out(5, 2)
+        (tensor([0, 1, 2]), tensor([3, 4]))
+    """
+    return torch.arange(total - count), torch.arange(total - count, total)

@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.utilities import rank_zero_warn
 
 from primenet_lightning.callbacks import (
     CapsuleLossCurves,
@@ -21,6 +22,9 @@ LOOKING: tuple[Any, ...] = (CapsuleLossCurves, RoutingMonitor, FeatureTSNE, Feat
 
 AT_CAPSULES: tuple[Any, ...] = (RoutingMonitor, FeatureMaps)
 """Those of them that look at capsules."""
+
+MOST_CLASSES = 1000
+"""Classes of which `FeatureTSNE` has an image each, unless it is told to take more."""
 
 
 def has_capsules(model: LightningModule) -> bool:
@@ -51,6 +55,12 @@ def looking(model: LightningModule, run: RunFolder, figures: bool, given: Sequen
     callbacks: list[Callback] = []
     for kind in kinds:
         suits = has_capsules(model) or kind not in AT_CAPSULES
+        if kind is FeatureTSNE and not any_of(given, kind) and model.num_classes > MOST_CLASSES:
+            rank_zero_warn(
+                f"FeatureTSNE is left out: its sample of {MOST_CLASSES} images is too small for {model.num_classes} "
+                "classes; add it to trainer.callbacks with more samples"
+            )
+            continue
         if suits and not any_of(given, kind):
             callbacks.append(kind(folder=run.path))
     return callbacks

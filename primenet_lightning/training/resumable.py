@@ -4,6 +4,10 @@ from abc import ABC
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
+import torch
+from torch import Tensor
+
+from primenet_lightning.datamodules.preprocessing import Preprocess
 from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.training.evaluator import Evaluator
 from primenet_lightning.training.refusals import description_of, refuse_architecture, refuse_classes
@@ -36,6 +40,23 @@ class Resumable(Evaluator, ABC):
     def on_train_start(self) -> None:
         """Go on with the random numbers, and the waiting gradients, of the run that is resumed."""
         self._states.restore(self.network, self.device, self.global_rank, self.trainer.world_size)
+
+    def images_of(self, images: Tensor) -> Tensor:
+        """Bring images to the network's precision; pixels of uint8 are resized and normalised as the data trained on.
+
+        Args:
+            images: ``(batch, channels, height, width)``: normalised, or uint8 as the loaders of an `ImageDataModule`
+                give them to a Trainer that does not know the data module.
+
+        Returns:
+            The same, ``(batch, channels, height, width)``, in the type of the parameters.
+
+        Raises:
+            ValueError: If they are integers, and nobody knows how to normalise them.
+        """
+        if images.dtype == torch.uint8 and self.data_description is not None:
+            images = Preprocess.of(self.data_description)(images)
+        return super().images_of(images)
 
     def located(self, error: NonFiniteError) -> NonFiniteError:
         """Tell of a number that is not finite when it came.
