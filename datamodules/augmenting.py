@@ -39,9 +39,9 @@ def refuse_augmentation(augmentation: Any) -> None:
     """
     if augmentation is None:
         return
-    if not callable(augmentation):
+    if isinstance(augmentation, type) or not callable(augmentation):
         raise TypeError(
-            f"augmentation={augmentation!r} cannot be called; give a module or a function that takes uint8 images, or "
+            f"augmentation={augmentation!r} takes no images; give a module or a function that takes uint8 images, or "
             "several in a torchvision.transforms.v2.Compose"
         )
     for part in transform_parts(augmentation):
@@ -117,13 +117,16 @@ def _image_by_image(transform: Callable[[Tensor], Any], images: Tensor) -> Tenso
     results: list[Tensor] = []
     for image in images:
         try:
-            result = _checked(transform(image), name)
-        except (TypeError, ValueError) as error:
+            result = transform(image)
+        except torch.OutOfMemoryError:
+            raise
+        except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"augmentation={name} fails on a {image.dtype} tensor (channels, height, width) of shape "
                 f"{_shape(image)}: {first_line(error)}; give a transform of torchvision.transforms.v2 that takes it, "
                 "after ToDtype(torch.float32, scale=True) where it asks for floats."
             ) from error
+        result = _checked(result, name)
         if results and result.shape != results[0].shape:
             raise ValueError(
                 f"augmentation={name} gives images of different sizes, {_shape(results[0])} and {_shape(result)}; end "

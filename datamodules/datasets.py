@@ -90,7 +90,7 @@ class DatasetsDataModule(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         check_fit(fit)
-        self.name = type(train).__name__.lower() if name is None else name
+        self.name = _name(train) if name is None else name
         for split, dataset in (("train", train), ("validation", validation), ("test", test)):
             _refuse_random(dataset, split)
         # its images
@@ -111,6 +111,11 @@ class DatasetsDataModule(ImageDataModule):
         self.class_names = _class_names(train, labels) if class_names is None else tuple(class_names)
         self.num_classes = len(self.class_names)
         check_class_names(self.class_names, self.num_classes, self.name)
+        if int(labels.max()) >= self.num_classes:
+            raise ValueError(
+                f"class_names has {self.num_classes} names for {self.name}, which has a label {int(labels.max())}; give one "
+                "name for each class, of which the first has label 0"
+            )
         super().__init__(**kwargs)
         self.fit = wanted_fit
 
@@ -141,7 +146,10 @@ def _images(dataset: Any, split: str) -> Iterator[_Item]:
     for position in range(len(dataset)):
         item = dataset[position]
         if not isinstance(item, tuple | list) or len(item) != 2:
-            raise TypeError(f"item {position} of {split} is a {type(item).__name__}; give pairs (image, class index)")
+            kind = type(item).__name__
+            if isinstance(item, tuple | list):
+                kind += f" of {len(item)}"
+            raise TypeError(f"item {position} of {split} is a {kind}; give pairs (image, class index)")
         yield _Item(item[0], item[1], f"image {position} of {split}")
 
 
@@ -214,7 +222,7 @@ def _as_picture(pixels: Tensor, name: str) -> Image.Image:
 
 def _label(item: _Item) -> int:
     label = item.label
-    if isinstance(label, Tensor | np.ndarray) and np.size(label) == 1:
+    if isinstance(label, Tensor | np.ndarray) and tuple(label.shape) in ((), (1,)):
         label = label.item()
     if isinstance(label, bool | np.bool_) or not isinstance(label, int | np.integer):
         raise TypeError(
@@ -239,6 +247,13 @@ def _channels_of(image: Any) -> int:
     if isinstance(image, Image.Image):
         return 1 if image.mode in GREY else 3
     return _as_tensor(image, "image 0 of train").shape[0]
+
+
+def _name(dataset: Any) -> str:
+    """What a data set is called: the name of its class, or of the class of what it is a part of."""
+    while hasattr(dataset, "dataset"):  # a Subset
+        dataset = dataset.dataset
+    return type(dataset).__name__.lower()
 
 
 def _class_names(dataset: Any, labels: Tensor) -> tuple[str, ...]:

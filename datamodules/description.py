@@ -56,7 +56,7 @@ def complete_description(given: Mapping[str, Any], in_shape: tuple[int, int, int
     if min(complete["std"]) <= 0:
         raise ValueError(f"std={given['std']} must be positive, since pixels are divided by it")
     complete["class_names"] = list(complete["class_names"])
-    check_class_names(complete["class_names"], num_classes, "the network")
+    check_class_names(complete["class_names"], num_classes, "the checkpoint")
     return complete
 
 

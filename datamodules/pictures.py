@@ -4,7 +4,7 @@ Training and prediction read pictures by these same functions.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -98,7 +98,7 @@ def read_picture(path: Path, image_size: tuple[int, int], in_channels: int, fit:
             _check_kind(path, image)
             if fit is None:
                 _check_size(path, image, image_size)
-            upright = ImageOps.exif_transpose(image)
+            upright = _upright(image)
             if fit is None:
                 _check_exact_size(path, upright, image_size)
             picture = _on_white(path, upright).convert(MODES[in_channels])
@@ -124,7 +124,7 @@ def picture_of(image: Image.Image, in_channels: int, name: str) -> Image.Image:
         ImageFileError: If it has more than 8 bits or shows nothing on white.
     """
     _check_kind(name, image)
-    return _on_white(name, ImageOps.exif_transpose(image)).convert(MODES[in_channels])
+    return _on_white(name, _upright(image)).convert(MODES[in_channels])
 
 
 def fitted(image: Image.Image, size: tuple[int, int], fit: Fit | None) -> Image.Image:
@@ -167,8 +167,18 @@ def _check_kind(name: Path | str, image: Image.Image) -> None:
     """Refuse what is no single picture of 8 bits; only the header has been read."""
     if image.mode[0] in "IF":  # Pillow would cut these off at 255 instead of scaling them
         raise ImageFileError(f"{name} has pixels of more than 8 bits (mode {image.mode}); save it with 8 bits.")
+    if _is_misread(image):
+        raise ImageFileError(f"{name} is an uncompressed TIFF that lies on its side; save it upright, or as PNG.")
     if getattr(image, "is_animated", False) and image.format not in SEVERAL_IN_ONE:
         raise ImageFileError(f"{name} has several frames or pages; save the one that is meant as a file of its own.")
+
+
+def _is_misread(image: Image.Image) -> bool:
+    """Whether Pillow would mix up the rows: those of an uncompressed TIFF that its tag turns by a quarter."""
+    if image.format != "TIFF" or image.getexif().get(ORIENTATION) not in (5, 6, 7, 8):
+        return False
+    tiles: Any = getattr(image, "tile", [])  # empty once it has been loaded
+    return bool(tiles) and tiles[0][0] == "raw"
 
 
 def _check_size(path: Path, image: Image.Image, image_size: tuple[int, int]) -> None:
@@ -188,6 +198,12 @@ def _refuse_size(path: Path, image: Image.Image, image_size: tuple[int, int]) ->
         f"{path} is {image.width} pixels wide and {image.height} high, the network takes {image_size[1]} by "
         f"{image_size[0]}; resize it first, or have it stretched by --resize (in Python fit='stretch')."
     )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF tag says."""
+    image.load()  # Pillow turns a TIFF while it loads it, and else would turn it twice
+    return ImageOps.exif_transpose(image)
 
 
 def _on_white(name: Path | str, image: Image.Image) -> Image.Image:

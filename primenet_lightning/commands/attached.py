@@ -23,8 +23,9 @@ LOOKING: tuple[Any, ...] = (CapsuleLossCurves, RoutingMonitor, FeatureTSNE, Feat
 AT_CAPSULES: tuple[Any, ...] = (RoutingMonitor, FeatureMaps)
 """Those of them that look at capsules."""
 
-MOST_CLASSES = 1000
-"""Classes of which `FeatureTSNE` has an image each, unless it is told to take more."""
+MOST_CLASSES: dict[Any, int] = {FeatureTSNE: 1000, ConfusionAndErrors: 5000}
+"""With how many classes callbacks are made by default: t-SNE has so many images, and a confusion matrix grows by the
+square."""
 
 
 def has_capsules(model: LightningModule) -> bool:
@@ -55,14 +56,16 @@ def looking(model: LightningModule, run: RunFolder, figures: bool, given: Sequen
     callbacks: list[Callback] = []
     for kind in kinds:
         suits = has_capsules(model) or kind not in AT_CAPSULES
-        if kind is FeatureTSNE and not any_of(given, kind) and model.num_classes > MOST_CLASSES:
+        if not suits or any_of(given, kind):
+            continue
+        most = MOST_CLASSES.get(kind, model.num_classes)
+        if model.num_classes > most:
             rank_zero_warn(
-                f"FeatureTSNE is left out: its sample of {MOST_CLASSES} images is too small for {model.num_classes} "
-                "classes; add it to trainer.callbacks with more samples"
+                f"{kind.__name__} is left out: the data have {model.num_classes:,} classes, and by default it takes at "
+                f"most {most:,}; give it to trainer.callbacks with options of your own, or leave it out"
             )
             continue
-        if suits and not any_of(given, kind):
-            callbacks.append(kind(folder=run.path))
+        callbacks.append(kind(folder=run.path))
     return callbacks
 
 

@@ -73,12 +73,13 @@ class Evaluator(LightningModule, ABC):
         logits: Tensor = self.network(self.images_of(x))
         return logits
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Give class probabilities.
 
         Args:
             batch: Images, or a sequence whose first element are the images.
             batch_idx: Index of the batch.
+            dataloader_idx: Which of several loaders it is of.
 
         Returns:
             ``(batch, classes)``, float32.
