@@ -103,7 +103,7 @@ class FeatureTSNE(SampleCallback):
         """
         if self.samples < model.num_classes:
             raise ValueError(
-                f"FeatureTSNE(samples={self.samples}) is too small for {model.num_classes} classes; give samples="
+                f"FeatureTSNE's samples={self.samples} is too small for {model.num_classes} classes; give samples="
                 f"{model.num_classes} or more, at least one image a class"
             )
         if self.layer == "head":

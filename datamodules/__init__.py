@@ -19,11 +19,11 @@ from primenet_lightning.datamodules.preprocessing import Preprocess
 from primenet_lightning.datamodules.samplers import EpochBatchSampler, OrderedBatchSampler
 from primenet_lightning.datamodules.svhn import SVHNDataModule
 
-__all__ = [
+__all__ = [  # noqa: RUF022 -- in the order of `sorted`, which is not that of numbers
     "Augment",
     "BatchLoader",
-    "CIFAR10DataModule",
     "CIFAR100DataModule",
+    "CIFAR10DataModule",
     "DatasetsDataModule",
     "DigitsDataModule",
     "DownloadedDataModule",

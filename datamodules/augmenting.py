@@ -63,7 +63,7 @@ def augmented(augmentation: Augmentation, images: Tensor) -> Tensor:
     gets the whole batch.
 
     Args:
-        augmentation: Takes and returns images.
+        augmentation: Takes and returns images, ``(batch, channels, height, width)``, or one of them if torchvision's.
         images: uint8 (batch, channels, height, width).
 
     Returns:

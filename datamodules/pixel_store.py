@@ -35,7 +35,7 @@ def read_into_memory(paths: Sequence[Path], shape: tuple[int, int, int], read: R
     Args:
         paths: The files, in order.
         shape: Channels, height and width of each.
-        read: Reads one.
+        read: Reads one, uint8 (channels, height, width).
 
     Returns:
         uint8 (images, channels, height, width).
@@ -56,7 +56,7 @@ def map_from_file(file: Path, paths: Sequence[Path], shape: tuple[int, int, int]
         file: In numpy's format; whole or not there.
         paths: The pictures, in order.
         shape: Channels, height and width of each.
-        read: Reads one.
+        read: Reads one, uint8 (channels, height, width).
 
     Returns:
         uint8 (images, channels, height, width); of the file, only what is used comes into memory.

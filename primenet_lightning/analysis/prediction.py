@@ -104,7 +104,8 @@ def predict_files(model: LocalLearner, paths: Sequence[str | Path], fit: Fit | N
     described = model.data_description
     assert described is not None
     preprocess = Preprocess.of(described)
-    fit = fit or described.get("fit")
+    if fit is None:
+        fit = described["fit"]
     for given in paths:
         try:
             files = ImageFiles(given, preprocess.picture_size, described["in_channels"], fit)
