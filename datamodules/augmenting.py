@@ -75,9 +75,9 @@ def augmented(augmentation: Augmentation, images: Tensor) -> Tensor:
 
     Example:
         >>> from torchvision.transforms import v2
-        >>> half = v2.ToDtype(torch.float32, scale=True)
-        >>> augmented(half, torch.full((2, 1, 4, 4), 51, dtype=torch.uint8)).unique()
-        tensor([51.])
+        >>> to_float = v2.ToDtype(torch.float32, scale=True)
+        >>> augmented(to_float, torch.full((2, 1, 4, 4), 255, dtype=torch.uint8)).unique()
+        tensor([255.])
     """
     name = _name(augmentation)
     changed = _checked(_applied(augmentation, images), name)

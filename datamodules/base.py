@@ -80,6 +80,7 @@ class ImageDataModule(LightningDataModule, ABC):
         ValueError: If an argument is out of its range.
 
     Example:
+        >>> import torch
         >>> class Stripes(ImageDataModule):
         ...     name, class_names = "stripes", ("flat", "upright")
         ...     num_classes, in_channels, image_size = 2, 1, (2, 2)
@@ -158,6 +159,7 @@ class ImageDataModule(LightningDataModule, ABC):
             A data module with copies of all of them.
 
         Example:
+            >>> import torch
             >>> images = [(torch.full((1, 2, 2), 20 * i, dtype=torch.uint8), i % 2) for i in range(10)]
             >>> data = ImageDataModule.from_datasets(images, images, validation_fraction=0.2)
             >>> data.num_classes, data.in_channels, data.image_size

@@ -113,8 +113,8 @@ class DatasetsDataModule(ImageDataModule):
         check_class_names(self.class_names, self.num_classes, self.name)
         if int(labels.max()) >= self.num_classes:
             raise ValueError(
-                f"class_names has {self.num_classes} names for {self.name}, which has a label {int(labels.max())}; give "
-                "one name for each class, of which the first has label 0"
+                f"class_names has {self.num_classes} names for {self.name}, which has a label {int(labels.max())}; "
+                "give one name for each class, of which the first has label 0"
             )
         super().__init__(**kwargs)
         self.fit = wanted_fit

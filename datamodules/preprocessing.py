@@ -18,6 +18,7 @@ class Preprocess:
         image_size: Height and width that the network takes.
 
     Example:
+        >>> import torch
         >>> preprocess = Preprocess(Normalize((0.5,), (0.5,)), picture_size=(8, 8), image_size=(16, 16))
         >>> preprocess(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)).shape
         torch.Size([2, 1, 16, 16])
@@ -88,6 +89,7 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
         uint8 (batch, channels, height, width).
 
     Example:
+        >>> import torch
         >>> resized(torch.tensor([[0, 8], [0, 8]], dtype=torch.uint8).view(1, 1, 2, 2), (1, 1)).item()
         4
     """

@@ -1,7 +1,7 @@
 """The callbacks that a run has by itself, unless the user has given one of the kind."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import ProgressBar
@@ -53,15 +53,16 @@ def looking(model: LightningModule, run: RunFolder, figures: bool, given: Sequen
         The callbacks, in order.
     """
     kinds = LOOKING if figures else LOOKING[:1]
+    classes = cast(int, model.num_classes)
     callbacks: list[Callback] = []
     for kind in kinds:
         suits = has_capsules(model) or kind not in AT_CAPSULES
         if not suits or any_of(given, kind):
             continue
-        most = MOST_CLASSES.get(kind, model.num_classes)
-        if model.num_classes > most:
+        most = MOST_CLASSES.get(kind, classes)
+        if classes > most:
             rank_zero_warn(
-                f"{kind.__name__} is left out: the data have {model.num_classes:,} classes, and by default it takes at "
+                f"{kind.__name__} is left out: the data have {classes:,} classes, and by default it takes at "
                 f"most {most:,}; give it to trainer.callbacks with options of your own, or leave it out"
             )
             continue
