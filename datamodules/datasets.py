@@ -90,34 +90,52 @@ class DatasetsDataModule(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         check_fit(fit)
-        self.name = _name(train) if name is None else name
         for split, dataset in (("train", train), ("validation", validation), ("test", test)):
             _refuse_random(dataset, split)
-        # its images
+        self.name = name or _name(train)
+        self._read_images(train, validation, test, image_size, in_channels, fit)
+        self._name_classes(train, class_names)
+        super().__init__(**kwargs)
+        if image_size is not None:
+            self.fit = fit
+
+    def _read_images(
+        self,
+        train: Dataset[Any],
+        validation: Dataset[Any] | None,
+        test: Dataset[Any],
+        image_size: int | tuple[int, int] | None,
+        in_channels: int | None,
+        fit: Fit,
+    ) -> None:
+        """Copy all images and labels."""
         first = next(_images(train, "train")).image
-        self.in_channels = _channels_of(first) if in_channels is None else in_channels
+        self.in_channels = in_channels or _channels_of(first)
         if isinstance(first, Image.Image) or in_channels is not None:
             check_channels(self.in_channels)
-        self.image_size = _size_of(first) if image_size is None else as_size("image_size", image_size)
-        wanted_fit = None if image_size is None else fit
-        self._train = _read(train, "train", self.in_channels, self.image_size, wanted_fit)
-        self._test = _read(test, "test", self.in_channels, self.image_size, wanted_fit)
+        reading = _Reading(self.in_channels, _size_of(first), None)
+        if image_size is not None:
+            reading = _Reading(self.in_channels, as_size("image_size", image_size), fit)
+        self.image_size = reading.size
+        self._train = _read(train, "train", reading)
+        self._test = _read(test, "test", reading)
         if validation is not None:
-            held_out = _read(validation, "validation", self.in_channels, self.image_size, wanted_fit)
+            held_out = _read(validation, "validation", reading)
             self.validation_count = len(held_out.labels)
-            self._train = _Read(*(torch.cat(both) for both in zip(self._train, held_out, strict=True)))
-        # its classes
-        labels = torch.cat([self._train.labels, self._test.labels])
-        self.class_names = _class_names(train, labels) if class_names is None else tuple(class_names)
+            images = torch.cat([self._train.images, held_out.images])
+            self._train = _Read(images, torch.cat([self._train.labels, held_out.labels]))
+
+    def _name_classes(self, train: Dataset[Any], class_names: Sequence[str] | None) -> None:
+        """Take the names that were given, or those of the data set."""
+        most = max(int(self._train.labels.max()), int(self._test.labels.max()))
+        self.class_names = _class_names(train, most + 1) if class_names is None else tuple(class_names)
         self.num_classes = len(self.class_names)
         check_class_names(self.class_names, self.num_classes, self.name)
-        if int(labels.max()) >= self.num_classes:
+        if most >= self.num_classes:
             raise ValueError(
-                f"class_names has {self.num_classes} names for {self.name}, which has a label {int(labels.max())}; "
-                "give one name for each class, of which the first has label 0"
+                f"class_names has {self.num_classes} names for {self.name}, which has a label {most}; give one name "
+                "for each class, of which the first has label 0"
             )
-        super().__init__(**kwargs)
-        self.fit = wanted_fit
 
     def load_arrays(self) -> Arrays:
         """Give what has been read.
@@ -127,6 +145,14 @@ class DatasetsDataModule(ImageDataModule):
             (images, channels, height, width) and int64 (images,).
         """
         return *self._train, *self._test
+
+
+class _Reading(NamedTuple):
+    """How images are read: None refuses those of another size."""
+
+    channels: int
+    size: tuple[int, int]
+    fit: Fit | None
 
 
 class _Item(NamedTuple):
@@ -153,26 +179,25 @@ def _images(dataset: Any, split: str) -> Iterator[_Item]:
         yield _Item(item[0], item[1], f"image {position} of {split}")
 
 
-def _read(dataset: Any, split: str, channels: int, size: tuple[int, int], fit: Fit | None) -> _Read:
-    images = torch.empty((len(dataset), channels, *size), dtype=torch.uint8)
+def _read(dataset: Any, split: str, reading: _Reading) -> _Read:
+    images = torch.empty((len(dataset), reading.channels, *reading.size), dtype=torch.uint8)
     labels = torch.empty(len(dataset), dtype=torch.int64)
     for position, item in enumerate(_images(dataset, split)):
-        images[position] = _pixels(item, channels, size, fit)
+        images[position] = _pixels(item, reading)
         labels[position] = _label(item)
     return _Read(images, labels)
 
 
-def _pixels(item: _Item, channels: int, size: tuple[int, int], fit: Fit | None) -> Tensor:
+def _pixels(item: _Item, reading: _Reading) -> Tensor:
     """uint8 (channels, height, width) of a picture or a tensor."""
-    image = item.image
-    if isinstance(image, Image.Image):
-        picture = picture_of(image, channels, item.name)
-    else:
-        pixels = _as_uint8(_as_tensor(image, item.name), item.name)
+    channels, size, fit = reading
+    picture = item.image
+    if not isinstance(picture, Image.Image):
+        pixels = _as_uint8(_as_tensor(picture, item.name), item.name)
         if pixels.shape == (channels, *size):
             return pixels
-        picture = picture_of(_as_picture(pixels, item.name), channels, item.name)
-    pixels = as_pixels(fitted(picture, size, fit))
+        picture = _as_picture(pixels, item.name)
+    pixels = as_pixels(fitted(picture_of(picture, channels, item.name), size, fit))
     if tuple(pixels.shape[1:]) != size:
         raise ValueError(
             f"{item.name} is {pixels.shape[2]} pixels wide and {pixels.shape[1]} high, the first one {size[1]} by "
@@ -185,12 +210,14 @@ def _as_tensor(image: Any, name: str) -> Tensor:
     """(channels, height, width) of a tensor or of an array, grey if it has two dimensions."""
     if isinstance(image, np.ndarray):
         tensor = torch.from_numpy(np.ascontiguousarray(image))
-        tensor = tensor.permute(2, 0, 1) if tensor.ndim == 3 else tensor  # arrays have channels last
+        if tensor.ndim == 3:
+            tensor = tensor.permute(2, 0, 1)  # arrays have channels last
     elif isinstance(image, Tensor):
         tensor = image
     else:
         raise TypeError(f"{name} is a {type(image).__name__}; give PIL pictures, tensors or arrays")
-    tensor = tensor[None] if tensor.ndim == 2 else tensor
+    if tensor.ndim == 2:
+        tensor = tensor[None]
     if tensor.ndim != 3:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; give (channels, height, width)")
     return tensor
@@ -256,15 +283,11 @@ def _name(dataset: Any) -> str:
     return type(dataset).__name__.lower()
 
 
-def _class_names(dataset: Any, labels: Tensor) -> tuple[str, ...]:
+def _class_names(dataset: Any, count: int) -> tuple[str, ...]:
     """What the data set calls its classes; numbers where it does not."""
-    names = getattr(dataset, "classes", None)
-    while names is None and hasattr(dataset, "dataset"):  # a Subset
+    while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):  # a Subset
         dataset = dataset.dataset
-        names = getattr(dataset, "classes", None)
-    if names is None:
-        return tuple(str(label) for label in range(int(labels.max()) + 1))
-    return tuple(str(name) for name in names)
+    return tuple(map(str, getattr(dataset, "classes", range(count))))
 
 
 def _refuse_random(dataset: Any, split: str) -> None:

@@ -47,7 +47,9 @@ def complete_description(given: Mapping[str, Any], in_shape: tuple[int, int, int
     complete |= given
     for name, built in (("in_channels", channels), ("image_size", [height, width]), ("num_classes", num_classes)):
         value = complete[name]
-        if (list(value) if isinstance(built, list) else value) != built:
+        if isinstance(value, tuple):
+            value = list(value)
+        if value != built:
             raise ValueError(
                 f"description has {name}={value}, but the network was built with {name}={built}; leave it out"
             )
@@ -61,7 +63,9 @@ def complete_description(given: Mapping[str, Any], in_shape: tuple[int, int, int
 
 
 def _per_channel(name: str, given: float | Sequence[float], channels: int) -> list[float]:
-    values = [float(given)] if isinstance(given, int | float) else [float(value) for value in given]
+    if isinstance(given, int | float):
+        given = [given]
+    values = [float(value) for value in given]
     if len(values) == 1:
         return values * channels
     if len(values) != channels:

@@ -155,8 +155,8 @@ class FolderDataModule(ImageDataModule):
         for name in _class_folders(folder):
             if name not in self.class_names:
                 raise ValueError(
-                    f"{folder} has a class {name!r} that {self.train_folder} does not have; the classes are "
-                    f"{', '.join(self.class_names[:5])}{', ...' if self.num_classes > 5 else ''}: rename or remove it."
+                    f"{folder} has a class {name!r} that {self.train_folder} does not have; rename or remove it, or "
+                    "give the class training pictures."
                 )
         samples = _Pictures(folder, self.class_names).samples
         labels = torch.tensor([label for _, label in samples], dtype=torch.int64)

@@ -42,7 +42,9 @@ class Resumable(Evaluator, ABC):
         self._states.restore(self.network, self.device, self.global_rank, self.trainer.world_size)
 
     def images_of(self, images: Tensor) -> Tensor:
-        """Bring images to the network's precision; pixels of uint8 are resized and normalised as the data trained on.
+        """Bring images to the network's precision; of uint8, resize and normalise them first, as those trained on.
+
+        Not in training, where a data module may have to augment them first: then the Trainer has to know it.
 
         Args:
             images: ``(batch, channels, height, width)``: normalised, or uint8 as the loaders of an `ImageDataModule`
@@ -54,7 +56,7 @@ class Resumable(Evaluator, ABC):
         Raises:
             ValueError: If they are integers, and nobody knows how to normalise them.
         """
-        if images.dtype == torch.uint8 and self.data_description is not None:
+        if images.dtype == torch.uint8 and self.data_description is not None and not self.training:
             images = Preprocess.of(self.data_description)(images)
         return super().images_of(images)
 

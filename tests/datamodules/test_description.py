@@ -24,7 +24,7 @@ def test_what_is_missing_comes_from_the_network():
     ("given", "message"),
     [
         ({"colour": 1}, "description has 'colour', which it does not take; it takes dataset, class_names"),
-        ({"image_size": (9, 8)}, r"description has image_size=\(9, 8\), but the network was built with"),
+        ({"image_size": (9, 8)}, r"description has image_size=\[9, 8\], but the network was built with"),
         ({"num_classes": 3}, "description has num_classes=3, but the network was built with num_classes=2"),
         ({"std": 0}, "std=0 must be positive"),
         ({"std": [1, -1, 1]}, r"std=\[1, -1, 1\] must be positive"),

@@ -186,9 +186,7 @@ def test_only_some_of_many_broken_files_are_named(splits):
 
 def test_classes_that_do_not_match_are_named(splits):
     fill(splits / "val", 1, ["mouse"])
-    with pytest.raises(
-        ValueError, match=r"val has a class 'mouse' that .*train does not have; the classes are cat, dog"
-    ):
+    with pytest.raises(ValueError, match=r"val has a class 'mouse' that .*train does not have; rename or"):
         set_up(root=splits)
     (splits / "train" / "mouse").mkdir()
     with pytest.raises(ValueError, match=r"splits has no training image at all of class 'mouse'|training split"):

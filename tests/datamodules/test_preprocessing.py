@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from primenet_lightning import PrimeNet
+from primenet_lightning.analysis.views import as_pixels
 from primenet_lightning.datamodules import DigitsDataModule, Normalize, Preprocess
 from primenet_lightning.datamodules.preprocessing import as_size, resized
 
@@ -96,3 +97,20 @@ def test_pixels_that_nobody_can_normalise_are_refused(make_trainer):
     model = PrimeNet(1, (8, 8), 10, **TINY)
     with pytest.raises(ValueError, match=r"images have dtype torch\.uint8; normalise them"):
         make_trainer().predict(model, data.test_dataloader())
+
+
+def test_training_on_pixels_without_the_data_module_is_refused(make_trainer):
+    """It could not augment them."""
+    data = DigitsDataModule(limit_train=100)
+    model = PrimeNet(1, (8, 8), 10, **TINY)
+    make_trainer().fit(model, data)
+    with pytest.raises(ValueError, match=r"images have dtype torch\.uint8; normalise them"):
+        make_trainer().fit(model, data.train_dataloader())
+
+
+def test_pixels_in_pictures_of_errors_are_the_datas_own():
+    data = DigitsDataModule(limit_train=100, normalization="standardize")
+    data.setup()
+    images = data.test_dataset.images[:20]
+    assert torch.equal(as_pixels(images, data.mean, data.std), images[:, 0])
+    assert torch.equal(as_pixels(data.normalize(images), data.mean, data.std), images[:, 0])
