@@ -196,7 +196,7 @@ class ImageDataModule(LightningDataModule, ABC):
         train = self._to_tensors(train_images, train_labels, "train")
         test = self._to_tensors(test_images, test_labels, "test")
         refuse_empty_classes(train.labels, self.class_names, self.name)
-        training, held_out = self.split(train.labels)
+        training, held_out = self.hold_out(train.labels)
         if self.limit_train is not None:
             training = limited(training, train.labels, self.limit_train, self.seed, self.name)
             self._require_every_class(train.labels[training], "training", f"raise limit_train={self.limit_train}")
@@ -214,7 +214,7 @@ class ImageDataModule(LightningDataModule, ABC):
         tensor = to_image_tensor(images, self.in_channels, self.picture_size, f"{self.name} {split} images")
         return ImageTensors(tensor, to_label_tensor(labels, len(tensor), self.num_classes, f"{self.name} {split}"))
 
-    def split(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def hold_out(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Choose the images that are held out for validation; override it for a split of one's own.
 
         Args:
