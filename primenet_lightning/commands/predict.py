@@ -3,9 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from jsonargparse import ArgumentParser
-
 from primenet_lightning.analysis.prediction import load_model, predict_files
+from primenet_lightning.commands.parser import CommandParser
 
 
 def main(args: Sequence[str]) -> int:
@@ -17,7 +16,7 @@ def main(args: Sequence[str]) -> int:
     Returns:
         0, or 1 if a file could not be used.
     """
-    parser = ArgumentParser(prog="primenet predict", description="Classify image files with a trained network.")
+    parser = CommandParser(prog="primenet predict", description="Classify image files with a trained network.")
     parser.add_argument("--ckpt", type=str, required=True, help="Run folder or checkpoint file.")
     parser.add_argument("images", type=str, nargs="+", help="Image files, or folders of them.")
     options = parser.parse_args(list(args))

@@ -17,6 +17,7 @@ from rich.table import Table
 from primenet_lightning.analysis.features import FeatureLayer, extract_features, feature_extractor
 from primenet_lightning.analysis.prediction import load_model
 from primenet_lightning.analysis.probe import WITHIN, ProbeResult, fit_finetuned, fit_probe, refuse_schedule
+from primenet_lightning.commands.parser import CommandParser
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.figures.style import COLOURS, new_figure, plain_log_scale
 from primenet_lightning.files import write_whole
@@ -68,8 +69,8 @@ def _marks(options: Namespace) -> list[str]:
     return marks
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="primenet probe",
         description="Freeze a trained network and fit a linear classifier on its features: the paper's phase 2.",
     )
@@ -113,8 +114,8 @@ def load_data(run: RunFolder) -> ImageDataModule:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ImageDataModule, "data", required=True)
     described = config["data"]
-    # the command line hands the seed on to the data when it builds them, so that the file has it once
-    described["init_args"] = (described.get("init_args") or {}) | {"seed": config["seed_everything"]}
+    # the data have the run's seed, which the file has once, unless they were given one of their own
+    described["init_args"] = {"seed": config["seed_everything"]} | (described.get("init_args") or {})
     data: ImageDataModule = parser.instantiate_classes(parser.parse_object({"data": described}))["data"]
     data.prepare_data()
     data.setup()

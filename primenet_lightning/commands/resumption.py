@@ -1,13 +1,16 @@
 """Where a run lives and from where it goes on: a new folder, one that SLURM requeued, or one that is resumed."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
+from primenet_lightning.arguments import first_line
 from primenet_lightning.commands.command_line import given_option
 from primenet_lightning.commands.version_0_1 import in_todays_words
 from primenet_lightning.runs.folder import RunFolder
@@ -20,6 +23,9 @@ NOT_SAVED = ("run", "resume", "ckpt_path", "weights_only")
 
 STRATEGIES_WITHOUT_RESULTS = ("ddp_spawn", "ddp_fork", "ddp_notebook")
 """Whose first process learns nothing of what the others did."""
+
+WHERE = {"accelerator": "auto", "strategy": "auto", "devices": "auto", "num_nodes": 1, "precision": None}
+"""Options of the Trainer that a machine may not have, and their defaults."""
 
 WITH_RUN: dict[str, tuple[str, tuple[str, ...]]] = {
     "fit": ("--resume", ()),
@@ -91,6 +97,9 @@ def saved_options(parser: LightningArgumentParser, config: Any) -> dict[str, Any
         The options by name, without those that are not saved.
     """
     options = yaml.safe_load(parser.dump(config, skip_none=False))
+    data = config["data"].get("init_args") or {}
+    if data.get("seed", config["seed_everything"]) != config["seed_everything"]:
+        options["data"]["init_args"]["seed"] = data["seed"]  # linked to the run's seed otherwise, and left out
     return {name: value for name, value in options.items() if name not in NOT_SAVED}
 
 
@@ -137,7 +146,8 @@ def new_run(options: Any) -> RunFolder:
         )
     data = _class_name(options["data"]).removesuffix("DataModule")
     size = options["model"].get("init_args", {}).get("size") or _class_name(options["model"])
-    return RunFolder.new(options["run"], f"{data}-{size}".lower())
+    parent = options["trainer"]["default_root_dir"] or "runs"
+    return RunFolder.new(options["run"], f"{data}-{size}".lower(), parent)
 
 
 def _class_name(options: Mapping[str, Any]) -> str:
@@ -163,6 +173,62 @@ def refuse_strategy_without_results(strategy: Any) -> None:
         raise ValueError(
             f"strategy={strategy!r} leaves the process that tests and sums up without the results; use strategy='ddp'"
         )
+
+
+def refuse_barebones(barebones: bool) -> None:
+    """Refuse a Trainer that leaves out what a run consists of.
+
+    Args:
+        barebones: The Trainer's, as the user gave it.
+
+    Raises:
+        ValueError: If it is set.
+    """
+    if barebones:
+        raise ValueError(
+            "trainer.barebones=True leaves out loggers, checkpoints and callbacks, of which a run consists; leave it "
+            "out, or measure speed in Python with Trainer(barebones=True)"
+        )
+
+
+@contextmanager
+def refused_by_trainer(options: Mapping[str, Any]) -> Iterator[None]:
+    """Say in a sentence which options the Trainer refuses, and why.
+
+    Args:
+        options: The Trainer's.
+
+    Yields:
+        Nothing; inside, what is raised becomes a ValueError.
+    """
+    try:
+        yield
+    except Exception as error:  # each kind of mistake has its own
+        given = [f"trainer.{name}={options[name]}" for name in WHERE if options[name] != WHERE[name]]
+        raise ValueError(
+            f"{' with '.join(given) or 'the Trainer'} cannot be had: {first_line(error).rstrip('.!')}; give options "
+            "that this machine has, as --trainer.accelerator auto"
+        ) from error
+
+
+def existing_checkpoint(path: str | Path | None) -> str | None:
+    """Look whether a checkpoint is there.
+
+    Args:
+        path: The file, or None.
+
+    Returns:
+        The path, the home folder written out; None for none.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if path is None:
+        return None
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"ckpt_path={path} does not exist; give a checkpoint, or a run by --run")
+    return str(file)
 
 
 def batches_done(run: RunFolder, saved: Mapping[str, Any], trainer: Mapping[str, Any]) -> int:
