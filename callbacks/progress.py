@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import RenderableType
-from rich.progress import ProgressColumn
+from rich.progress import BarColumn, ProgressColumn
 from rich.table import Column
 from rich.text import Text
 
@@ -46,10 +46,15 @@ class LossProgressBar(RichProgressBar):
         if progress is None or progress is before:
             return
         progress.live.transient = True
-        progress.disable = not progress.console.is_terminal  # or it would leave an empty line
         progress.columns = progress.columns[:-1]  # without the losses, which have a line of their own
+        for column in progress.columns:
+            if isinstance(column, BarColumn):
+                column.bar_width = max(4, min(40, progress.console.width - 60))
         # rich's documentation names this method as the one to replace
         progress.get_renderables = self._lines  # type: ignore[method-assign]
+        if not progress.console.is_terminal:
+            progress.live.stop()
+            progress.disable = True  # or its end would be an empty line
 
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
         """Lightning's columns, none of which may be wrapped."""
@@ -61,8 +66,6 @@ class LossProgressBar(RichProgressBar):
     def _lines(self) -> Iterable[RenderableType]:
         """The bar, and the losses below it; a bar for the validation takes the place of the losses."""
         assert self.progress is not None
-        if not self.progress.console.is_terminal:
-            return
         tasks = [task for task in self.progress.tasks if task.visible]
         yield self.progress.make_tasks_table(tasks[-2:])
         if len(tasks) == 1 and self._metric_component is not None:
