@@ -55,8 +55,9 @@ def load_model(checkpoint: str | Path) -> LocalLearner:
     try:
         model = _class_in(path).load_from_checkpoint(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each kind of damage has its own
+        reason = first_line(error).partition(". ")[0]  # torch goes on to advise to load it unsafely
         raise ValueError(
-            f"ckpt={path} cannot be loaded ({first_line(error)}); give a checkpoint of PrimeNet or of a baseline "
+            f"ckpt={path} cannot be loaded ({reason}); give a checkpoint of PrimeNet or of a baseline "
             "that is whole, with its classes importable"
         ) from error
     if model.data_description is None:

@@ -71,7 +71,7 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 if something that this package checks was wrong, told in one sentence; 2 if there is no
         such command.
     """
-    args = sys.argv[1:] if args is None else list(args)
+    args = [with_home(argument) for argument in (sys.argv[1:] if args is None else args)]
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # for classes of the user's own; last, so that they hide nothing installed
     failed = True
@@ -110,6 +110,27 @@ def _run(args: Sequence[str]) -> int:
         if COMMANDS[name].path == TRAINING:
             return function(args)
         return function(args[1:])
+
+
+def with_home(argument: str) -> str:
+    """Write out the home folder where no shell has: in ``--run=~/mine``, or within quotes.
+
+    Args:
+        argument: Of a command line.
+
+    Returns:
+        The same; a path that begins with ``~`` written out.
+
+    Example:
+        >>> with_home("--run=mine"), with_home("--run=~/mine") == f"--run={os.path.expanduser('~/mine')}"
+        ('--run=mine', True)
+    """
+    name, equals, value = argument.partition("=")
+    if name.startswith("-") and equals:
+        return f"{name}={with_home(value)}"
+    if argument.startswith("~") and "/" in argument:
+        return os.path.expanduser(argument)
+    return argument
 
 
 @contextmanager

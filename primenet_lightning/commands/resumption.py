@@ -206,9 +206,13 @@ def refused_by_trainer(options: Mapping[str, Any]) -> Iterator[None]:
     except Exception as error:  # each kind of mistake has its own
         given = [f"trainer.{name}={options[name]}" for name in WHERE if options[name] != WHERE[name]]
         raise ValueError(
-            f"{' with '.join(given) or 'the Trainer'} cannot be had: {first_line(error).rstrip('.!')}; give options "
-            "that this machine has, as --trainer.accelerator auto"
+            f"{' with '.join(given) or 'the Trainer'} cannot be had: {_first_sentence(error)}; give what this "
+            "machine has, as --trainer.accelerator auto, --trainer.strategy auto and --trainer.devices auto"
         ) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    return first_line(error).partition(". ")[0].rstrip(".!")
 
 
 def existing_checkpoint(path: str | Path | None) -> str | None:

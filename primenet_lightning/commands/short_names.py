@@ -10,9 +10,8 @@ from primenet_lightning.commands.command_line import given_options, yaml_content
 SHORT_NAMES: dict[str, dict[str, str]] = {
     "model": {
         "prime": "primenet_lightning.PrimeNet",
-        "resnet20": "primenet_lightning.baselines.ResNet20",
+        "resnet20": "primenet_lightning.baselines.CifarResNet20",
         "resnet50": "primenet_lightning.baselines.ResNet50",
-        "cifar_resnet20": "primenet_lightning.baselines.CifarResNet20",
         "one_scale": "primenet_lightning.baselines.OneScale",
         "multi_exit": "primenet_lightning.baselines.MultiExit",
     },
