@@ -12,7 +12,6 @@ from importlib import import_module
 from typing import NamedTuple
 
 from primenet_lightning import __version__
-from primenet_lightning.commands.wandb_process import finish_wandb
 
 
 class Command(NamedTuple):
@@ -89,7 +88,15 @@ def main(args: Sequence[str] | None = None) -> int:
         print("primenet: stopped", file=sys.stderr)
         return 130
     finally:
-        finish_wandb(int(failed))
+        _finish_wandb(int(failed))
+
+
+def _finish_wandb(exit_code: int) -> None:
+    """Let W&B write what it has; its module is loaded if it was used."""
+    if "wandb" in sys.modules:
+        from primenet_lightning.commands.wandb_process import finish_wandb
+
+        finish_wandb(exit_code)
 
 
 def _run(args: Sequence[str]) -> int:
