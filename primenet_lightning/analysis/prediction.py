@@ -10,7 +10,7 @@ import torch
 from primenet_lightning.arguments import first_line
 from primenet_lightning.datamodules.image_files import ImageFileError, ImageFiles
 from primenet_lightning.datamodules.normalization import Normalize
-from primenet_lightning.runs.folder import RunFolder
+from primenet_lightning.runs.folder import checkpoint_in
 from primenet_lightning.training.learner import LocalLearner
 
 
@@ -47,11 +47,7 @@ def load_model(checkpoint: str | Path) -> LocalLearner:
         ValueError: If it is no checkpoint of a `LocalLearner`, or not of one that was trained with
             a data module of this package.
     """
-    path = Path(checkpoint)
-    if path.is_dir():
-        path = RunFolder.existing(path).best
-    if not path.is_file():
-        raise FileNotFoundError(f"ckpt={path} does not exist; give a run folder or a checkpoint file")
+    path = checkpoint_in(checkpoint)
     try:
         model = _class_in(path).load_from_checkpoint(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each kind of damage has its own

@@ -149,7 +149,7 @@ class PrimeNetCLI(LightningCLI):
         refuse_strategy_without_results(options["trainer"]["strategy"])
         refuse_barebones(options["trainer"]["barebones"])
         if options["resume"] is None:
-            self.run = new_run(options)
+            self.run = new_run(options, options["trainer"]["default_root_dir"])
         else:
             self._resume(options)
         if not options["trainer"]["fast_dev_run"]:

@@ -191,15 +191,16 @@ def _sentence(error: BaseException) -> str | None:
 
 def _is_ours(error: BaseException) -> bool:
     """Whether a check of this package raised an error."""
-    from primenet_lightning.nn.numbers import NonFiniteError  # loads torch, which not every command needs
-
     trace = error.__traceback__
     if trace is None:
         return False
     while trace.tb_next is not None:
         trace = trace.tb_next
     module = str(trace.tb_frame.f_globals.get("__name__", ""))
-    checks = (ValueError, TypeError, OSError, NonFiniteError)  # torch's own in one of our lines is a RuntimeError
+    checks: tuple[type[Exception], ...] = (ValueError, TypeError, OSError)  # torch's in one of our lines is another
+    numbers = sys.modules.get("primenet_lightning.nn.numbers")  # which loads torch, and not every command needs it
+    if numbers is not None:
+        checks = (*checks, numbers.NonFiniteError)
     return module.startswith("primenet_lightning.") and isinstance(error, checks)
 
 

@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from primenet_lightning.analysis.prediction import load_model, predict_files
 from primenet_lightning.commands.parser import CommandParser
+from primenet_lightning.runs.folder import checkpoint_in
 
 
 def main(args: Sequence[str]) -> int:
@@ -20,8 +20,12 @@ def main(args: Sequence[str]) -> int:
     parser.add_argument("--ckpt", type=str, required=True, help="Run folder or checkpoint file.")
     parser.add_argument("images", type=str, nargs="+", help="Image files, or folders of them.")
     options = parser.parse_args(list(args))
+    checkpoint = checkpoint_in(options.ckpt)
+
+    from primenet_lightning.analysis.prediction import load_model, predict_files  # loads Lightning, which takes a while
+
     status = 0
-    for prediction in predict_files(load_model(options.ckpt), options.images):
+    for prediction in predict_files(load_model(checkpoint), options.images):
         if prediction.error is None:
             print(f"{prediction.path}\t{prediction.label}\t{prediction.probability:.4f}")
         else:

@@ -92,7 +92,7 @@ def _parser() -> CommandParser:
     parser.add_argument("run", type=str, help="Run folder; its best checkpoint is taken.")
     parser.add_argument(
         "--layer",
-        type=FeatureLayer,
+        type=str,
         default="head",
         help="head: what the head's last linear layer sees; routed: what the head sees, pooled to 4x4; capsules: the "
         "maps of all capsules of the last block, pooled to 4x4.",

@@ -122,11 +122,12 @@ def run_config(run: RunFolder) -> str:
 # -- the folder --------------------------------------------------------------------------------------------------------
 
 
-def new_run(options: Any) -> RunFolder:
+def new_run(options: Any, parent: str | None = None) -> RunFolder:
     """Choose the folder of a new run, the same for all of its processes; the first of them looks whether it is free.
 
     Args:
         options: Of ``fit``.
+        parent: Where runs without a name lie; None is ``"runs"``.
 
     Returns:
         The folder, which is not made yet.
@@ -146,8 +147,7 @@ def new_run(options: Any) -> RunFolder:
         )
     data = _class_name(options["data"]).removesuffix("DataModule")
     size = options["model"].get("init_args", {}).get("size") or _class_name(options["model"])
-    parent = options["trainer"]["default_root_dir"] or "runs"
-    return RunFolder.new(options["run"], f"{data}-{size}".lower(), parent)
+    return RunFolder.new(options["run"], f"{data}-{size}".lower(), parent or "runs")
 
 
 def _class_name(options: Mapping[str, Any]) -> str:

@@ -242,6 +242,26 @@ class RunFolder(os.PathLike[str]):
         return summary
 
 
+def checkpoint_in(path: str | os.PathLike[str]) -> Path:
+    """Find a checkpoint.
+
+    Args:
+        path: A checkpoint file, or the folder of a run, whose best one is taken.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: If there is no such file or run.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        return RunFolder.existing(file).best
+    if not file.is_file():
+        raise FileNotFoundError(f"ckpt={path} does not exist; give a run folder or a checkpoint file")
+    return file
+
+
 def _remove_empty(folders: Sequence[Path]) -> None:
     """Remove folders, the innermost first, as far as they are there and empty."""
     for folder in folders:

@@ -46,7 +46,7 @@ MISTAKES = [
     (["fit", "--model.router", "leastloss"], "router", "leastloss"),
     (["fit", "--model.kernel_sizes", "3"], "--model.kernel_sizes", "3"),
     (["fit", "--model.capsule_optimizer.lr", "fast"], "--model.capsule_optimizer.lr", "fast"),
-    (["probe", "mine", "--layer", "heads"], "--layer", "heads"),
+    (["probe", "mine", "--finetune", "maybe"], "--finetune", "maybe"),
     (["probe", "mine", "--epochs", "x"], "--epochs", "x"),
     (["reproduce", "mnistt"], "dataset", "mnistt"),
     (["reproduce", "digits", "--scale", "huge"], "--scale", "huge"),
