@@ -4,10 +4,11 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]  # it is public, though not in __all__
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -233,7 +234,8 @@ class PrimeNetCLI(LightningCLI):
             model: The model.
             **kwargs: Further arguments of ``Trainer.fit``.
         """
-        resume_from, weights_only = existing_checkpoint(kwargs.get("ckpt_path")), kwargs.get("weights_only")
+        resume_from: str | Path | None = existing_checkpoint(kwargs.get("ckpt_path"))
+        weights_only = kwargs.get("weights_only")
         if self.saved is not None:
             self.saved = None  # as large as the model
             resume_from, weights_only = self.run.last, True

@@ -38,11 +38,11 @@ class RunParser(CommandParser, LightningArgumentParser):
         """
         return super().parse_args(with_full_names(args), *more, **kwargs)
 
-    def format_help(self) -> str:
+    def format_help(self, *args: Any) -> str:
         """Put what belongs to the run first, and the Trainer's many options last."""
-        self._action_groups.sort(key=_rank)
+        self._action_groups = sorted(self._action_groups, key=_rank)
         self.usage = f"{self.prog.replace(' [options]', '')} [options]"
-        return str(super().format_help())
+        return super().format_help(*args)
 
 
 def _rank(group: Any) -> int:

@@ -199,7 +199,7 @@ def fit_and_test(
     seconds = _seconds_of(trainer, time.perf_counter() - began)  # before the test, which loads the timer's state
 
     # choose
-    if trainer.limit_test_batches == 0:  # type: ignore[attr-defined]
+    if trainer.limit_test_batches == 0:
         raise NothingChosen("limit_test_batches=0 leaves the test out")
     validation_error, checkpoint = _choose(best, trainer, model)
 
