@@ -23,15 +23,14 @@ from primenet_lightning.commands.resumption import (
     batches_done,
     existing_checkpoint,
     new_run,
-    refuse_barebones,
     refuse_strategy_without_results,
-    refused_by_trainer,
     saved_options,
     with_run_config,
 )
 from primenet_lightning.commands.run_parser import FROM_DATA, RUN_GROUP, RunParser, refuse_unfollowed
 from primenet_lightning.commands.short_names import SHORT_NAMES
 from primenet_lightning.commands.summing_up import epoch_of, sum_up, summary_of
+from primenet_lightning.commands.trainer_options import refuse_trainer_options, refused_by_trainer
 from primenet_lightning.commands.version_0_1 import refuse_old_words
 from primenet_lightning.commands.wandb_process import finish_wandb
 from primenet_lightning.datamodules import ImageDataModule
@@ -148,7 +147,7 @@ class PrimeNetCLI(LightningCLI):
             self.run = self._trained_run(options)
             return
         refuse_strategy_without_results(options["trainer"]["strategy"])
-        refuse_barebones(options["trainer"]["barebones"])
+        refuse_trainer_options(options["trainer"])
         if options["resume"] is None:
             self.run = new_run(options, options["trainer"]["default_root_dir"])
         else:
@@ -181,7 +180,7 @@ class PrimeNetCLI(LightningCLI):
         options["default_root_dir"] = options["default_root_dir"] or str(self.run.path)
         tags = [self.datamodule.dataset_name, str(self.model.hparams.get("size", type(self.model).__name__))]
         self.loggers = RunLoggers(self.run, tags, self.batches_done)
-        if options["logger"] is None:
+        if options["logger"] in (None, True):
             logs = self.subcommand == "fit" and not options["fast_dev_run"]
             options["logger"] = self.loggers.make() if logs else False
         options["callbacks"] = self._callbacks(options)

@@ -1,8 +1,7 @@
 """Where a run lives and from where it goes on: a new folder, one that SLURM requeued, or one that is resumed."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
-from primenet_lightning.arguments import first_line
 from primenet_lightning.commands.command_line import given_option
 from primenet_lightning.commands.version_0_1 import in_todays_words
 from primenet_lightning.runs.folder import RunFolder
@@ -23,9 +21,6 @@ NOT_SAVED = ("run", "resume", "ckpt_path", "weights_only")
 
 STRATEGIES_WITHOUT_RESULTS = ("ddp_spawn", "ddp_fork", "ddp_notebook")
 """Whose first process learns nothing of what the others did."""
-
-WHERE = {"accelerator": "auto", "strategy": "auto", "devices": "auto", "num_nodes": 1, "precision": None}
-"""Options of the Trainer that a machine may not have, and their defaults."""
 
 WITH_RUN: dict[str, tuple[str, tuple[str, ...]]] = {
     "fit": ("--resume", ()),
@@ -173,46 +168,6 @@ def refuse_strategy_without_results(strategy: Any) -> None:
         raise ValueError(
             f"strategy={strategy!r} leaves the process that tests and sums up without the results; use strategy='ddp'"
         )
-
-
-def refuse_barebones(barebones: bool) -> None:
-    """Refuse a Trainer that leaves out what a run consists of.
-
-    Args:
-        barebones: The Trainer's, as the user gave it.
-
-    Raises:
-        ValueError: If it is set.
-    """
-    if barebones:
-        raise ValueError(
-            "trainer.barebones=True leaves out loggers, checkpoints and callbacks, of which a run consists; leave it "
-            "out, or measure speed in Python with Trainer(barebones=True)"
-        )
-
-
-@contextmanager
-def refused_by_trainer(options: Mapping[str, Any]) -> Iterator[None]:
-    """Say in a sentence which options the Trainer refuses, and why.
-
-    Args:
-        options: The Trainer's.
-
-    Yields:
-        Nothing; inside, what is raised becomes a ValueError.
-    """
-    try:
-        yield
-    except Exception as error:  # each kind of mistake has its own
-        given = [f"trainer.{name}={options[name]}" for name in WHERE if options[name] != WHERE[name]]
-        raise ValueError(
-            f"{' with '.join(given) or 'the Trainer'} cannot be had: {_first_sentence(error)}; give what this "
-            "machine has, as --trainer.accelerator auto, --trainer.strategy auto and --trainer.devices auto"
-        ) from error
-
-
-def _first_sentence(error: Exception) -> str:
-    return first_line(error).partition(". ")[0].rstrip(".!")
 
 
 def existing_checkpoint(path: str | Path | None) -> str | None:

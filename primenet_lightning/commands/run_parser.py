@@ -39,7 +39,14 @@ class RunParser(CommandParser, LightningArgumentParser):
         return super().parse_args(with_full_names(args), *more, **kwargs)
 
     def format_help(self, *args: Any) -> str:
-        """Put what belongs to the run first, and the Trainer's many options last."""
+        """Put what belongs to the run first, and the Trainer's many options last.
+
+        Args:
+            *args: Of jsonargparse's ``format_help``.
+
+        Returns:
+            The text.
+        """
         self._action_groups = sorted(self._action_groups, key=_rank)
         self.usage = f"{self.prog.replace(' [options]', '')} [options]"
         return super().format_help(*args)
