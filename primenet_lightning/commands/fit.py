@@ -185,7 +185,7 @@ class PrimeNetCLI(LightningCLI):
             options["logger"] = self.loggers.make() if logs else False
         options["callbacks"] = self._callbacks(options)
         options["max_time"] = None  # which the timer looks after: Lightning takes one timer
-        with refused_by_trainer(options):
+        with refused_by_trainer(vars(options)):
             return super().instantiate_trainer(**kwargs)
 
     def _callbacks(self, options: Any) -> list[Callback]:

@@ -31,9 +31,8 @@ def refuse_trainer_options(options: Mapping[str, Any]) -> None:
             "out, or measure speed in Python with Trainer(barebones=True)"
         )
     if options["model_registry"] is not None:
-        raise ValueError(
-            f"trainer.model_registry={options['model_registry']} needs litmodels, which a run does not use; leave it out"
-        )
+        name = options["model_registry"]
+        raise ValueError(f"trainer.model_registry={name} needs litmodels, which a run does not use; leave it out")
 
 
 @contextmanager
