@@ -107,7 +107,7 @@ def _parser() -> CommandParser:
         help="Whether scikit-learn's logistic regression is fitted on the same features as a check; default: yes, but "
         "not of features that are fine-tuned.",
     )
-    parser.add_argument("--seed", type=int | None, default=None, help="Of the classifier; default: that of the run.")
+    parser.add_argument("--seed", type=int | None, default=None, help="Of the classifier; default: that of the data.")
     parser.add_argument(
         "--accelerator",
         type=str,
