@@ -37,9 +37,12 @@ class RoutingMonitor(DrawnAtTheEnd, FitState):
 
     It warns, once for each block or capsule, when after a whole epoch of several batches
 
-    - one of several capsules was routed in every batch;
     - label-free inference takes another capsule than the one that the epoch routed most;
-    - a capsule's mean loss has not fallen for ``patience`` epochs.
+    - a capsule's mean loss has not fallen for ``patience`` epochs;
+
+    and at the end of the training when
+
+    - one of several capsules was routed in every batch of all epochs.
 
     Args:
         folder: Where ``figures`` goes; None takes the folder of the first logger, or without loggers the Trainer's
@@ -111,6 +114,8 @@ class RoutingMonitor(DrawnAtTheEnd, FitState):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the last epoch, if the checkpoint resumed from came after its last batch."""
         self._record(trainer, trainer.fit_loop.total_batch_idx)
+        if self._epoch.batches > 1 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._warn_at_the_end(_network_of(pl_module))
 
     def _record(self, trainer: Trainer, step: int) -> None:
         """Log the epoch, unless that was done or there is none."""
@@ -130,12 +135,6 @@ class RoutingMonitor(DrawnAtTheEnd, FitState):
 
     def _warn(self, network: PrimeNetwork) -> None:
         epoch = f"epoch {self._epoch.number}"
-        self._tell_once(
-            "routed alone",
-            routed_alone(network, self._blocks, self._epoch),
-            f"In every batch of {epoch} the same capsule was routed: {{}}. What follows has seen no other: consider "
-            "leaving the block's other capsules out (kernel_sizes), or making them more alike in size.",
-        )
         remedy = "'majority'"
         if network.inference_routing == "majority":
             remedy = "a shorter routing_window"
@@ -150,6 +149,18 @@ class RoutingMonitor(DrawnAtTheEnd, FitState):
             stopped_learning(list(self._epoch.losses), self.history, self.patience, self.min_improvement),
             f"Mean losses have not fallen for {self.patience} epochs up to {epoch}: {{}}. Consider another learning "
             "rate or a schedule (capsule_optimizer, capsule_scheduler), or ending the training.",
+        )
+
+    def _warn_at_the_end(self, network: PrimeNetwork) -> None:
+        alone: dict[str, str] = {}
+        for block, name in routed_alone(network, self._blocks, self._epoch).items():
+            if all(means[f"share/{name}"] == 1 for _, means in self.history):
+                alone[block] = name
+        self._tell_once(
+            "routed alone",
+            alone,
+            "In every batch of the training the same capsule was routed: {}. What follows has seen no other: consider "
+            "leaving the block's other capsules out (kernel_sizes), or making them more alike in size.",
         )
 
     def _tell_once(self, kind: str, findings: Mapping[str, str], sentence: str) -> None:

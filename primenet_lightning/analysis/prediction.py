@@ -12,7 +12,7 @@ from primenet_lightning.datamodules.description import complete_description
 from primenet_lightning.datamodules.image_files import ImageFiles
 from primenet_lightning.datamodules.pictures import Fit, ImageFileError
 from primenet_lightning.datamodules.preprocessing import Preprocess
-from primenet_lightning.runs.folder import RunFolder
+from primenet_lightning.runs.folder import checkpoint_in
 from primenet_lightning.training.learner import LocalLearner
 
 
@@ -53,16 +53,13 @@ def load_model(checkpoint: str | Path, description: Mapping[str, Any] | None = N
         ValueError: If it is no checkpoint of a `LocalLearner`, if nobody says how its pixels were normalised, or if
             the description does not fit the model.
     """
-    path = Path(checkpoint)
-    if path.is_dir():
-        path = RunFolder.existing(path).best
-    if not path.is_file():
-        raise FileNotFoundError(f"ckpt={path} does not exist; give a run folder or a checkpoint file")
+    path = checkpoint_in(checkpoint)
     try:
         model = _class_in(path).load_from_checkpoint(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each kind of damage has its own
+        reason = first_line(error).partition(". ")[0]  # torch goes on to advise to load it unsafely
         raise ValueError(
-            f"ckpt={path} cannot be loaded ({first_line(error)}); give a checkpoint of PrimeNet or of a baseline "
+            f"ckpt={path} cannot be loaded ({reason}); give a checkpoint of PrimeNet or of a baseline "
             "that is whole, with its classes importable"
         ) from error
     described = dict(model.data_description or {}) | dict(description or {})

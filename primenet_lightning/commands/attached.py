@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ProgressBar, Timer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from primenet_lightning.callbacks import (
@@ -83,6 +83,24 @@ def progress_bar(enabled: bool | None, given: Sequence[Callback]) -> list[Callba
     if enabled is False or any_of(given, ProgressBar):
         return []
     return [LossProgressBar()]
+
+
+def timer(max_time: Any) -> Timer:
+    """Make the timer, which also stops the fit.
+
+    Args:
+        max_time: As the Trainer's; None is no end.
+
+    Returns:
+        The timer.
+
+    Raises:
+        ValueError: If it is no duration.
+    """
+    try:
+        return Timer(max_time)
+    except Exception as error:  # Lightning's own kind
+        raise ValueError(f"trainer.max_time={max_time} is no duration; give DD:HH:MM:SS, as 00:01:30:00") from error
 
 
 def any_of(callbacks: Sequence[Callback], kind: type[Callback]) -> bool:

@@ -2,13 +2,13 @@
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from jsonargparse import ArgumentParser
-
 from primenet_lightning.arguments import first_line
+from primenet_lightning.commands.parser import CommandParser
 
 STEP = "trainer/global_step"
 
@@ -106,9 +106,12 @@ def main(args: Sequence[str]) -> int:
     Returns:
         0, or 1 if W&B did not take the workspace.
     """
-    parser = ArgumentParser(prog="primenet dashboard", description="Make a W&B workspace for the runs of a project.")
-    parser.add_argument("--entity", type=str, required=True, help="W&B user or team.")
-    parser.add_argument("--project", type=str, default="primenet", help="W&B project.")
+    parser = CommandParser(prog="primenet dashboard", description="Make a W&B workspace for the runs of a project.")
+    entity, project = os.environ.get("WANDB_ENTITY"), os.environ.get("WANDB_PROJECT") or "primenet"
+    parser.add_argument(
+        "--entity", type=str, required=not entity, default=entity, help="W&B user or team; else WANDB_ENTITY."
+    )
+    parser.add_argument("--project", type=str, default=project, help="W&B project; else WANDB_PROJECT.")
     parser.add_argument("--dry-run", action="store_true", help="Print what it would hold; needs no network.")
     options = parser.parse_args(list(args))
     if options.dry_run:

@@ -25,6 +25,9 @@ def own_defaults() -> Iterator[None]:
     The parser knows the arguments of the class that stood there before, among them all of its defaults, and takes those
     over whose names the new class has, too: AdamW in the place of PaperAdam would train with PaperAdam's betas. Here
     defaults are dropped; of optimizers and schedules also what was given, since a learning rate of Adam is none of SGD.
+
+    Yields:
+        Nothing.
     """
     keep_accepted = typehints.discard_init_args_on_class_path_change
 

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
-
-from primenet_lightning.analysis.prediction import load_model, predict_files
+from primenet_lightning.commands.parser import CommandParser
+from primenet_lightning.runs.folder import checkpoint_in
 
 
 def main(args: Sequence[str]) -> int:
@@ -20,7 +19,12 @@ def main(args: Sequence[str]) -> int:
         0, or 1 if a file could not be used.
     """
     options = _parser().parse_args(list(args))
-    model = load_model(options.ckpt, _description(options))
+    checkpoint = checkpoint_in(options.ckpt)
+    description = _description(options)
+
+    from primenet_lightning.analysis.prediction import load_model, predict_files  # loads Lightning, which takes a while
+
+    model = load_model(checkpoint, description)
     status = 0
     for prediction in predict_files(model, options.images, "stretch" if options.resize else None):
         if prediction.error is None:
@@ -31,8 +35,8 @@ def main(args: Sequence[str]) -> int:
     return status
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="primenet predict", description="Classify image files with a trained network.")
+def _parser() -> CommandParser:
+    parser = CommandParser(prog="primenet predict", description="Classify image files with a trained network.")
     parser.add_argument("--ckpt", type=str, required=True, help="Run folder or checkpoint file.")
     parser.add_argument(
         "--resize",

@@ -153,7 +153,7 @@ def test_one_capsule_all_the_time_is_named_once_also_over_a_resume(tmp_path, rec
     fit(tmp_path, model, [Quiet()], epochs=4, ckpt_path=tmp_path / "end.ckpt")
     said = [text for text in sentences(recwarn) if text.startswith("In every batch")]
     assert len(said) == 1
-    assert "epoch 0 the same capsule was routed: block0.k7." in said[0]
+    assert "of the training the same capsule was routed: block0.k7." in said[0]
 
 
 def test_an_inference_choice_that_training_did_not_make_is_told_once(tmp_path, recwarn):
