@@ -14,6 +14,7 @@ from primenet_lightning.callbacks import (
     LossProgressBar,
     RoutingMonitor,
 )
+from primenet_lightning.figures.style import FigureFormat
 from primenet_lightning.runs.folder import RunFolder
 
 LOOKING: tuple[Any, ...] = (CapsuleLossCurves, RoutingMonitor, FeatureTSNE, FeatureMaps, ConfusionAndErrors)
@@ -35,7 +36,13 @@ def has_capsules(model: LightningModule) -> bool:
     return hasattr(model.network, "capsule_names")
 
 
-def looking(model: LightningModule, run: RunFolder, figures: bool, given: Sequence[Callback]) -> list[Callback]:
+def looking(
+    model: LightningModule,
+    run: RunFolder,
+    figures: bool,
+    given: Sequence[Callback],
+    figure_format: FigureFormat = "png",
+) -> list[Callback]:
     """Make the callbacks that make a model's learning visible.
 
     Args:
@@ -43,6 +50,7 @@ def looking(model: LightningModule, run: RunFolder, figures: bool, given: Sequen
         run: Where they draw.
         figures: Whether to look at more than the losses.
         given: The user's own callbacks; none of their kinds is made again.
+        figure_format: Kind of the files of figures.
 
     Returns:
         The callbacks, in order.
@@ -52,7 +60,7 @@ def looking(model: LightningModule, run: RunFolder, figures: bool, given: Sequen
     for kind in kinds:
         suits = has_capsules(model) or kind not in AT_CAPSULES
         if suits and not any_of(given, kind):
-            callbacks.append(kind(folder=run.path))
+            callbacks.append(kind(folder=run.path, figure_format=figure_format))
     return callbacks
 
 
