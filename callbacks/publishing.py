@@ -133,7 +133,8 @@ def publish(figure: "Figure", name: str, trainer: Trainer, folder: Path, figure_
             write_figure(figure, path.with_suffix(".png"), "png")
     for logger in _wandb_loggers(trainer):
         with without_stopping(f"sending the figure {name} to W&B"):
-            logger.log_image(f"figures/{name}", [_as_picture(figure)])
+            picture = _as_picture(figure) if figure_format == "svg" else str(path.with_suffix(".png"))
+            logger.log_image(f"figures/{name}", [picture])
     for other in trainer.loggers:
         if isinstance(other, TensorBoardLogger):
             other.experiment.add_figure(f"figures/{name}", figure, global_step=trainer.global_step)

@@ -100,13 +100,13 @@ def _verdict(arrays: Arrays, answer: int, row: int, between: str) -> str:
 
 def _full(name: str) -> str:
     """The name that a capsule has in every figure; a reproduction keeps it without that of its only block."""
+    if name in ("head", "total"):
+        return name
     return f"block0.{name}"
 
 
 def _style(name: str, names: Sequence[str]) -> dict[str, Any]:
     """The look of a learner in all figures."""
-    if name in ("head", "total"):
-        return style_of(name, ())
     return style_of(_full(name), [_full(other) for other in names])
 
 
@@ -129,14 +129,14 @@ def draw_losses(losses: Mapping[str, Sequence[float]], title: str) -> "Figure":
     every = max(1, len(losses["step"]) // 12)
     curves = [name for name in (*capsules, "head", "total") if name in losses]
     for name in curves:
-        look = _style(name, capsules)
-        axes.plot(losses["step"], losses[name], markersize=4, markevery=every, linewidth=1.2, **look)
+        look = _style(name, capsules) | {"markersize": 4, "markevery": every, "linewidth": 1.2}
+        axes.plot(losses["step"], losses[name], label=_full(name), **look)
     _log_scale(axes)
     axes.set_xlabel("training batches")
     axes.set_ylabel("training loss (nats)")
     axes.set_title(title, fontsize="medium")
     axes.grid(alpha=0.3, linewidth=0.5)
-    names = [name if name in ("head", "total") else _full(name) for name in curves]
+    names = list(map(_full, curves))
     place: dict[str, Any] = {"loc": "outside right upper", "fontsize": "small", "handlelength": 3.2}
     add_legend(figure, axes.lines, names, **place)
     return figure
