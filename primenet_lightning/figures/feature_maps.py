@@ -143,13 +143,15 @@ def _draw_cell(axes: "Axes", cell: Cell, names: Sequence[str], verdict: str, man
 
 
 def _in_two_lines(name: str) -> str:
-    """A full name where there is little room: the capsule's own below that of its block."""
+    """A full name where there is little room: the capsule's own below that of its block, if it must be."""
+    if len(name) <= NARROW:
+        return readable(name)
     stage, learner = LearnerName.parse(name)
     return f"{readable(stage, NARROW)}.\n{readable(learner, NARROW)}"
 
 
 def _class(classes: Sequence[str], label: int, narrow: bool) -> str:
-    return readable(classes[label], NARROW if narrow else 14)
+    return readable(classes[label], 9 if narrow else 14)
 
 
 def _verdict(classes: Sequence[str], answer: int, label: int, narrow: bool) -> str:

@@ -138,7 +138,7 @@ def _results(summary: Mapping[str, Any]) -> PageTable:
     if not summary:
         return PageTable()
     rows = result_rows(summary)
-    rows.append(["training images a second", f"{summary['images_per_second']:,.0f}", ""])
+    rows.append(["training images per second", f"{summary['images_per_second']:,.0f}", ""])
     rows.append(["optimizer steps skipped (fp16)", f"{summary.get('skipped_steps', 0):,}", ""])
     rows += _routing(summary)
     heads = ["", "measured"]
