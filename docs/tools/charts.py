@@ -99,7 +99,7 @@ def _draw_ratios(axes: "Axes", names: Sequence[str], ratios: Sequence[Mapping[st
     values = [ratio["value"] for ratio in ratios]
     down = [ratio["value"] - ratio["low"] for ratio in ratios]
     up = [ratio["high"] - ratio["value"] for ratio in ratios]
-    look_of = {"fmt": MARKERS[look], "color": COLOURS[look], "capsize": 3, "markersize": 5}
+    look_of: dict[str, Any] = {"fmt": MARKERS[look], "color": COLOURS[look], "capsize": 3, "markersize": 5}
     axes.errorbar(values, places, xerr=[down, up], **look_of)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
@@ -143,7 +143,13 @@ def _draw_costs(axes: "Axes", points: Mapping[str, Mapping[str, tuple[float, flo
         costs = [cost for cost, _, _ in by_name.values()]
         errors = [error for _, error, _ in by_name.values()]
         spreads = [spread for _, _, spread in by_name.values()]
-        look = {"fmt": MARKERS[place], "color": COLOURS[place], "markersize": 6, "capsize": 2, "elinewidth": 0.8}
+        look: dict[str, Any] = {
+            "fmt": MARKERS[place],
+            "color": COLOURS[place],
+            "markersize": 6,
+            "capsize": 2,
+            "elinewidth": 0.8,
+        }
         axes.errorbar(costs, errors, yerr=spreads, **look)
     axes.margins(x=0.2, y=0.1)
     _label_points(axes, points)
@@ -168,7 +174,7 @@ def _label_points(axes: "Axes", points: Mapping[str, Mapping[str, tuple[float, f
         shift, side = 0.04 * (right - left), "left"
         if cost > left + 0.6 * (right - left):
             shift, side = -shift, "right"
-        line = {"arrowstyle": "-", "linewidth": 0.5, "color": "0.4", "shrinkA": 0, "shrinkB": 3}
+        line: dict[str, Any] = {"arrowstyle": "-", "linewidth": 0.5, "color": "0.4", "shrinkA": 0, "shrinkB": 3}
         look: dict[str, Any] = {"fontsize": 7.5, "va": "center", "ha": side, "arrowprops": line}
         axes.annotate(name, (cost, error), (cost + shift, height), **look)
 
@@ -189,7 +195,11 @@ def memory() -> "Figure":
     figure = new_figure(7, 4)
     axes = figure.subplots()
     for place, values in enumerate(results["mebibytes"].values()):
-        look = {"color": COLOURS[place], "marker": MARKERS[place], "linestyle": LINE_STYLES[place % len(LINE_STYLES)]}
+        look: dict[str, Any] = {
+            "color": COLOURS[place],
+            "marker": MARKERS[place],
+            "linestyle": LINE_STYLES[place % len(LINE_STYLES)],
+        }
         axes.plot(results["depths"], values, **look)
     axes.set(xscale="log", yscale="log", xlabel="blocks", ylabel="peak of saved activations (MiB)")
     for axis, ticks in ((axes.xaxis, results["depths"]), (axes.yaxis, [5, 10, 20, 50, 100, 200, 500])):
@@ -215,7 +225,7 @@ def training() -> "Figure":
         values = [ratio["value"] for ratio in ratios]
         down = [ratio["value"] - ratio["low"] for ratio in ratios]
         up = [ratio["high"] - ratio["value"] for ratio in ratios]
-        look = {"fmt": MARKERS[place], "color": COLOURS[place], "capsize": 3, "markersize": 5}
+        look: dict[str, Any] = {"fmt": MARKERS[place], "color": COLOURS[place], "capsize": 3, "markersize": 5}
         axes.errorbar(values, heights, xerr=[down, up], **look)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")

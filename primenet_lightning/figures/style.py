@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from primenet_lightning.nn.names import HEAD, TOTAL, LearnerName, learners_of, stages_of
 
 if TYPE_CHECKING:
@@ -141,7 +143,10 @@ def plain_log_scale(*all_axes: "Axes") -> None:
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, SymmetricalLogLocator
 
-    drawn = [float(value) for axes in all_axes for line in axes.lines for value in line.get_ydata()]
+    drawn: list[float] = []
+    for axes in all_axes:
+        for line in axes.lines:
+            drawn += np.asarray(line.get_ydata(), dtype=float).tolist()
     positive = [value for value in drawn if 0 < value < float("inf")]
     reaches_zero = bool(positive) and 0 in drawn
     for axes in all_axes:
