@@ -29,7 +29,8 @@ CAPTIONS = {
     "losses": Caption(
         "Losses",
         "Loss of each capsule and of the head, over training batches, on a logarithmic axis. In training each point is "
-        "averaged since the previous point. The total is the sum of the losses along the route.",
+        "averaged since the previous point. The total is the head's loss and, of each block, that of the capsule whose "
+        "map goes on, or where all maps do, of the one with the least loss.",
     ),
     "error_rates": Caption(
         "Errors of the learners",
