@@ -76,7 +76,7 @@ def draw_embedding(
     single = len(names) == 1
     if limits is None:
         limits = {name: square_around(positions) for name, positions in frame["positions"].items()}
-    figure, all_axes = _grid(len(names), len(classes))
+    figure, all_axes = _grid(len(names), classes)
 
     # the points, a picture a name
     scale = 1.0 / _columns(len(names))
@@ -105,14 +105,16 @@ def _columns(pictures: int) -> int:
     return min(pictures, 2 if pictures in (2, 4) else 3)
 
 
-def _grid(pictures: int, classes: int) -> "tuple[Figure, list[Axes]]":
-    """A figure with room for so many square pictures, and a legend of so many classes."""
+def _grid(pictures: int, classes: Sequence[str]) -> "tuple[Figure, list[Axes]]":
+    """A figure with room for so many square pictures, and a legend of the classes."""
     columns = _columns(pictures)
     rows = -(-pictures // columns)
     height = 5.2
     if pictures > 1:
-        legend = 0.5 if classes <= MOST_MARKED else 0.7
-        height = 1.15 + rows * (5.0 / columns + 0.6) + legend
+        legend = 0.7
+        if len(classes) <= MOST_MARKED:
+            legend = 0.2 + 0.19 * -(-len(classes) // columns_of(classes))
+        height = 1.15 + rows * (5.0 / columns + 0.7) + legend
     figure = new_figure(6, height)
     all_axes = list(figure.subplots(rows, columns, squeeze=False).flatten())
     for axes in all_axes[pictures:]:
@@ -174,7 +176,7 @@ def _add_legend(figure: "Figure", axes: "Axes", classes: Sequence[str], single: 
     """Name the classes, beside a single picture and below several."""
     place: dict[str, Any] = {"loc": "outside right center", "ncols": 1, "markerscale": 1.5}
     if not single:
-        place = {"loc": "outside lower center", "ncols": columns_of(classes), "markerscale": 2.5}
+        place = {"loc": "outside lower center", "ncols": columns_of(classes), "markerscale": 1.8}
     names = [readable(name, LONGEST_CLASS) for name in classes]
     add_legend(figure, axes.collections, names, title="class", fontsize=8, title_fontsize=8, **place)
 

@@ -66,7 +66,7 @@ CAPTIONS = {
 
 PROBE = Caption(
     "Phase 2",
-    "Accuracy and loss of a linear classifier on the learned features, by epoch. The dotted line is where it has "
+    "Error and loss of a linear classifier on the learned features, by epoch. The dotted line is where it has "
     "converged.",
 )
 """Of the figure of a probe, whose name begins so."""
