@@ -37,8 +37,10 @@ def routed_blocks(network: PrimeNetwork) -> list[str]:
         network: The network.
 
     Returns:
-        Names of these blocks.
+        Names of these blocks; none of a network that is trained end to end.
     """
+    if not network.local:
+        return []
     blocks: list[str] = []
     for block, prime_block in zip(blocks_of(network), network.prime_blocks, strict=True):
         if prime_block.router.routes_batches:
