@@ -15,6 +15,7 @@ from primenet_lightning.callbacks import (
     LossProgressBar,
     RoutingMonitor,
 )
+from primenet_lightning.figures.style import FigureFormat
 from primenet_lightning.runs.folder import RunFolder
 
 LOOKING: tuple[Any, ...] = (CapsuleLossCurves, RoutingMonitor, FeatureTSNE, FeatureMaps, ConfusionAndErrors)
@@ -40,7 +41,13 @@ def has_capsules(model: LightningModule) -> bool:
     return hasattr(model.network, "capsule_names")
 
 
-def looking(model: LightningModule, run: RunFolder, figures: bool, given: Sequence[Callback]) -> list[Callback]:
+def looking(
+    model: LightningModule,
+    run: RunFolder,
+    figures: bool,
+    given: Sequence[Callback],
+    figure_format: FigureFormat = "png",
+) -> list[Callback]:
     """Make the callbacks that make a model's learning visible.
 
     Args:
@@ -48,6 +55,7 @@ def looking(model: LightningModule, run: RunFolder, figures: bool, given: Sequen
         run: Where they draw.
         figures: Whether to look at more than the losses.
         given: The user's own callbacks; none of their kinds is made again.
+        figure_format: Kind of the files of figures.
 
     Returns:
         The callbacks, in order.
@@ -66,7 +74,7 @@ def looking(model: LightningModule, run: RunFolder, figures: bool, given: Sequen
                 f"most {most:,}; give it to trainer.callbacks with options of your own, or leave it out"
             )
             continue
-        callbacks.append(kind(folder=run.path))
+        callbacks.append(kind(folder=run.path, figure_format=figure_format))
     return callbacks
 
 

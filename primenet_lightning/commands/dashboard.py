@@ -18,7 +18,7 @@ SECTIONS: list[dict[str, Any]] = [
         "panels": [
             {"type": "LinePlot", "title": "training loss of each capsule and the head", "regex": "^train/loss/"},
             {"type": "LinePlot", "title": "validation loss", "regex": "^val/loss/"},
-            {"type": "MediaBrowser", "title": "loss curves", "media": ["figures/losses", "figures/accuracy"]},
+            {"type": "MediaBrowser", "title": "loss curves", "media": ["figures/losses", "figures/error_rates"]},
         ],
     },
     {
@@ -34,7 +34,8 @@ SECTIONS: list[dict[str, Any]] = [
         "name": "Routing",
         "panels": [
             {"type": "LinePlot", "title": "share of batches routed", "regex": "^routing/share/"},
-            {"type": "LinePlot", "title": "switches a batch", "regex": "^routing/switches/"},
+            {"type": "LinePlot", "title": "share of batches with the least loss", "regex": "^routing/least_loss/"},
+            {"type": "LinePlot", "title": "switches per batch", "regex": "^routing/(switches|changes)/"},
             {"type": "LinePlot", "title": "margin to the second (nats)", "regex": "^routing/margin/"},
             {"type": "MediaBrowser", "title": "routing", "media": ["figures/routing", "figures/feature_maps"]},
         ],

@@ -34,6 +34,7 @@ from primenet_lightning.commands.trainer_options import refuse_trainer_options, 
 from primenet_lightning.commands.version_0_1 import refuse_old_words
 from primenet_lightning.commands.wandb_process import finish_wandb
 from primenet_lightning.datamodules import ImageDataModule
+from primenet_lightning.figures.style import FigureFormat
 from primenet_lightning.files import write_whole
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.training.checkpoints import AtomicCheckpointIO, BestCheckpoint
@@ -94,6 +95,12 @@ class PrimeNetCLI(LightningCLI):
             type=bool,
             default=True,
             help="Whether to look at routing, features, maps and errors beside the losses (fit only).",
+        )
+        group.add_argument(
+            "--figure_format",
+            type=FigureFormat,
+            default="png",
+            help="Kind of the figures' files; pdf comes with png beside it (fit only).",
         )
         group.add_argument(
             "--every_n_train_steps",
@@ -196,7 +203,8 @@ class PrimeNetCLI(LightningCLI):
         self.best = BestCheckpoint(self.run.checkpoints)
         if self.subcommand != "fit":
             return callbacks
-        callbacks += looking(self.model, self.run, self._get(self.config_init, "figures"), callbacks)
+        figures, kind = self._get(self.config_init, "figures"), self._get(self.config_init, "figure_format")
+        callbacks += looking(self.model, self.run, figures, callbacks, kind)
         callbacks += [CostSummary(), timer(options["max_time"])]
         if options["enable_checkpointing"] is not False:
             last = LastCheckpoint(self.run.checkpoints, self._get(self.config_init, "every_n_train_steps"))

@@ -20,7 +20,8 @@ from primenet_lightning.analysis.probe import WITHIN, ProbeResult, fit_finetuned
 from primenet_lightning.arguments import first_line
 from primenet_lightning.commands.parser import CommandParser
 from primenet_lightning.datamodules import ImageDataModule
-from primenet_lightning.figures.style import COLOURS, new_figure, plain_log_scale
+from primenet_lightning.figures.probe import draw_probe
+from primenet_lightning.figures.style import write_figure
 from primenet_lightning.files import write_whole
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.training.learner import LocalLearner
@@ -223,7 +224,7 @@ def _table(summary: Mapping[str, Any]) -> Table:
 
 
 def draw(result: ProbeResult, layer: FeatureLayer, finetune: bool, phase1_test_error: float | None, path: Path) -> None:
-    """Draw accuracy and loss by epoch of phase 2, as in the paper's figure 7.
+    """Draw error and loss by epoch of phase 2, as in the paper's figure 7.
 
     Args:
         result: What to draw.
@@ -232,32 +233,5 @@ def draw(result: ProbeResult, layer: FeatureLayer, finetune: bool, phase1_test_e
         phase1_test_error: In %, for the title; None if it is not known.
         path: The PNG file.
     """
-    figure = new_figure(9, 4)
-    left, right = figure.subplots(1, 2)
-    epochs = range(1, len(result.train_accuracy) + 1)
-    # a point an epoch where they can be told apart
-    look: dict[str, Any] = {"marker": "o", "markersize": 3} if len(epochs) <= 60 else {}
-    left.plot(epochs, result.train_accuracy, color=COLOURS[0], label="training, while learning", **look)
-    left.plot(
-        epochs,
-        result.validation_accuracy,
-        color=COLOURS[1],
-        linestyle="--",
-        label="validation, after the epoch",
-        **look,
-    )
-    left.axvline(result.epochs_until_converged, color="grey", linestyle=":", linewidth=1)
-    left.set_ylabel("accuracy (%)")
-    left.legend(title=f"dotted: training within {WITHIN} points of its last", loc="lower right")
-    right.plot(epochs, result.train_loss, color=COLOURS[0], **look)
-    right.set_ylabel("training loss, while learning (nats)")
-    plain_log_scale(right)
-    for axes in (left, right):
-        axes.set_xlabel("epoch of phase 2")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-    before = "" if phase1_test_error is None else f"; phase 1: {phase1_test_error:.2f} %"
-    what = "Fine-tuned with a linear classifier" if finetune else "Linear probe of frozen features"
-    figure.suptitle(f"{what} (layer {layer}): test error {result.test_error:.2f} %{before}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    write_figure(draw_probe(result, layer, finetune, phase1_test_error, WITHIN), path, "png")

@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 
 from primenet_lightning.analysis.cost import count_cost
+from primenet_lightning.analysis.routing import shares_of_capsules
 from primenet_lightning.commands.attached import has_capsules
 from primenet_lightning.commands.wandb_process import finish_wandb, wandb_place
 from primenet_lightning.datamodules import ImageDataModule
@@ -109,12 +110,11 @@ def summary_of(
 
 
 def _routing(model: LocalLearner) -> dict[str, Any]:
-    """How a network routes; nothing of one without capsules."""
+    """What a network hands on; nothing of one without capsules."""
     if not has_capsules(model):
         return {}
     network: Any = model.network
-    shares = [network.history.shares(block, len(names)) for block, names in enumerate(network.capsule_names)]
-    return {"routing": shares, "routing_mode": network.routing_mode}
+    return {**shares_of_capsules(network), "routing_mode": network.routing_mode}
 
 
 def images_seen(trainer: Trainer, data: ImageDataModule) -> float:

@@ -16,7 +16,7 @@ from primenet_lightning.files import write_whole
 class RunFolder(os.PathLike[str]):
     """A folder that holds all of a run, and nothing else; it knows each of its files.
 
-    ``config.yaml``, ``metrics.csv``, ``checkpoints/``, ``figures/*.png``, ``summary.json``, ``report.html``, and
+    ``config.yaml``, ``metrics.csv``, ``checkpoints/``, ``figures/``, ``summary.json``, ``report.html``, and
     ``probe.json`` where its features were probed. Wherever a path is wanted, it stands for its own.
 
     Args:

@@ -317,8 +317,9 @@ class LocalLearner(Optimizing, ABC):
         Returns:
             Those of learners that are there, and of no learner's.
         """
-        present = set(self.network.loss_names)
-        return {key: value for key, value in values.items() if "." not in key or key.rpartition("/")[2] in present}
+        endings = tuple(f"/{name}" for name in self.network.loss_names)
+        # with a slash before it a bare name is a path, too; names of capsules may have slashes themselves
+        return {key: value for key, value in values.items() if "." not in key or f"/{key}".endswith(endings)}
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training accuracies, and step schedules that count epochs."""

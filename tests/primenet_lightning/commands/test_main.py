@@ -139,7 +139,7 @@ def test_summary_has_exactly_its_keys_and_true_numbers(finished):
     assert within <= summary["seconds"] < float((finished.parent / "wall").read_text())
     assert summary["seconds"] < 1.5 * within  # neither the test nor the state it loads counts
     assert summary["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert sum(summary["routing"][0]) == pytest.approx(1)
+    assert sum(summary["routing"].values()) == pytest.approx(1)
     data = DigitsDataModule()
     data.setup()
     images, labels = data.test_dataset[torch.arange(359)]
@@ -487,7 +487,7 @@ def seen(tmp_path_factory):
     return run, path.parent / "files", list(written(path))
 
 
-FIGURES = ("losses", "accuracy", "routing", "tsne", "feature_maps", "confusion", "errors")
+FIGURES = ("losses", "error_rates", "routing", "tsne", "feature_maps", "confusion", "errors")
 
 
 def test_every_figure_is_in_the_run_folder_and_in_wandb(seen):
