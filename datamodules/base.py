@@ -125,7 +125,7 @@ class ImageDataModule(LightningDataModule, ABC):
         super().__init__()
         # not to the logger: there the model's own hyperparameters of the same name would clash with these
         self.save_hyperparameters(ignore=self._not_saved, logger=False)
-        self.root = Path(os.environ.get("PRIMENET_DATA", "data") if root is None else root)
+        self.root = Path(os.environ.get("PRIMENET_DATA", "data") if root is None else root).expanduser()
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.validation_fraction = validation_fraction

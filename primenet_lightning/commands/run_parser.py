@@ -18,7 +18,7 @@ FIRST = ("options", RUN_GROUP)
 FROM_DATA = ("in_channels", "image_size", "num_classes")
 """Arguments of a model that the data module says."""
 
-FIT_ONLY = ("--resume", "--figures", "--every_n_train_steps")
+FIT_ONLY = ("--resume", "--figures", "--figure_format", "--every_n_train_steps")
 """Options that validate and test take from a run's ``config.yaml``, where they say how it was trained."""
 
 

@@ -17,9 +17,12 @@ SHORT_NAMES: dict[str, dict[str, str]] = {
     },
     "data": {
         "mnist": "primenet_lightning.datamodules.MNISTDataModule",
+        "fashion-mnist": "primenet_lightning.datamodules.FashionMNISTDataModule",
         "cifar10": "primenet_lightning.datamodules.CIFAR10DataModule",
+        "cifar100": "primenet_lightning.datamodules.CIFAR100DataModule",
         "svhn": "primenet_lightning.datamodules.SVHNDataModule",
         "digits": "primenet_lightning.datamodules.DigitsDataModule",
+        "folder": "primenet_lightning.datamodules.FolderDataModule",
     },
 }
 """By option, the class path of each short name. ``config.yaml`` has the class paths."""

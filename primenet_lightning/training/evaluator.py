@@ -113,7 +113,8 @@ class Evaluator(LightningModule, ABC):
             batch: Images, normalised, ``(batch, channels, height, width)``, and class indices, ``(batch,)``.
 
         Returns:
-            Images in the network's precision, and class indices.
+            Images in the network's precision, ``(batch, channels, height, width)``, and class indices, int64
+            ``(batch,)``.
 
         Raises:
             ValueError: If the batch has other parts, or if its labels are no class indices.

@@ -162,6 +162,9 @@ class LocalLearner(Optimizing, ABC):
     def configure_callbacks(self) -> list[Callback]:
         """Attach the loss log and the graceful stop, unless the Trainer has them already.
 
+        Returns:
+            The callbacks that are missing.
+
         Raises:
             ValueError: If the Trainer has options that the engine takes itself. This is Lightning's first call.
         """
