@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from primenet_lightning.files import write_whole
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.runs.page import inlined, render
-from primenet_lightning.runs.summary import result_rows
+from primenet_lightning.runs.summary import result_rows, title_of
 
 
 class Caption(NamedTuple):
@@ -132,7 +132,7 @@ def write_report(run: RunFolder) -> Path:
 def _title(run: RunFolder, summary: Mapping[str, Any]) -> str:
     if not summary:
         return f"PrimeNet run {run.path.name}"
-    return f"{summary.get('model', 'PrimeNet')} on {summary['dataset']}, seed {summary['seed']}"
+    return title_of(summary)
 
 
 def _results(summary: Mapping[str, Any]) -> PageTable:
