@@ -64,6 +64,19 @@ CAPTIONS = {
 }
 """Figures in the order of the page; others follow by name."""
 
+WITHOUT_CAPSULES = {
+    "losses": Caption(
+        "Losses",
+        "Loss of each part that learns by itself, and of the head, over training batches, on a logarithmic axis. In "
+        "training each point is averaged since the previous point. The total is the sum.",
+    ),
+    "error_rates": Caption(
+        "Errors of the learners",
+        "How often each part's own classifier, and the head, are wrong, in percent, on a logarithmic axis.",
+    ),
+}
+"""Of the figures that say something else where a network has no capsules."""
+
 PROBE = Caption(
     "Phase 2",
     "Error and loss of a linear classifier on the learned features, by epoch. The dotted line is where it has "
@@ -121,7 +134,7 @@ def write_report(run: RunFolder) -> Path:
         name=run.path.name,
         summary=summary,
         results=_results(summary),
-        figures=list(map(_figure, _ordered(run.figures))),
+        figures=[_figure(path, summary) for path in _ordered(run.figures)],
         epochs=epoch_table(run.metrics),
         options=run.config.read_text(encoding="utf-8"),
         config=shlex.quote(run.config.as_posix()),
@@ -197,8 +210,10 @@ def _ordered(folder: Path) -> list[Path]:
     return sorted(pictures, key=place)
 
 
-def _figure(path: Path) -> dict[str, str]:
+def _figure(path: Path, summary: Mapping[str, Any]) -> dict[str, str]:
     caption = CAPTIONS.get(path.stem, Caption(path.stem.replace("_", " "), ""))
+    if summary and "routing_mode" not in summary:
+        caption = WITHOUT_CAPSULES.get(path.stem, caption)
     if path.stem.startswith("probe"):
         caption = PROBE
     if path.stem == "routing" and not _has_routed(path.with_suffix(".csv")):

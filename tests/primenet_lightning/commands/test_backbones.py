@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from primenet_lightning import CutNet
+from primenet_lightning.analysis.features import feature_extractor
 from primenet_lightning.analysis.prediction import load_model
 from primenet_lightning.commands.main import main
 from primenet_lightning.commands.short_names import with_full_names
@@ -52,7 +54,8 @@ def printed(flags, capsys):
     [
         (["--model", "resnet18"], ["--model", CUT, "--model.backbone", "resnet18"]),
         (["--model=vit_tiny", "--run", "x"], ["--model", CUT, "--model.backbone", "vit_tiny", "--run", "x"]),
-        (["--run=x", "--model=torchvision/resnet50"], ["--run=x", "--model", CUT, "--model.backbone", "torchvision/resnet50"]),
+        (["--run=x", "--model=timm/swin"], ["--run=x", "--model", CUT, "--model.backbone", "timm/swin"]),
+        (["--model=torchvision/resnet50"], ["--model", CUT, "--model.backbone", "torchvision/resnet50"]),
         (["--model.help", "resnet18"], ["--model.help", CUT]),
         (["--model", "resnet20"], ["--model", "primenet_lightning.baselines.CifarResNet20"]),
         (["--model", "cutnet"], ["--model", CUT]),
@@ -87,13 +90,13 @@ def test_backbones_and_options_of_recipes_from_yaml_and_flags(content, tmp_path,
     [
         (["--model=resnet180"], "--model=resnet180 is no class; did you mean resnet18?"),
         (["--model=convnext_tny"], "--model=convnext_tny is no class; did you mean convnext_tiny?"),
-        (["--model=xyz"], "--model=xyz is no class; use one of prime, cut, .*the name of a model of torchvision or timm"),
-        (["--model=resnet18", "--model.backbone=swin_t"], "model=resnet18 is itself a backbone, and model.backbone=swin_t"),
+        (["--model=xyz"], "--model=xyz is no class; use one of prime, .*the name of a model of torchvision"),
+        (["--model=resnet18", "--model.backbone=swin_t"], "model=resnet18 is itself a backbone, and model.back"),
         (["--model={class_path: swin_t, init_args: {backbone: vit_b_16}}"], "model=swin_t is itself a backbone, and"),
         (["--model=cut", "--model.backbone=resnet34x"], "backbone='resnet34x' is unknown; did you mean"),
         (["--model=timm/levit_99"], "backbone='timm/levit_99' is (unknown|a model of timm, which is not installed)"),
         ([*SMALL, "--model.recipe=dlg"], "recipe='dlg' is unknown; use one of"),
-        ([*SMALL, "--model.recipe={predsim: {wait: 1}}"], "recipe='predsim' .*wait"),
+        ([*SMALL, "--model.recipe={predsim: {wait: 1}}"], ".*has 'wait', which recipe='predsim' does not take"),
     ],
 )  # fmt: skip
 def test_wrong_names_are_refused_in_a_sentence(given, sentence, tmp_path, monkeypatch, capsys):
@@ -114,7 +117,7 @@ def test_wrong_names_are_refused_in_a_sentence(given, sentence, tmp_path, monkey
 class SmallSibling:
     """Builds fewer layers, or narrower ones, of the same kind."""
 
-    OPTIONS = {"resnet32": {"width": 4}, "vit_tiny": {"layers": 2}, "densenet_bc": {"depth": 10, "growth": 4}}
+    OPTIONS: ClassVar = {"resnet32": {"width": 4}, "vit_tiny": {"layers": 2}, "densenet_bc": {"depth": 10, "growth": 4}}
 
     def __call__(self, name, in_shape, num_classes, pretrained=False, options=None):
         return build_backbone(name, in_shape, num_classes, pretrained, (options or {}) | self.OPTIONS.get(name, {}))
@@ -130,16 +133,11 @@ def test_files_of_backbones_say_how_they_are_trained_and_train(name, monkeypatch
     monkeypatch.chdir(tmp_path)
     built = []
 
-    def with_one_batch(trainer, model, datamodule=None, **options):
-        datamodule.setup("fit")
-        images, labels = next(iter(datamodule.train_dataloader()))
-        trainer.limit_train_batches, trainer.limit_val_batches = 1, 0
-        built.append((model, datamodule.on_after_batch_transfer((images[:8], labels[:8]), 0)))
+    def take_one_batch(trainer, model, data, *_):
+        images, labels = next(iter(data.train_dataloader()))
+        built.append((model, data.on_after_batch_transfer((images[:8], labels[:8]), 0)))
 
-    monkeypatch.setattr(
-        "primenet_lightning.commands.fit.fit_and_test",
-        lambda trainer, model, data, *_: with_one_batch(trainer, model, data),
-    )
+    monkeypatch.setattr("primenet_lightning.commands.fit.fit_and_test", take_one_batch)
     monkeypatch.setattr("primenet_lightning.models.cut.build_backbone", SmallSibling())
     monkeypatch.setattr("primenet_lightning.commands.fit.PrimeNetCLI.after_fit", lambda cli: None)
     assert main(["fit", f"--config={file}", "--data=digits", "--data.augmentation=null", "--run=a", *QUICK[:1]]) == 0
@@ -150,7 +148,7 @@ def test_files_of_backbones_say_how_they_are_trained_and_train(name, monkeypatch
     for stage in model.network.stages:
         (output,) = stage.run_learners(images, labels)
         output.loss.backward()
-        images = output.output
+        images = output.feature_map
     assert all(p.grad is not None for p in model.network.parameters() if p.requires_grad)
 
 
@@ -209,7 +207,10 @@ def test_a_run_predicts_and_is_tested_and_probed(run, tmp_path, monkeypatch, cap
     assert capsys.readouterr().out.startswith("it.png\t")
     assert main(["test", f"--run={run}"]) == 0
     assert main(["probe", str(run), "--epochs=1", "--accelerator=cpu", "--logistic=false"]) == 0
-    assert json.loads((run / "probe.json").read_text())["features"] == 16  # the backbone's, not a local classifier's
+    summary = json.loads((run / "summary.json").read_text())
+    assert json.loads((run / "probe.json").read_text())["phase1_test_error"] == summary["test_error"]
+    features = feature_extractor(load_model(run))(torch.randn(2, 1, 8, 8))
+    assert features.shape == (2, 16)  # what the backbone's last layer sees, and no local classifier
 
 
 def test_a_run_that_is_interrupted_within_an_epoch_is_resumed_exactly(run, tmp_path, monkeypatch, capsys):
@@ -257,5 +258,6 @@ def test_a_model_that_ends_in_a_convolution_is_drawn_too(tmp_path, make_trainer)
     callback = FeatureTSNE(folder=tmp_path)
     trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[callback], accelerator="cpu",
                       limit_train_batches=1, enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
-    trainer.fit(Small(1, (8, 8), 10, at=["2"], recipe="greedy"), DigitsDataModule())
+    model = Small(in_channels=1, at=["2"], image_size=(8, 8), recipe="greedy")
+    trainer.fit(model, DigitsDataModule())
     assert (tmp_path / "figures/tsne.png").exists()
