@@ -284,7 +284,8 @@ class PrimeNetCLI(LightningCLI):
             yield
         except Exception:
             batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.completed
-            if new and self.trainer.is_global_zero and batches == 0:
+            has_begun = batches > 0 or self.trainer.global_step > 0
+            if new and self.trainer.is_global_zero and not has_begun:
                 finish_wandb(1)  # which has files open in it
                 self.run.remove()
             raise

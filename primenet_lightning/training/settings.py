@@ -60,7 +60,8 @@ def _as_built(group: Group) -> dict[str, Any]:
             value = value.item()
         if key not in ("params", "name", *RATES) and isinstance(value, str | int | float | bool | tuple | None):
             settings[key] = value
-    settings["lr"] = float(group.get("initial_lr", group["lr"]))
+    # a one-cycle schedule begins far below the rate that was asked for
+    settings["lr"] = float(group.get("max_lr", group.get("initial_lr", group["lr"])))
     return settings
 
 
