@@ -15,10 +15,13 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
     from primenet_lightning.analysis.features import extract_features, feature_extractor
     from primenet_lightning.analysis.memory import SavedActivations, training_activation_bytes
     from primenet_lightning.analysis.probe import fit_probe
+    from primenet_lightning.models.cut import CutNet
     from primenet_lightning.models.end_to_end import EndToEnd
     from primenet_lightning.models.linear_probe import LinearProbe
     from primenet_lightning.models.prime import PrimeNet
     from primenet_lightning.nn.classifiers import ClassifierHead, FlattenClassifier, PooledClassifier, local_classifier
+    from primenet_lightning.nn.cutting.cut import cut
+    from primenet_lightning.nn.cutting.network import CutNetwork
     from primenet_lightning.nn.losses import LocalLoss
     from primenet_lightning.nn.network import StagedNetwork
     from primenet_lightning.nn.numbers import NonFiniteError
@@ -48,6 +51,8 @@ __all__ = [
     "CompositeOptimizer",
     "ConvCapsule",
     "Cost",
+    "CutNet",
+    "CutNetwork",
     "EndToEnd",
     "EndToEndNetwork",
     "FlattenClassifier",
@@ -75,6 +80,7 @@ __all__ = [
     "conv_capsules",
     "count_cost",
     "count_module",
+    "cut",
     "extract_features",
     "feature_extractor",
     "fit_probe",
@@ -91,6 +97,8 @@ _HOMES = {
     "CompositeOptimizer": "training.optimizers",
     "ConvCapsule": "nn.prime.capsules",
     "Cost": "analysis.cost",
+    "CutNet": "models.cut",
+    "CutNetwork": "nn.cutting.network",
     "EndToEnd": "models.end_to_end",
     "EndToEndNetwork": "nn.prime.twin",
     "FlattenClassifier": "nn.classifiers",
@@ -118,6 +126,7 @@ _HOMES = {
     "conv_capsules": "nn.prime.capsules",
     "count_cost": "analysis.cost",
     "count_module": "analysis.cost",
+    "cut": "nn.cutting.cut",
     "extract_features": "analysis.features",
     "feature_extractor": "analysis.features",
     "fit_probe": "analysis.probe",

@@ -1,36 +1,22 @@
 """Residual networks: the ResNet-20 for small images, and torchvision's ResNet-50."""
 
-import itertools
 from collections import OrderedDict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torchvision.models import ResNet50_Weights, resnet50
 
 from primenet_lightning.models.end_to_end import EndToEnd
+from primenet_lightning.nn.resnets import Residual as Residual
+from primenet_lightning.nn.resnets import SmallImageResNet
+from primenet_lightning.nn.resnets import he_ as he_
 from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.optimizers import OptimizerCallable
 
 
-def he_(module: nn.Module) -> nn.Module:
-    """Initialise every convolution as residual networks are, by He et al.'s normal distribution over the outputs.
-
-    Args:
-        module: Changed in place.
-
-    Returns:
-        The same module.
-    """
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    return module
-
-
-class ResNet20(nn.Module):
-    """He et al.'s ResNet of 20 layers for 32x32 images (section 4.2 of their paper), shortcuts without parameters.
+class ResNet20(SmallImageResNet):
+    """He et al.'s ResNet of 20 layers for small images.
 
     Args:
         in_channels: Channels of the images, whose size may be any.
@@ -42,57 +28,7 @@ class ResNet20(nn.Module):
     """
 
     def __init__(self, in_channels: int = 3, classes: int = 10) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(in_channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
-        widths = [16] * 4 + [32] * 3 + [64] * 3
-        self.blocks = nn.Sequential(*(Residual(a, b) for a, b in itertools.pairwise(widths)))
-        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
-        he_(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Classify images.
-
-        Args:
-            x: Images, ``(batch, channels, height, width)``.
-
-        Returns:
-            Logits, ``(batch, classes)``.
-        """
-        logits: Tensor = self.classifier(self.blocks(self.stem(x)))
-        return logits
-
-
-class Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which subsamples and pads with zeros where the width doubles.
-
-    Args:
-        in_channels: Channels of the input.
-        channels: Channels of the output, as many or twice as many.
-    """
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__()
-        self.stride = channels // in_channels
-        self.layers = nn.Sequential(
-            nn.Conv2d(in_channels, channels, 3, stride=self.stride, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the shortcut to what the layers make of the map.
-
-        Args:
-            x: ``(batch, in_channels, height, width)``.
-
-        Returns:
-            ``(batch, channels, height / stride, width / stride)``, rounded up.
-        """
-        y = self.layers(x)
-        shortcut = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))
-        return functional.relu(y + shortcut)
+        super().__init__(20, in_channels, classes)
 
 
 class CifarResNet20(EndToEnd):

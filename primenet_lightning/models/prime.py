@@ -23,8 +23,8 @@ from primenet_lightning.nn.prime.twin import EndToEndNetwork
 from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.evaluator import Batch
 from primenet_lightning.training.learner import LocalLearner
+from primenet_lightning.training.optimizer_recipe import refuse_two_optimizers
 from primenet_lightning.training.optimizers import LRSchedulerCallable, OptimizerCallable
-from primenet_lightning.training.recipe import refuse_two_optimizers
 from primenet_lightning.training.version_0_1 import refuse_renamed
 
 

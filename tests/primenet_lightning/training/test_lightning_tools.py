@@ -90,7 +90,7 @@ def test_a_trainer_that_fits_on_lays_its_schedule_out_over_the_epochs_that_are_l
     # and a run that is resumed from there goes on with it
     trainer.save_checkpoint(tmp_path / "it.ckpt")
     again = make_trainer(tmp_path, max_epochs=3)
-    model = make_model(schedule="cosine", optimizer=model.recipe.optimizer)
+    model = make_model(schedule="cosine", optimizer=model.optimizer_recipe.optimizer)
     again.fit(model, TinyData(batch_size=20), ckpt_path=tmp_path / "it.ckpt")
     assert again.global_step == 12
 

@@ -1,0 +1,1 @@
+"""Any torch model cut into parts that learn by themselves, in pure torch."""

@@ -1,0 +1,370 @@
+"""CutNetwork: any model, cut into parts that learn by themselves, as a network of the engine."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from primenet_lightning.nn.cutting.balance import Balance, measured, without_numbers
+from primenet_lightning.nn.cutting.borders import refuse_names
+from primenet_lightning.nn.cutting.classifiers import ClassifierChoice, Place
+from primenet_lightning.nn.cutting.cut import balanced_names, cut_at, pieces_of, refuse_count
+from primenet_lightning.nn.cutting.learning import Recipe
+from primenet_lightning.nn.cutting.objectives import Objective
+from primenet_lightning.nn.cutting.parts import Part, Piece
+from primenet_lightning.nn.cutting.recipes import recipe as make_recipe
+from primenet_lightning.nn.layers import check_input
+from primenet_lightning.nn.losses import cross_entropy
+from primenet_lightning.nn.names import HEAD
+from primenet_lightning.nn.network import Evaluation, StagedNetwork
+from primenet_lightning.nn.numbers import WHOLE, Share
+from primenet_lightning.nn.stages import LearnerOutput, Route, Stage
+from primenet_lightning.nn.whole import WholeNetwork
+
+
+class Images:
+    """The images of the batch under way, for objectives that look at them.
+
+    Attributes:
+        current: ``(batch, channels, height, width)``; None between batches, and where nobody looks.
+    """
+
+    def __init__(self) -> None:
+        self.current: Tensor | None = None
+
+
+class Segment(Stage):
+    """A part of a model as a stage: it learns from an objective of its own; the last one from the model's loss.
+
+    Args:
+        part: Of the model.
+        objective: What it learns from; None for the last part, which gives the logits.
+        name: Of the stage and its learner.
+        images: Of the batch under way; None where no objective looks at them.
+
+    Example:
+        >>> from primenet_lightning.nn.cutting.cut import cut
+        >>> first, last = cut(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), (4,), at=["2"])
+        >>> output, = Segment(last, None).run_learners(torch.zeros(2, 8), torch.tensor([0, 2]))
+        >>> output.learner, output.logits.shape
+        ('head', torch.Size([2, 3]))
+    """
+
+    def __init__(self, part: Part, objective: Objective | None, name: str = HEAD, images: Images | None = None) -> None:
+        super().__init__(name)
+        self.part = part
+        self.objective = objective
+        self.in_shape = part.in_shape
+        self.extra: list[nn.Parameter] = []
+        self._images = images
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """Of what the part hands on for one image."""
+        return self.part.out_shape
+
+    def learners(self) -> dict[str, list[nn.Parameter]]:
+        """One learner, with every parameter of part and objective that is not frozen."""
+        parameters = [*self.parameters(), *self.extra]
+        return {self.name: [parameter for parameter in parameters if parameter.requires_grad]}
+
+    def run_learners(self, x: Tensor, target: Tensor, share: Share = WHOLE) -> Iterator[LearnerOutput]:
+        """Run the part and its objective; see `Stage.run_learners`."""
+        check_input(x, self.in_shape, "part")
+        x = x.detach()
+        images = None
+        if self._images is not None:
+            if self.part.name == "":
+                self._images.current = x
+            images = self._images.current
+        features = self.part(x)
+        if self.objective is None:
+            yield LearnerOutput(self.name, cross_entropy(features, target), features.detach(), features.detach())
+            return
+        loss, logits = self.objective(features, target, images)
+        yield LearnerOutput(self.name, loss, logits.detach(), features.detach())
+
+    def through(self, x: Tensor, choice: int = 0) -> Tensor:
+        """Run the part; see `Stage.through`."""
+        features: Tensor = self.part(x)
+        return features
+
+
+class LocalShare(NamedTuple):
+    """What parts learn from, as shares of a cut network in training.
+
+    Attributes:
+        parameters: Of all parameters, from 0 to 1.
+        multiply_adds: Of those of a forward pass of all parts and local classifiers, from 0 to 1.
+    """
+
+    parameters: float
+    multiply_adds: float
+
+
+class CutNetwork(StagedNetwork):
+    """Any model, cut into parts that learn by themselves. Without labels it is the model.
+
+    Args:
+        model: From images to logits; its own modules are trained.
+        in_shape: Channels, height and width of the images.
+        at: Names of modules, in the order in which they run, that parts begin with.
+        parts: Into how many parts to cut, where ``at`` is not given.
+        balance: What these parts are to cost alike, their local classifiers included: ``"multiply_adds"``, ``"time"``
+            or saved ``"activations"``.
+        recipe: How the parts learn, see `primenet_lightning.nn.cutting.recipes.recipe`.
+        local_classifier: Instead of the recipe's own, see `classifier_at`.
+        frozen: Names of modules of the model that do not learn: they stay in evaluation mode, and no activations are
+            saved of those that nothing comes before that learns.
+
+    Attributes:
+        backbone: The model.
+        objectives: What the parts but the last learn from, with their local classifiers.
+        strictly_local: Whether no gradient crosses from one part to another, as with all recipes but ``"overlap"``.
+
+    Raises:
+        ValueError: If the model cannot be cut so, or the recipe has no such name or option.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(),
+        ...                       nn.Linear(128, 10))
+        >>> network = CutNetwork(model, (1, 8, 8), parts=2, recipe="dgl")
+        >>> network.loss_names, [stage.part.name for stage in network.stages]
+        (['part0', 'head'], ['', '2'])
+        >>> x = torch.randn(2, 1, 8, 8)
+        >>> torch.equal(network(x), model(x))
+        True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        in_shape: tuple[int, ...],
+        at: Sequence[str] = (),
+        parts: int | None = None,
+        balance: Balance = "multiply_adds",
+        recipe: ClassifierChoice | Recipe = "greedy",
+        local_classifier: ClassifierChoice | None = None,
+        frozen: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.backbone = model
+        self._in_shape = in_shape
+        self._frozen: list[nn.Module] = []
+        self.recipe = make_recipe(recipe, local_classifier)
+        if bool(at) == (parts is not None):
+            raise ValueError(
+                f"at={list(at)} and parts={parts}: give the names of the modules to cut at, or how many parts"
+            )
+        if parts is None:
+            cut_at(model, in_shape, at)  # refuses what cannot be
+        else:
+            refuse_count(parts)
+        names = list(at)
+        pieces = pieces_of(model, in_shape, names)
+        if parts is not None:
+            names = self._balanced_names(pieces, parts, balance)
+        self._build(pieces, names)
+        self._frozen = freeze(model, frozen)
+
+    def _balanced_names(self, pieces: Sequence[Piece], parts: int, balance: Balance) -> list[str]:
+        """Where parts of about equal cost begin, the cost of their objectives included."""
+        timed = balance == "time"
+        device = "cpu"
+        if not timed:
+            copies = without_numbers([piece.part for piece in pieces])
+            pieces = [piece._replace(part=part) for piece, part in zip(pieces, copies, strict=True)]
+            device = "meta"
+        closing: list[float] = []
+        with torch.random.fork_rng(devices=[]), torch.device(device):  # what is built here is not what will be trained
+            for index in range(len(pieces) - 1):
+                objective = self.recipe.objective(self._place(pieces, index, 0, parts))
+                (cost,) = measured([_Alone(objective, self._in_shape)], pieces[index].gives.shape, timed)
+                closing.append(cost.by(balance))
+        return balanced_names(self.backbone, pieces, parts, balance, [*closing, 0.0])
+
+    def _place(self, pieces: Sequence[Piece], last: int, index: int, parts: int) -> Place:
+        """Where the objective of a part stands that ends with the piece ``last``."""
+        classes = pieces[-1].gives.shape[0]
+        return Place(index, parts, pieces[last].gives, self._in_shape, classes, pieces[last + 1 : -1])
+
+    def _build(self, pieces: Sequence[Piece], names: Sequence[str]) -> None:
+        """Cut, and build the objectives and the stages."""
+        parts = cut_at(self.backbone, self._in_shape, names)
+        begins = [index for index, piece in enumerate(pieces) if piece.part.name in names]
+        objectives: list[Objective] = []
+        for index, begin in enumerate(begins):
+            place = self._place(pieces, begin - 1, index, len(parts))
+            end = [*begins, len(pieces)][index + 1]
+            place = place._replace(next_part=parts[index + 1], next_features=pieces[end - 1].gives)
+            objectives.append(self.recipe.objective(place))
+        self.objectives = nn.ModuleList(objectives)
+        self._images = Images() if any(objective.needs_images for objective in objectives) else None
+        self._segments: list[Segment] = []  # a list, so that each module has one name in checkpoints: the model's
+        for index, part in enumerate(parts):
+            last = index == len(parts) - 1
+            name = HEAD if last else f"part{index}"
+            self._segments.append(Segment(part, None if last else objectives[index], name, self._images))
+        self._leave_the_rest_to_the_head()
+
+    def _leave_the_rest_to_the_head(self) -> None:
+        """Parameters that the forward pass does not use have a learner all the same."""
+        owned = {id(parameter) for segment in self._segments for parameter in segment.parameters()}
+        for parameter in self.backbone.parameters():
+            if id(parameter) not in owned:
+                self._segments[-1].extra.append(parameter)
+
+    def train(self, mode: bool = True) -> "CutNetwork":
+        """Switch between training and evaluation; what is frozen stays in evaluation."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    @property
+    def strictly_local(self) -> bool:
+        """Whether no gradient crosses from one part to another."""
+        return self.recipe.strictly_local
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """The parts, first to last."""
+        return self._segments
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Channels, height and width of the images."""
+        return self._in_shape
+
+    @property
+    def num_classes(self) -> int:
+        """Logits that the model gives for an image."""
+        return self._segments[-1].out_shape[0]
+
+    @property
+    def loss_names(self) -> list[str]:
+        """``part0``, ``part1``, ..., ``head``."""
+        return [segment.name for segment in self._segments]
+
+    def local_share(self) -> LocalShare:
+        """Tell what local classifiers, and what else parts learn from, make up of this network in training.
+
+        Returns:
+            Their shares of parameters and of multiply-adds.
+        """
+        alone = [_Alone(segment.objective, self._in_shape) for segment in self._segments if segment.objective]
+        copies = without_numbers([*(segment.part for segment in self._segments), *alone])
+        parts, objectives = copies[: len(self._segments)], copies[len(self._segments) :]
+        whole = sum(cost.multiply_adds for cost in measured(parts, self._in_shape))
+        local = 0.0
+        for segment, objective in zip(self._segments, objectives, strict=False):
+            (cost,) = measured([objective], segment.out_shape)
+            local += cost.multiply_adds
+        own = sum(parameter.numel() for parameter in self.objectives.parameters())
+        everything = sum(parameter.numel() for parameter in self.parameters())
+        return LocalShare(own / everything, local / (whole + local))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify images without labels: the uncut model.
+
+        Args:
+            x: Images, ``(batch, *in_shape)``.
+
+        Returns:
+            Logits, ``(batch, classes)``.
+
+        Raises:
+            ValueError: If the images have another shape.
+        """
+        check_input(x, self.in_shape, "network")
+        logits: Tensor = self.backbone(x)
+        return logits
+
+    def evaluate(self, x: Tensor, target: Tensor, choices: Route | None = None) -> Evaluation:
+        """Give the verdict of every learner; see `StagedNetwork.evaluate`."""
+        evaluation = super().evaluate(x, target, choices)
+        self._forget_images()
+        return evaluation
+
+    def learned(self, route: Route) -> None:
+        """Let go of the images; see `StagedNetwork.learned`."""
+        self._forget_images()
+
+    def _forget_images(self) -> None:
+        if self._images is not None:
+            self._images.current = None
+
+
+class UncutNetwork(WholeNetwork):
+    """The same model trained end to end: the twin that local learning is compared with.
+
+    Args:
+        model: From images to logits.
+        in_shape: Channels, height and width of the images.
+        frozen: Names of modules of the model that do not learn, see `CutNetwork`.
+
+    Example:
+        >>> network = UncutNetwork(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), (1, 8, 8))
+        >>> network.loss_names, network.strictly_local
+        (['head'], False)
+    """
+
+    strictly_local = False
+
+    def __init__(self, model: nn.Module, in_shape: tuple[int, ...], frozen: Sequence[str] = ()) -> None:
+        super().__init__(model, in_shape)
+        self._frozen = freeze(model, frozen)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The model."""
+        return self.model
+
+    def train(self, mode: bool = True) -> "UncutNetwork":
+        """Switch between training and evaluation; what is frozen stays in evaluation."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+
+def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """Keep modules from learning, and put them into evaluation mode.
+
+    Args:
+        model: Whose modules.
+        names: Of these modules.
+
+    Returns:
+        The modules.
+
+    Raises:
+        ValueError: If a name is not one of a module.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+        >>> _ = freeze(model, ["0"])
+        >>> [parameter.requires_grad for parameter in model.parameters()]
+        [False, False, True, True]
+    """
+    refuse_names(model, names, "frozen")
+    modules: list[nn.Module] = []
+    for name in names:
+        modules.append(model.get_submodule(name).requires_grad_(False).eval())
+    return modules
+
+
+class _Alone(nn.Module):
+    """An objective as a module of features alone, to measure what it costs."""
+
+    def __init__(self, objective: Objective, image_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.objective = objective
+        self.image_shape = image_shape
+
+    def forward(self, features: Tensor) -> Tensor:
+        target: Any = torch.zeros(len(features), dtype=torch.int64, device=features.device)
+        images = features.new_zeros(len(features), *self.image_shape)
+        loss: Tensor = self.objective(features, target, images).loss
+        return loss.reshape(1, 1)

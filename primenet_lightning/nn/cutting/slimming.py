@@ -1,0 +1,71 @@
+"""Modules with a share of their channels."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+
+def slim(member: Any, width: float) -> Any:
+    """Take channels away from a copied module, in place; the first ones stay.
+
+    Convolutions, dense layers and norms of torch's, and what is derived from them, become narrower; whether what they
+    are inside of still runs is for the caller to try.
+
+    Args:
+        member: A module, or a tensor of any shape, which stays as it is.
+        width: The share of the channels that stays.
+
+    Returns:
+        The same module.
+
+    Example:
+        >>> slim(nn.Conv2d(8, 16, 3), 0.5)
+        Conv2d(4, 8, kernel_size=(3, 3), stride=(1, 1))
+    """
+    if not isinstance(member, nn.Module):
+        return member
+    for module in member.modules():
+        if isinstance(module, nn.Conv2d):
+            _slim_convolution(module, width)
+        elif isinstance(module, nn.Linear):
+            module.in_features = _share(module.in_features, width)
+            module.out_features = _share(module.out_features, width)
+            _keep(module, "weight", module.out_features, module.in_features)
+            _keep(module, "bias", module.out_features)
+        elif isinstance(module, _NormBase):
+            module.num_features = _share(module.num_features, width)
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                _keep(module, name, module.num_features)
+        elif isinstance(module, nn.LayerNorm):
+            channels = _share(module.normalized_shape[-1], width)
+            module.normalized_shape = (*module.normalized_shape[:-1], channels)
+            _keep(module, "weight", *module.normalized_shape)
+            _keep(module, "bias", *module.normalized_shape)
+    return member
+
+
+def _slim_convolution(module: nn.Conv2d, width: float) -> None:
+    """Of a convolution by channel the groups become fewer, of any other the channels of each group."""
+    by_channel = module.groups == module.in_channels
+    module.in_channels = _share(module.in_channels, width)
+    module.out_channels = _share(module.out_channels, width)
+    if by_channel:
+        module.groups = module.in_channels
+    _keep(module, "weight", module.out_channels, module.in_channels // module.groups)
+    _keep(module, "bias", module.out_channels)
+
+
+def _share(channels: int, width: float) -> int:
+    return max(1, round(channels * width))
+
+
+def _keep(module: nn.Module, name: str, *sizes: int) -> None:
+    """Keep the first entries of a parameter or buffer."""
+    tensor = getattr(module, name, None)
+    if tensor is None:
+        return
+    with torch.no_grad():
+        kept = tensor[tuple(slice(size) for size in sizes)].clone()
+    setattr(module, name, nn.Parameter(kept) if isinstance(tensor, nn.Parameter) else kept)
