@@ -204,7 +204,7 @@ def ratios(times: dict[str, list[float]]) -> dict[str, float]:
 
 
 def shares(times: dict[str, list[float]], written: int, as_run: int, device: str) -> dict[str, float]:
-    """Shares of the limit, and the limit, printed; counts are multiply-adds an image."""
+    """Shares of the limit, and the limit, printed; counts are multiply-adds per image."""
     best = {"float32": best_rate(torch.float32, device), "bfloat16": best_rate(torch.bfloat16, device)}
     figures = {f"best_gflops_{precision}": 2e-9 * rate for precision, rate in best.items()}
     for name, count, kind, precision in (

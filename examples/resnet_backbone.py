@@ -5,8 +5,8 @@
     python examples/resnet_backbone.py --pretrained              # begins with ImageNet's weights, 45 MB to download
 
 Three blocks of one capsule each have resnet18's stem and first stage, its second and its third stage as features, each
-with a small classifier that teaches it. The head is the fourth stage and the last layer. With one capsule a block there
-is nothing to route: what is left of PrimeNet is local learning, which any chain of modules can have in this way.
+with a small classifier that teaches it. The head is the fourth stage and the last layer. With one capsule per block
+there is nothing to route: what is left of PrimeNet is local learning, which any chain of modules can have in this way.
 """
 
 import argparse

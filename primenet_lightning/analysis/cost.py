@@ -113,7 +113,7 @@ def count_training(network: StagedNetwork, as_run: bool = False) -> int:
         as_run: Count what is computed, not what the architecture says.
 
     Returns:
-        Multiply-adds an image.
+        Multiply-adds per image.
     """
     runner = StageRunner(_copy(network, as_run).train())
 
@@ -132,7 +132,7 @@ def count_inference(network: StagedNetwork, route: Route | None = None, as_run: 
         as_run: Count what is computed, not what the architecture says.
 
     Returns:
-        Multiply-adds an image. Where a gate chooses, which depends on the images, the mean over its capsules.
+        Multiply-adds per image. Where a gate chooses, which depends on the images, the mean over its capsules.
     """
     copied = _copy(network, as_run).eval()
     gated = [stage for stage in copied.stages if isinstance(stage, PrimeBlock) and isinstance(stage.router, Gate)]
@@ -188,7 +188,7 @@ def _copy(module: Module, as_run: bool = False) -> Module:
 
 
 def _per_image(run: Callable[[Tensor], None], in_shape: tuple[int, ...]) -> int:
-    """Multiply-adds that one image more costs: products of weights are made once a batch and are not in it."""
+    """Multiply-adds that one image more costs: products of weights are made once per batch and are not in it."""
     totals = []
     with torch.random.fork_rng(devices=[]):  # dropout draws from the generator that a training goes on with
         for batch in (2, 3):  # not one, since batch norm in training needs more than one value

@@ -65,7 +65,7 @@ class LocalLearner(Optimizing, ABC):
         scheduler_interval: Schedules count ``"epoch"`` or ``"step"`` (optimizer steps).
         local: False trains the same network end to end, by the head's loss alone: the twin that local learning is
             compared with.
-        backward: ``"stage"``: one backward a stage, whose activations then are freed. ``"learner"``: one backward a
+        backward: ``"stage"``: one backward per stage, whose activations then are freed. ``"learner"``: one backward per
             learner, before the next one runs. ``"batch"``: one backward for all, at the memory of the whole network.
             All give the same numbers.
         exchange: On several devices, ``"batch"``: all gradients are averaged together before the step. ``"stage"``:

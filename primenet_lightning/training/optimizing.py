@@ -1,4 +1,4 @@
-"""A LightningModule with one optimizer a learner, stepped as one."""
+"""A LightningModule with one optimizer per learner, stepped as one."""
 
 from abc import ABC
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Optimizing(Resumable, ABC):
         self._steps_applied = 0
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build one optimizer a learner, all in one `CompositeOptimizer`."""
+        """Build one optimizer per learner, all in one `CompositeOptimizer`."""
         composite, schedulers = self.optimizer_recipe.make(self.network.learners(), self.lr)
         self.resumption.built(settings_of(composite, schedulers))
         composite.register_step_post_hook(self._count_step)

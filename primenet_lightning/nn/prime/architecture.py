@@ -11,7 +11,7 @@ from primenet_lightning.nn.prime.routers import RouterName
 Size = Literal["paper", "compact"]
 
 Widths = int | tuple[int, ...]
-"""Channels of all blocks, or one number a block."""
+"""Channels of all blocks, or one number per block."""
 
 WidthField = Literal["reduce_channels", "channels", "projection_channels"]
 """The fields of `Architecture` that may differ from block to block."""

@@ -35,7 +35,7 @@ class PrimeNetwork(StagedNetwork):
     Args:
         blocks: First to last. All but the last need a projection that learns locally, or none.
         head: From the last block's output to logits.
-        inference_routing: Which joint route (one capsule a block) a label-free forward takes:
+        inference_routing: Which joint route (one capsule per block) a label-free forward takes:
 
             - ``"majority"``: the one that training took most often over its last ``routing_window`` batches;
             - ``"best_validation"``: the one of least validation error, see `select_route`;
@@ -103,7 +103,7 @@ class PrimeNetwork(StagedNetwork):
             image_size: Height and width of the images, in pixels.
             num_classes: Number of classes.
             architecture: Widths, see `primenet_lightning.nn.prime.architecture.architecture`.
-            kernel_sizes: One capsule a scale, odd.
+            kernel_sizes: One capsule per scale, odd.
             depth: Number of blocks.
             routing_window: Batches that the majority is taken over.
             inference_routing: See the class.

@@ -118,7 +118,7 @@ def test_a_usual_trainer_has_one_checkpoint_callback_and_keeps_its_curves(tmp_pa
 
 @pytest.mark.parametrize("model", [make_model(reduce_channels=1), OneScale(40, (8, 8), 3)])
 def test_the_summary_of_lightning_counts_operations(model):
-    """Two for a multiplication and its addition; nothing is folded here, which would cost once a batch."""
+    """Two for a multiplication and its addition; nothing is folded here, which would cost once per batch."""
     summary = ModelSummary(model)
     assert summary.total_flops == 2 * count_inference(model.network, as_run=True) > 0
 
