@@ -124,6 +124,7 @@ class Run:
         augmentation: Arguments of `Augment`; None changes nothing.
         learning_rate: Of AdamW, for all.
         weight_decay: Likewise.
+        betas: Likewise.
         schedule: See `primenet_lightning.training.schedules`.
         averaging: Decay of `AveragedWeights`; None does not average.
         precision: Of the Trainer.
@@ -138,6 +139,7 @@ class Run:
     augmentation: Mapping[str, Any] | None = None
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
+    betas: tuple[float, float] = (0.9, 0.999)
     schedule: str | None = "one_cycle"
     averaging: float | None = None
     precision: str = "32-true"
@@ -172,6 +174,7 @@ class Run:
             self.seed,
             self.learning_rate,
             self.weight_decay,
+            self.betas,
             self.schedule,
             self.averaging,
             self.precision,
@@ -186,6 +189,7 @@ def fit(
     seed: int,
     learning_rate: float,
     weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.999),
     schedule: str | None = "one_cycle",
     averaging: float | None = None,
     precision: str = "32-true",
@@ -200,6 +204,7 @@ def fit(
         seed: Of the weights and of what is random in training.
         learning_rate: Of capsules and head.
         weight_decay: Of both.
+        betas: Of both.
         schedule: Over the whole training.
         averaging: Decay of averaged weights.
         precision: Of the Trainer.
@@ -209,7 +214,7 @@ def fit(
         What is kept of it.
     """
     seed_everything(seed, verbose=False)
-    optimizer = partial(AdamW, lr=learning_rate, weight_decay=weight_decay)
+    optimizer = partial(AdamW, lr=learning_rate, weight_decay=weight_decay, betas=betas)
     model = PrimeNet(
         data.in_channels,
         data.image_size,

@@ -29,6 +29,7 @@ from primenet_lightning.files import write_whole
 CONFIGS = Path(__file__).parents[1] / "configs" / "deep"
 SIDES = {"local": True, "twin": False}
 RATES = (1.5e-3, 3e-3, 6e-3)
+OPTIMIZERS = ("capsule_optimizer", "head_optimizer")
 BOUNDS = [Bound("cifar10_local_over_twin", "at most", 1.15)]
 REPLACED = ("capsule_optimizer", "head_optimizer", "capsule_scheduler", "head_scheduler", "schedule", "local")
 """Arguments of the model that the search, or the side, decides."""
@@ -48,10 +49,7 @@ def recipe(dataset: str, config: Mapping[str, Any]) -> Run:
         ValueError: If it has a callback or an augmentation that is not carried over, and would be lost.
     """
     model = dict(config["model"].get("init_args", {}))
-    optimizers = [_arguments(model.get(name), "AdamW") for name in ("capsule_optimizer", "head_optimizer")]
-    decays = {(optimizer or {}).get("weight_decay", 1e-2) for optimizer in optimizers}
-    if len(decays) > 1 or any(set(optimizer or {}) - {"lr", "weight_decay"} for optimizer in optimizers):
-        raise ValueError("capsule_optimizer and head_optimizer must be AdamW of one weight_decay, and no other option")
+    optimizer = _same_adamw(model)
     data = dict(config["data"].get("init_args", {}))
     trainer = config["trainer"]
     averaging, augmentation = None, _arguments(data.pop("augmentation", None), "Augment")
@@ -65,9 +63,21 @@ def recipe(dataset: str, config: Mapping[str, Any]) -> Run:
         augmentation=augmentation,
         schedule=model.get("schedule", "one_cycle"),
         averaging=averaging,
-        weight_decay=decays.pop(),
+        weight_decay=optimizer["weight_decay"],
+        betas=tuple(optimizer["betas"]),
         precision=str(trainer.get("precision", "32-true")),
     )
+
+
+def _same_adamw(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the optimizer that capsules and head share; of those left out, AdamW's own."""
+    own = {"lr": 1e-3, "weight_decay": 1e-2, "betas": [0.9, 0.999]}
+    capsules, head = (own | (_arguments(model.get(name), "AdamW") or {}) for name in OPTIMIZERS)
+    if capsules | {"lr": None} != head | {"lr": None} or set(capsules) - set(own):
+        raise ValueError(
+            "capsule_optimizer and head_optimizer must be AdamW of one weight_decay and betas, and no other option"
+        )
+    return capsules
 
 
 def _arguments(part: Mapping[str, Any] | None, kind: str) -> dict[str, Any] | None:

@@ -13,8 +13,16 @@ from primenet_lightning.analysis.sample import images_and_labels
 from primenet_lightning.analysis.views import as_pixels
 from primenet_lightning.analysis.wrong_answers import WrongAnswers, confusion_table, errors_table
 from primenet_lightning.arguments import at_least
-from primenet_lightning.callbacks.publishing import class_names, folder_of, normalization, publish, publish_table
+from primenet_lightning.callbacks.publishing import (
+    class_names,
+    folder_of,
+    normalization,
+    publish,
+    publish_table,
+    refuse_format,
+)
 from primenet_lightning.figures.confusion import draw_confusion, draw_errors
+from primenet_lightning.figures.style import FigureFormat
 from primenet_lightning.training.exchange import gather
 
 
@@ -34,6 +42,7 @@ class ConfusionAndErrors(Callback):
         folder: Where ``figures`` goes; None takes the folder of the first logger, or without loggers the Trainer's
             ``default_root_dir``.
         worst: How many errors are shown.
+        figure_format: Kind of the files: ``"png"``, ``"svg"`` or ``"pdf"``, which comes with a PNG beside it.
 
     Attributes:
         confusion: Images by true class (row) and predicted class (column), ``(classes, classes)``, int64, on the CPU;
@@ -41,16 +50,18 @@ class ConfusionAndErrors(Callback):
         errors: The worst errors of all devices; None before a test.
 
     Raises:
-        ValueError: If ``worst`` is not positive.
+        ValueError: If ``worst`` is not positive, or ``figure_format`` is unknown.
 
     Example:
         >>> from lightning.pytorch import Trainer
         >>> trainer = Trainer(callbacks=[ConfusionAndErrors(worst=25)], logger=False, enable_checkpointing=False)
     """
 
-    def __init__(self, folder: str | Path | None = None, worst: int = 16) -> None:
+    def __init__(self, folder: str | Path | None = None, worst: int = 16, figure_format: FigureFormat = "png") -> None:
         at_least(1, "image", worst=worst)
+        refuse_format(figure_format)
         self.folder = folder
+        self.figure_format = figure_format
         self.worst = worst
         self.confusion: Tensor | None = None
         self.errors: WrongAnswers | None = None
@@ -123,8 +134,9 @@ class ConfusionAndErrors(Callback):
         right = int(self.confusion.diagonal().sum())
 
         # the matrix
-        title = f"test: {right:,} of {count:,} images right ({100 * right / max(count, 1):.2f}%){note}"
-        publish(draw_confusion(self.confusion, names, title), f"{prefix}confusion", trainer, folder)
+        title = f"test: {right:,} of {count:,} images right ({100 * right / max(count, 1):.2f} %){note}"
+        figure = draw_confusion(self.confusion, names, title)
+        publish(figure, f"{prefix}confusion", trainer, folder, self.figure_format)
         publish_table(f"{prefix}confusion", *confusion_table(self.confusion, names), trainer, folder)
 
         # the errors
@@ -133,7 +145,8 @@ class ConfusionAndErrors(Callback):
         if len(pixels) < count - right:
             all_or_worst = f"the {len(pixels)} worst of "
         title = f"test: {all_or_worst}{count - right:,} errors in {count:,} images{note}"
-        publish(draw_errors(self.errors, pixels, names, title), f"{prefix}errors", trainer, folder)
+        figure = draw_errors(self.errors, pixels, names, title)
+        publish(figure, f"{prefix}errors", trainer, folder, self.figure_format)
         publish_table(f"{prefix}errors", *errors_table(self.errors, pixels, names), trainer, folder)
 
 

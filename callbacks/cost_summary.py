@@ -41,14 +41,12 @@ def cost_table(model: PrimeNet) -> Table:
     """
     network = model.network
     shape = " x ".join(map(str, model.in_shape))
-    table = Table(title=f"{type(model).__name__}, images {shape}", title_justify="left")
+    table = Table(title=f"{type(model).__name__}, images {shape}", title_justify="left", box=None)
     table.add_column("learns from its own loss")
     table.add_column("parameters", justify="right")
     for name, parameters in network.learners().items():
         table.add_row(name, _count(parameters))
-    table.add_section()
     table.add_row("all", _count(network.parameters()))
-    table.add_section()
     table.add_row("multiply-adds an image, training step", f"{count_training(network):,}")
     for route in _some_routes(network):
         table.add_row(

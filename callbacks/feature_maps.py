@@ -12,6 +12,7 @@ from primenet_lightning.arguments import at_least
 from primenet_lightning.callbacks.publishing import class_names, normalization, publish
 from primenet_lightning.callbacks.sample import SampleCallback
 from primenet_lightning.figures.feature_maps import MANY_CAPSULES, Cell, Row, draw_feature_maps
+from primenet_lightning.figures.style import FigureFormat
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.names import HEAD
 
@@ -19,10 +20,10 @@ from primenet_lightning.nn.names import HEAD
 class FeatureMaps(SampleCallback):
     """Draw the maps of each capsule on a few fixed images, with its loss, its verdict and the route.
 
-    One row an image, the first of each class that a validation shows. For each capsule of one block: its strongest
+    One row per image, the first of each class that a validation shows, and per block. For each capsule: its strongest
     channels on that image (largest mean of absolute values), the cross-entropy of its local classifier in nats and what
-    that says. The capsule whose map goes on is framed and marked "routed", or all of them; the head's verdict ends the
-    row.
+    that says. The capsule whose map goes on is framed and marked "routed"; where all maps go on, each is framed and
+    marked "goes on". The head's verdict ends the last row.
     The picture is ``figures/feature_maps.png``, and an image in W&B and TensorBoard. Of more than four capsules one
     channel each is shown. Modules other than `PrimeNet` are left alone.
 
@@ -32,11 +33,12 @@ class FeatureMaps(SampleCallback):
         every_n_epochs: How often it is drawn; None only when the fit ends.
         folder: Where ``figures`` goes; None takes the folder of the first logger, or without loggers the Trainer's
             ``default_root_dir``.
-        block: Index of the block whose capsules are shown.
+        block: Index of the one block whose capsules are shown; None shows all blocks.
+        figure_format: Kind of the file: ``"png"``, ``"svg"`` or ``"pdf"``, which comes with a PNG beside it.
 
     Raises:
-        ValueError: If ``images``, ``channels`` or ``every_n_epochs`` is not positive, or ``block`` is negative; when
-            the fit starts, if the model has no such block.
+        ValueError: If ``images``, ``channels`` or ``every_n_epochs`` is not positive, ``block`` is negative, or
+            ``figure_format`` is unknown; when the fit starts, if the model has no such block.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -49,11 +51,13 @@ class FeatureMaps(SampleCallback):
         channels: int = 4,
         every_n_epochs: int | None = None,
         folder: str | Path | None = None,
-        block: int = 0,
+        block: int | None = None,
+        figure_format: FigureFormat = "png",
     ) -> None:
-        super().__init__(every_n_epochs, folder)
+        super().__init__(every_n_epochs, folder, figure_format)
         at_least(1, images=images, channels=channels)
-        at_least(0, block=block)
+        if block is not None:
+            at_least(0, block=block)
         self.images = images
         self.channels = channels
         self.block = block
@@ -81,7 +85,7 @@ class FeatureMaps(SampleCallback):
             ValueError: If the model has no such block.
         """
         blocks = len(model.network.prime_blocks)
-        if self.block >= blocks:
+        if self.block is not None and self.block >= blocks:
             raise ValueError(f"block={self.block} is not there: the model has {blocks}; count from 0")
         return max(self.images, model.num_classes)
 
@@ -92,22 +96,34 @@ class FeatureMaps(SampleCallback):
         with trainer.precision_plugin.forward_context():  # around no more than this: it changes torch's default dtype
             view = view_capsules(model, sample.images[first_of_each_class], labels)
         pixels = as_pixels(sample.images, *normalization(trainer, model))[first_of_each_class]
+        blocks = range(len(model.network.prime_blocks))
+        if self.block is not None:
+            blocks = range(self.block, self.block + 1)
+        names = [name for block in blocks for name in model.network.capsule_names[block]]
         rows: list[Row] = []
         for place in range(len(labels)):
-            rows.append(self._row(model, view, pixels[place], labels[place : place + 1], place))
-        names = model.network.capsule_names[self.block]
+            cells: list[Cell] = []
+            for block in blocks:
+                cells += self._cells(model, view, block, labels[place : place + 1], place)
+            verdict = int(view.logits[HEAD][place].argmax())
+            rows.append(Row(pixels[place], int(labels[place]), cells, verdict))
         classes = class_names(trainer, model, model.num_classes)
-        publish(draw_feature_maps(rows, names, classes, epoch), "feature_maps", trainer, folder)
+        figure = draw_feature_maps(rows, names, classes, epoch)
+        publish(figure, "feature_maps", trainer, folder, self.figure_format)
 
-    def _row(self, model: PrimeNet, view: CapsuleView, pixels: Tensor, label: Tensor, place: int) -> Row:
-        """What there is to show of one image of a view."""
-        names, block = model.network.capsule_names[self.block], model.network.prime_blocks[self.block]
+    def _cells(self, model: PrimeNet, view: CapsuleView, block: int, label: Tensor, place: int) -> list[Cell]:
+        """What there is to show of the capsules of a block, of one image of a view."""
+        names, loss = model.network.capsule_names[block], model.network.prime_blocks[block].loss
         channels = self.channels if len(names) <= MANY_CAPSULES else 1
-        routed = int(view.route[self.block, place])
+        routed = int(view.route[block, place])
         cells: list[Cell] = []
         for index, name in enumerate(names):
             logits, maps = view.logits[name][place : place + 1], view.maps[name][place]
             strongest = maps.abs().mean((1, 2)).topk(min(channels, len(maps))).indices
-            loss = float(block.loss(logits, label))
-            cells.append(Cell(name, maps[strongest], loss, int(logits.argmax()), routed in (index, -1)))
-        return Row(pixels, int(label), cells, int(view.logits[HEAD][place].argmax()))
+            mark = ""
+            if routed == index:
+                mark = "routed"
+            elif routed < 0:
+                mark = "goes on"
+            cells.append(Cell(name, maps[strongest], float(loss(logits, label)), int(logits.argmax()), mark))
+        return cells

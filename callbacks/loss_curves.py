@@ -5,7 +5,8 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 
 from primenet_lightning.callbacks.publishing import DrawnAtTheEnd, publish, publish_series
-from primenet_lightning.figures.losses import draw_accuracies, draw_losses
+from primenet_lightning.figures.losses import draw_error_rates, draw_losses
+from primenet_lightning.figures.style import FigureFormat
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.losses import CrossEntropy
 from primenet_lightning.training.loss_log import LossLog
@@ -14,13 +15,15 @@ from primenet_lightning.training.loss_log import LossLog
 class CapsuleLossCurves(LossLog, DrawnAtTheEnd):
     """Log the capsules' losses and accuracies, and draw them when the fit ends (figure 5 of the paper).
 
-    The numbers are those of `LossLog`. The pictures are ``figures/losses.png`` and ``figures/accuracy.png``, images in
-    W&B and TensorBoard, and in W&B also a line series, ``charts/losses``. The command line attaches this callback by
-    itself; `PrimeNet` alone attaches a `LossLog`, which draws nothing.
+    The numbers are those of `LossLog`. The pictures are ``figures/losses.png`` and ``figures/error_rates.png``, 100 %
+    less the accuracies on a logarithmic axis. They are images in W&B and TensorBoard, and in W&B there is also a line
+    series, ``charts/losses``. The command line attaches this callback by itself; `PrimeNet` alone attaches a `LossLog`,
+    which draws nothing.
 
     Args:
         folder: Where ``figures/`` goes; None takes the folder of the first logger, or without loggers the Trainer's
             ``default_root_dir``.
+        figure_format: Kind of the files: ``"png"``, ``"svg"`` or ``"pdf"``, which comes with a PNG beside it.
 
     Attributes:
         train: The points so far.
@@ -34,18 +37,19 @@ class CapsuleLossCurves(LossLog, DrawnAtTheEnd):
         >>> trainer = Trainer(callbacks=[CapsuleLossCurves()], logger=False, enable_checkpointing=False)
     """
 
-    def __init__(self, folder: str | Path | None = None) -> None:
+    def __init__(self, folder: str | Path | None = None, figure_format: FigureFormat = "png") -> None:
         LossLog.__init__(self)
-        DrawnAtTheEnd.__init__(self, folder)
+        DrawnAtTheEnd.__init__(self, folder, figure_format)
 
     def _draw(self, trainer: Trainer) -> None:
         folder = self.folder_to_draw_in(trainer)
         if not self.train or folder is None:
             return
-        publish(draw_losses(self.train, self.validation, _unit(trainer)), "losses", trainer, folder)
+        figure = draw_losses(self.train, self.validation, _unit(trainer))
+        publish(figure, "losses", trainer, folder, self.figure_format)
         if self.train_accuracy or self.validation_accuracy:
-            figure = draw_accuracies(self.train_accuracy, self.validation_accuracy)
-            publish(figure, "accuracy", trainer, folder)
+            figure = draw_error_rates(self.train_accuracy, self.validation_accuracy)
+            publish(figure, "error_rates", trainer, folder, self.figure_format)
         publish_series("losses", "training batches", self.train, trainer)
 
 

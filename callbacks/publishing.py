@@ -1,20 +1,24 @@
 """Puts figures and tables where the run's loggers and its folder are; and what the data say of themselves."""
 
 import csv
+import io
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from primenet_lightning.analysis.views import named_classes
 from primenet_lightning.figures.curves import Points, curve, curves_in
+from primenet_lightning.figures.style import FigureFormat, write_figure
 from primenet_lightning.files import without_stopping
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+FORMATS = get_args(FigureFormat)
 
 
 def run_folder(trainer: Trainer) -> Path:
@@ -47,10 +51,16 @@ class DrawnAtTheEnd(Callback):
 
     Args:
         folder: Where ``figures/`` goes; None takes `run_folder`.
+        figure_format: Kind of the files: ``"png"``, ``"svg"`` or ``"pdf"``.
+
+    Raises:
+        ValueError: If ``figure_format`` is unknown.
     """
 
-    def __init__(self, folder: str | Path | None) -> None:
+    def __init__(self, folder: str | Path | None, figure_format: FigureFormat = "png") -> None:
+        refuse_format(figure_format)
         self.folder = folder
+        self.figure_format = figure_format
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw."""
@@ -81,7 +91,26 @@ class DrawnAtTheEnd(Callback):
 # -- to the folder, and to the loggers that show such things -----------------------------------------------------------
 
 
-def publish(figure: "Figure", name: str, trainer: Trainer, folder: Path) -> Path:
+def refuse_format(figure_format: str) -> None:
+    """Refuse a kind of file that figures are not written as.
+
+    Args:
+        figure_format: What was asked for.
+
+    Raises:
+        ValueError: If it is none of the three.
+
+    Example:
+        >>> refuse_format("jpeg")
+        Traceback (most recent call last):
+            ...
+        ValueError: figure_format='jpeg' is unknown; use one of 'png', 'svg', 'pdf'
+    """
+    if figure_format not in FORMATS:
+        raise ValueError(f"figure_format={figure_format!r} is unknown; use one of {', '.join(map(repr, FORMATS))}")
+
+
+def publish(figure: "Figure", name: str, trainer: Trainer, folder: Path, figure_format: FigureFormat = "png") -> Path:
     """Save a figure into ``folder/figures`` and show it to each logger that shows pictures; on rank 0 only.
 
     What cannot be written or sent becomes a warning.
@@ -91,21 +120,34 @@ def publish(figure: "Figure", name: str, trainer: Trainer, folder: Path) -> Path
         name: Name of the file, without suffix.
         trainer: Its loggers are asked.
         folder: The run's folder.
+        figure_format: Kind of the file. No page shows a PDF, so that a PNG comes with it, for the report.
 
     Returns:
-        Path of the PNG file.
+        Path of the file.
     """
-    path = folder / "figures" / f"{name}.png"
+    path = folder / "figures" / f"{name}.{figure_format}"
     with without_stopping(f"writing {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-        for logger in _wandb_loggers(trainer):
-            with without_stopping(f"sending the figure {name} to W&B"):
-                logger.log_image(f"figures/{name}", [str(path)])
+        write_figure(figure, path, figure_format)
+        if figure_format == "pdf":
+            write_figure(figure, path.with_suffix(".png"), "png")
+    for logger in _wandb_loggers(trainer):
+        with without_stopping(f"sending the figure {name} to W&B"):
+            picture = _as_picture(figure) if figure_format == "svg" else str(path.with_suffix(".png"))
+            logger.log_image(f"figures/{name}", [picture])
     for other in trainer.loggers:
         if isinstance(other, TensorBoardLogger):
             other.experiment.add_figure(f"figures/{name}", figure, global_step=trainer.global_step)
     return path
+
+
+def _as_picture(figure: "Figure") -> Any:
+    """A figure as pixels, which is what W&B shows."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    write_figure(figure, buffer, "png")
+    return Image.open(buffer)
 
 
 def publish_table(

@@ -15,12 +15,14 @@ from primenet_lightning.analysis.routing import (
     blocks_of,
     inferred_otherwise,
     routed_alone,
+    routed_blocks,
     stopped_learning,
 )
 from primenet_lightning.arguments import at_least
 from primenet_lightning.callbacks.publishing import DrawnAtTheEnd, publish, publish_table
 from primenet_lightning.figures.curves import curves_in
 from primenet_lightning.figures.routing import draw_routing
+from primenet_lightning.figures.style import FigureFormat
 from primenet_lightning.nn.prime.network import PrimeNetwork
 from primenet_lightning.training.fit_state import FitState
 
@@ -28,31 +30,38 @@ from primenet_lightning.training.fit_state import FitState
 class RoutingMonitor(DrawnAtTheEnd, FitState):
     """Log each epoch's routing, draw it when the fit ends, and warn of what is odd about it.
 
-    From the numbers that `PrimeNet.training_step` returns, with no pass of its own. To every logger, once an epoch:
-    ``routing/share/block0.k3``, the share of batches that the capsule was routed (under a router that makes its own of
-    all maps: that it led, by the least loss); ``routing/switches/block0``, how
+    From the numbers that `PrimeNet.training_step` returns, with no pass of its own. To every logger, once per epoch:
+    ``routing/share/block0.k3``, the share of batches that were routed to the capsule; ``routing/switches/block0``, how
     often the routed capsule was another than in the batch before, over batches; ``routing/margin/block0``, the mean
-    difference in nats between the least and the second least loss, for blocks of several capsules. The picture is
-    ``figures/routing.png``, the numbers with each capsule's mean loss are ``figures/routing.csv``.
+    difference in nats between the least and the second least loss, for blocks of several capsules. Where a router
+    hands on all maps, or each image's own, nothing is routed by the batch: ``routing/least_loss/block0.k3`` is the
+    share of batches in which the capsule had the least loss, and ``routing/changes/block0`` how often that was another
+    capsule than in the batch before. The picture is ``figures/routing.png``, the numbers with each capsule's mean loss
+    are ``figures/routing.csv``.
 
     It warns, once for each block or capsule, when after a whole epoch of several batches
 
-    - one of several capsules was routed in every batch;
     - label-free inference takes another capsule than the one that the epoch routed most;
-    - a capsule's mean loss has not fallen for ``patience`` epochs.
+    - a capsule's mean loss has not fallen for ``patience`` epochs;
+
+    and at the end of the training when
+
+    - one of several capsules was routed in every batch of all epochs.
 
     Args:
         folder: Where ``figures`` goes; None takes the folder of the first logger, or without loggers the Trainer's
             ``default_root_dir``.
         patience: Epochs without improvement after which a capsule counts as having stopped to learn.
         min_improvement: By which part of its best a mean loss must fall to count as improved.
+        figure_format: Kind of the files: ``"png"``, ``"svg"`` or ``"pdf"``, which comes with a PNG beside it.
 
     Attributes:
         history: By epoch, its number and its means: ``share/<capsule>``, ``switches/<block>``, ``margin/<block>``,
-            ``loss/<capsule>``.
+            ``loss/<capsule>``; of blocks that route no batches ``least_loss/<capsule>`` and ``changes/<block>``.
 
     Raises:
-        ValueError: If ``patience`` is not positive or ``min_improvement`` is not in [0, 1).
+        ValueError: If ``patience`` is not positive ``min_improvement`` is not in [0, 1), or ``figure_format`` is
+            unknown.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -60,14 +69,21 @@ class RoutingMonitor(DrawnAtTheEnd, FitState):
         >>> trainer = Trainer(callbacks=[monitor], logger=False, enable_checkpointing=False)
     """
 
-    def __init__(self, folder: str | Path | None = None, patience: int = 5, min_improvement: float = 1e-3) -> None:
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        patience: int = 5,
+        min_improvement: float = 1e-3,
+        figure_format: FigureFormat = "png",
+    ) -> None:
         at_least(1, "epoch", patience=patience)
         if not 0 <= min_improvement < 1:
             raise ValueError(f"min_improvement={min_improvement} is no part of a loss; give at least 0, below 1")
-        super().__init__(folder)
+        super().__init__(folder, figure_format)
         self.patience = patience
         self.min_improvement = min_improvement
         self._blocks: Blocks = {}
+        self._routed: list[str] = []
         self._forget()
 
     def _forget(self) -> None:
@@ -81,7 +97,9 @@ class RoutingMonitor(DrawnAtTheEnd, FitState):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the network, and begin anew unless training goes on."""
         network = getattr(pl_module, "network", None)
-        self._blocks = blocks_of(network) if isinstance(network, PrimeNetwork) else {}
+        self._blocks, self._routed = {}, []
+        if isinstance(network, PrimeNetwork):
+            self._blocks, self._routed = blocks_of(network), routed_blocks(network)
         if trainer.fit_loop.total_batch_idx < 0:
             self._forget()
 
@@ -111,13 +129,15 @@ class RoutingMonitor(DrawnAtTheEnd, FitState):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the last epoch, if the checkpoint resumed from came after its last batch."""
         self._record(trainer, trainer.fit_loop.total_batch_idx)
+        if self._epoch.batches > 1 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._warn_at_the_end(_network_of(pl_module))
 
     def _record(self, trainer: Trainer, step: int) -> None:
         """Log the epoch, unless that was done or there is none."""
         number = self._epoch.number
         if not self._epoch.batches or (self.history and self.history[-1][0] == number):
             return
-        means = self._epoch.means()
+        means = self._epoch.means(self._routed)
         self.history.append((number, means))
         metrics: dict[str, float] = {}
         for name, value in means.items():
@@ -130,12 +150,6 @@ class RoutingMonitor(DrawnAtTheEnd, FitState):
 
     def _warn(self, network: PrimeNetwork) -> None:
         epoch = f"epoch {self._epoch.number}"
-        self._tell_once(
-            "routed alone",
-            routed_alone(network, self._blocks, self._epoch),
-            f"In every batch of {epoch} the same capsule was routed: {{}}. What follows has seen no other: consider "
-            "leaving the block's other capsules out (kernel_sizes), or making them more alike in size.",
-        )
         remedy = "'majority'"
         if network.inference_routing == "majority":
             remedy = "a shorter routing_window"
@@ -150,6 +164,18 @@ class RoutingMonitor(DrawnAtTheEnd, FitState):
             stopped_learning(list(self._epoch.losses), self.history, self.patience, self.min_improvement),
             f"Mean losses have not fallen for {self.patience} epochs up to {epoch}: {{}}. Consider another learning "
             "rate or a schedule (capsule_optimizer, capsule_scheduler), or ending the training.",
+        )
+
+    def _warn_at_the_end(self, network: PrimeNetwork) -> None:
+        alone: dict[str, str] = {}
+        for block, name in routed_alone(network, self._blocks, self._epoch).items():
+            if all(means[f"share/{name}"] == 1 for _, means in self.history):
+                alone[block] = name
+        self._tell_once(
+            "routed alone",
+            alone,
+            "In every batch of the training the same capsule was routed: {}. What follows has seen no other: consider "
+            "leaving the block's other capsules out (kernel_sizes), or making them more alike in size.",
         )
 
     def _tell_once(self, kind: str, findings: Mapping[str, str], sentence: str) -> None:
@@ -173,7 +199,7 @@ class RoutingMonitor(DrawnAtTheEnd, FitState):
         for number, means in self.history:
             rows.append([number, *(means.get(name, "") for name in columns)])
         publish_table("routing", ["epoch", *columns], rows, trainer, folder)
-        publish(draw_routing(self.history), "routing", trainer, folder)
+        publish(draw_routing(self.history), "routing", trainer, folder, self.figure_format)
 
     # -- state ---------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from primenet_lightning.analysis.sample import BalancedSample, images_and_labels
 from primenet_lightning.arguments import at_least
-from primenet_lightning.callbacks.publishing import folder_of
+from primenet_lightning.callbacks.publishing import folder_of, refuse_format
+from primenet_lightning.figures.style import FigureFormat
 from primenet_lightning.files import without_stopping
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.layers import trial_run
@@ -25,16 +26,21 @@ class SampleCallback(Callback, ABC):
     Args:
         every_n_epochs: How often; None only when the fit ends.
         folder: Where figures go; None takes `run_folder`.
+        figure_format: Kind of the files of figures.
 
     Raises:
-        ValueError: If ``every_n_epochs`` is not positive.
+        ValueError: If ``every_n_epochs`` is not positive, or ``figure_format`` is unknown.
     """
 
-    def __init__(self, every_n_epochs: int | None, folder: str | Path | None) -> None:
+    def __init__(
+        self, every_n_epochs: int | None, folder: str | Path | None, figure_format: FigureFormat = "png"
+    ) -> None:
         if every_n_epochs is not None:
             at_least(1, "epoch, or None for the end only", every_n_epochs=every_n_epochs)
         self.every_n_epochs = every_n_epochs
+        refuse_format(figure_format)
         self.folder = folder
+        self.figure_format = figure_format
         self._sample: BalancedSample | None = None
         self._collected = False
         self._looked_at: tuple[int, int] = (0, -1)  # epochs that were done, and the last batch

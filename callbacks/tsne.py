@@ -18,6 +18,7 @@ from primenet_lightning.arguments import at_least
 from primenet_lightning.callbacks.publishing import class_names, normalization, publish, publish_table
 from primenet_lightning.callbacks.sample import SampleCallback
 from primenet_lightning.figures.embedding import LAYERS, draw_embedding, write_animation
+from primenet_lightning.figures.style import FigureFormat
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.names import LearnerName
 
@@ -50,6 +51,7 @@ class FeatureTSNE(SampleCallback):
         random_state: Of t-SNE.
         folder: Where ``figures`` goes; None takes the folder of the first logger, or without loggers the Trainer's
             ``default_root_dir``.
+        figure_format: Kind of the files: ``"png"``, ``"svg"`` or ``"pdf"``, which comes with a PNG beside it.
 
     Attributes:
         frames: The embeddings so far; without animation the latest alone.
@@ -73,8 +75,9 @@ class FeatureTSNE(SampleCallback):
         animation: bool = False,
         random_state: int = 0,
         folder: str | Path | None = None,
+        figure_format: FigureFormat = "png",
     ) -> None:
-        super().__init__(every_n_epochs, folder)
+        super().__init__(every_n_epochs, folder, figure_format)
         if layer not in LAYERS:
             raise ValueError(f"layer={layer!r} is unknown; use one of {tuple(LAYERS)}")
         at_least(FEWEST, "images", samples=samples)
@@ -103,7 +106,8 @@ class FeatureTSNE(SampleCallback):
         """
         if self.samples < model.num_classes:
             raise ValueError(
-                f"samples={self.samples} is too small for {model.num_classes} classes; give at least one image a class"
+                f"FeatureTSNE's samples={self.samples} is too small for {model.num_classes} classes; give samples="
+                f"{model.num_classes} or more, at least one image a class"
             )
         if self.layer == "head":
             last_linear(model.network.head)
@@ -123,7 +127,7 @@ class FeatureTSNE(SampleCallback):
 
         # published, with the pictures that belong to the positions
         classes = class_names(trainer, model, model.num_classes)
-        publish(draw_embedding(frame, labels, classes, self.layer), "tsne", trainer, folder)
+        publish(draw_embedding(frame, labels, classes, self.layer), "tsne", trainer, folder, self.figure_format)
         pixels = as_pixels(images, *normalization(trainer, model))
         columns, rows = _table(frame, labels, predictions, classes, pixels)
         publish_table("tsne", columns, rows, trainer, folder)

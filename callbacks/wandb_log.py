@@ -23,6 +23,11 @@ class PatientWandbLogger(WandbLogger):
         >>> logger.log_metrics({"loss": 0.5}, step=3)
     """
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if self._wandb_init.get("anonymous") is None:  # W&B warns of it, though it is not asked for
+            self._wandb_init.pop("anonymous", None)
+
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log numbers, or what else W&B takes, by step."""

@@ -2,25 +2,29 @@
 
 import math
 import os
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, StackDataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from primenet_lightning.arguments import at_least
-from primenet_lightning.datamodules.image_files import ImageFileError, ImageFiles
+from primenet_lightning.datamodules.augmenting import Augmentation, augmented, refuse_augmentation
+from primenet_lightning.datamodules.classes import check_class_names, refuse_empty_classes, require_every_class
+from primenet_lightning.datamodules.image_files import ImageFiles
 from primenet_lightning.datamodules.in_memory import Array, ImageTensors, to_image_tensor, to_label_tensor
 from primenet_lightning.datamodules.loader import BatchLoader
-from primenet_lightning.datamodules.normalization import Normalize, channel_statistics
+from primenet_lightning.datamodules.normalization import Normalize, standard_statistics
+from primenet_lightning.datamodules.options import check_options
+from primenet_lightning.datamodules.pictures import Fit
+from primenet_lightning.datamodules.preprocessing import Preprocess, as_size
 from primenet_lightning.datamodules.samplers import EpochBatchSampler, OrderedBatchSampler
-from primenet_lightning.datamodules.splits import stratified_split
+from primenet_lightning.datamodules.splits import last_held_out, limited, stratified_split
+
+if TYPE_CHECKING:
+    from primenet_lightning.datamodules.datasets import DatasetsDataModule
 
 Arrays = tuple[Array, Array, Array, Array]
 
@@ -30,7 +34,7 @@ class _Splits:
     train: ImageTensors
     validation: ImageTensors
     test: ImageTensors
-    normalize: Normalize
+    preprocess: Preprocess
 
 
 class ImageDataModule(LightningDataModule, ABC):
@@ -53,23 +57,30 @@ class ImageDataModule(LightningDataModule, ABC):
         normalization: ``"symmetric"`` maps pixels to [-1, 1], as the paper's authors do; ``"standardize"``
             gives the training split mean 0 and standard deviation 1 per channel.
         augmentation: Takes and returns the images of a training batch, uint8 (batch, channels, height, width), on
-            their device, before normalization; in YAML a module by its class path.
+            their device, after ``resize`` and before normalization; in YAML a module by its class path. A transform of
+            ``torchvision.transforms.v2`` is called image by image, and may return floats from 0 to 1.
         download: Whether ``prepare_data`` may download what is missing.
         verify: Whether files are compared with their official md5.
         limit_train: Train on a stratified subset of so many images; the validation split stays as it is.
         predict_files: Folder or files for ``Trainer.predict``.
+        resize: Height and width, or one number for a square, that each batch is resized to on its device: the size
+            that a backbone wants. ``image_size`` then is this one, and prediction does the same.
 
     Attributes:
         name: The data set, as in ``"mnist"``.
         num_classes: How many classes there are.
         in_channels: Channels an image has.
-        image_size: Height and width in pixels.
+        image_size: Height and width in pixels of the images that the network gets.
+        fit: How files to predict are brought to ``picture_size``; None refuses those of another size.
+        validation_count: How many training images, the last, are validation images that the data set comes with; None
+            holds out ``validation_fraction``.
         class_names: What the classes are called, in the order of their labels.
 
     Raises:
         ValueError: If an argument is out of its range.
 
     Example:
+        >>> import torch
         >>> class Stripes(ImageDataModule):
         ...     name, class_names = "stripes", ("flat", "upright")
         ...     num_classes, in_channels, image_size = 2, 1, (2, 2)
@@ -89,6 +100,8 @@ class ImageDataModule(LightningDataModule, ABC):
     in_channels: int
     image_size: tuple[int, int]
     class_names: tuple[str, ...]
+    fit: Fit | None = None
+    validation_count: int | None = None
 
     # What a run's folder and machine say is no property of the data; a callable may not be picklable.
     _not_saved: ClassVar[list[str]] = ["root", "augmentation", "predict_files"]
@@ -102,16 +115,17 @@ class ImageDataModule(LightningDataModule, ABC):
         validation_fraction: float = 0.1,
         seed: int = 0,
         normalization: Literal["symmetric", "standardize"] = "symmetric",
-        augmentation: nn.Module | Callable[[Tensor], Tensor] | None = None,
+        augmentation: Augmentation | None = None,
         download: bool = True,
         verify: bool = True,
         limit_train: int | None = None,
         predict_files: list[str] | str | None = None,
+        resize: int | tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         # not to the logger: there the model's own hyperparameters of the same name would clash with these
         self.save_hyperparameters(ignore=self._not_saved, logger=False)
-        self.root = Path(os.environ.get("PRIMENET_DATA", "data") if root is None else root)
+        self.root = Path(os.environ.get("PRIMENET_DATA", "data") if root is None else root).expanduser()
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.validation_fraction = validation_fraction
@@ -122,27 +136,38 @@ class ImageDataModule(LightningDataModule, ABC):
         self.verify = verify
         self.limit_train = limit_train
         self.predict_files = predict_files
-        self._check_arguments()
+        check_options(batch_size, eval_batch_size, validation_fraction, seed, normalization, limit_train)
+        refuse_augmentation(augmentation)
+        self._resized_from: tuple[int, int] | None = None
+        if resize is not None:
+            self._resized_from = self.image_size
+            self.image_size = as_size("resize", resize)
         self._data: _Splits | None = None
 
-    def _check_arguments(self) -> None:
-        at_least(1, "image", batch_size=self.batch_size, eval_batch_size=self.eval_batch_size)
-        if self.limit_train is not None:
-            at_least(1, "image, or None for all", limit_train=self.limit_train)
-        if self.validation_fraction == 0:
-            raise ValueError(
-                "validation_fraction=0 leaves no validation split, which is needed to choose the checkpoint; "
-                "give a value between 0 and 1, such as 0.1."
-            )
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(
-                f"validation_fraction={self.validation_fraction} is out of range; "
-                "give a value between 0 and 1, such as 0.1."
-            )
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed={self.seed} is out of range; give a whole number from 0 to 2**32 - 1.")
-        if self.normalization not in ("symmetric", "standardize"):
-            raise ValueError(f"normalization={self.normalization!r} is unknown; give 'symmetric' or 'standardize'.")
+    @classmethod
+    def from_datasets(  # type: ignore[override]  # Lightning's makes loaders, which read, convert and stack each image
+        cls, train: Dataset[Any], test: Dataset[Any], **options: Any
+    ) -> "DatasetsDataModule":
+        """Take the images and labels of two data sets, such as torchvision's.
+
+        Args:
+            train: Pairs of an image and a class index, by position.
+            test: Likewise.
+            **options: The other arguments of `DatasetsDataModule`.
+
+        Returns:
+            A data module with copies of all of them.
+
+        Example:
+            >>> import torch
+            >>> images = [(torch.full((1, 2, 2), 20 * i, dtype=torch.uint8), i % 2) for i in range(10)]
+            >>> data = ImageDataModule.from_datasets(images, images, validation_fraction=0.2)
+            >>> data.num_classes, data.in_channels, data.image_size
+            (2, 1, (2, 2))
+        """
+        from primenet_lightning.datamodules.datasets import DatasetsDataModule  # which is one of these
+
+        return DatasetsDataModule(train, test, **options)
 
     @abstractmethod
     def load_arrays(self) -> Arrays:
@@ -166,62 +191,55 @@ class ImageDataModule(LightningDataModule, ABC):
         """
         if self._data is not None:
             return
+        check_class_names(self.class_names, self.num_classes, self.name)
         train_images, train_labels, test_images, test_labels = self.load_arrays()
         train = self._to_tensors(train_images, train_labels, "train")
         test = self._to_tensors(test_images, test_labels, "test")
-        training, held_out = self._split(train.labels)
+        refuse_empty_classes(train.labels, self.class_names, self.name)
+        training, held_out = self.hold_out(train.labels)
+        if self.limit_train is not None:
+            training = limited(training, train.labels, self.limit_train, self.seed, self.name)
+            self._require_every_class(train.labels[training], "training", f"raise limit_train={self.limit_train}")
         mean = std = (0.5,) * self.in_channels
         if self.normalization == "standardize":
-            mean, std = self._statistics(train.images, training)
+            mean, std = standard_statistics(train.images, training, self.name)
         self._data = _Splits(
             train=ImageTensors(train.images, train.labels, training),
             validation=ImageTensors(train.images, train.labels, held_out),
             test=test,
-            normalize=Normalize(mean, std),
+            preprocess=Preprocess(Normalize(mean, std), self.picture_size, self.image_size),
         )
 
     def _to_tensors(self, images: Array, labels: Array, split: str) -> ImageTensors:
-        tensor = to_image_tensor(images, self.in_channels, self.image_size, f"{self.name} {split} images")
+        tensor = to_image_tensor(images, self.in_channels, self.picture_size, f"{self.name} {split} images")
         return ImageTensors(tensor, to_label_tensor(labels, len(tensor), self.num_classes, f"{self.name} {split}"))
 
-    def _split(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices of the training and of the validation split, ascending."""
-        fraction = f"validation_fraction={self.validation_fraction}"
-        count = round(self.validation_fraction * len(labels))
-        training, held_out = stratified_split(labels, count, self.seed)
-        self._require_every_class(labels[held_out], "validation", f"raise {fraction} or add images")
-        self._require_every_class(labels[training], "training", f"lower {fraction} or add images")
-        if self.limit_train is None:
-            return training, held_out
-        return self._limited(training, labels, self.limit_train), held_out
+    def hold_out(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose the images that are held out for validation; override it for a split of one's own.
 
-    def _limited(self, training: Tensor, labels: Tensor, limit: int) -> Tensor:
-        """A stratified part of the training split's indices."""
-        if limit > len(training):
-            raise ValueError(
-                f"limit_train={limit} is more than the {len(training)} training images "
-                f"of {self.name}; give at most {len(training)}."
-            )
-        _, places = stratified_split(labels[training], limit, self.seed)
-        limited = training[places]
-        self._require_every_class(labels[limited], "training", f"raise limit_train={limit}")
-        return limited
+        Args:
+            labels: Of all training images, int64 (images,).
+
+        Returns:
+            Positions of the training and of the validation split, int64 (images,) each, ascending.
+
+        Raises:
+            ValueError: If a class is missing from a split.
+        """
+        if self.validation_count is not None:
+            training, held_out = last_held_out(len(labels), self.validation_count)
+            more = less = "add images of it"
+        else:
+            count = round(self.validation_fraction * len(labels))
+            training, held_out = stratified_split(labels, count, self.seed)
+            more = f"raise validation_fraction={self.validation_fraction} or add images"
+            less = f"lower validation_fraction={self.validation_fraction} or add images"
+        self._require_every_class(labels[held_out], "validation", more)
+        self._require_every_class(labels[training], "training", less)
+        return training, held_out
 
     def _require_every_class(self, labels: Tensor, split: str, remedy: str) -> None:
-        counts = torch.bincount(labels, minlength=self.num_classes)
-        missing = (counts == 0).nonzero().flatten().tolist()
-        if missing:
-            names = ", ".join(repr(self.class_names[label]) for label in missing)
-            raise ValueError(f"The {split} split of {self.name} has no image of class {names}; {remedy}.")
-
-    def _statistics(self, images: Tensor, indices: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        mean, std = channel_statistics(images, indices)
-        if 0 in std:
-            raise ValueError(
-                f"Channel {std.index(0)} of {self.name} is constant and cannot be standardized; "
-                "give normalization='symmetric'."
-            )
-        return mean, std
+        require_every_class(labels, self.class_names, split, self.name, remedy)
 
     @property
     def _loaded(self) -> _Splits:
@@ -247,12 +265,17 @@ class ImageDataModule(LightningDataModule, ABC):
     @property
     def mean(self) -> tuple[float, ...]:
         """Mean per channel that normalization subtracts, with pixels measured from 0 to 1."""
-        return self._loaded.normalize.mean
+        return self._loaded.preprocess.normalize.mean
 
     @property
     def std(self) -> tuple[float, ...]:
         """Standard deviation per channel that normalization divides by, with pixels measured from 0 to 1."""
-        return self._loaded.normalize.std
+        return self._loaded.preprocess.normalize.std
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of the images in memory; ``image_size`` unless they are resized by the batch."""
+        return self._resized_from or self.image_size
 
     @property
     def dataset_name(self) -> str:
@@ -264,8 +287,10 @@ class ImageDataModule(LightningDataModule, ABC):
 
         Returns:
             ``dataset``, ``class_names``, ``image_size``, ``in_channels``, ``num_classes``, ``mean`` and
-            ``std``.
+            ``std``; ``picture_size``, which files must have, and ``fit``, by which those of another size are brought
+            to it.
         """
+        check_class_names(self.class_names, self.num_classes, self.name)
         return {
             "dataset": self.dataset_name,
             "class_names": list(self.class_names),
@@ -274,34 +299,36 @@ class ImageDataModule(LightningDataModule, ABC):
             "num_classes": self.num_classes,
             "mean": list(self.mean),
             "std": list(self.std),
+            "picture_size": list(self.picture_size),
+            "fit": self.fit,
         }
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Turn a batch of pixels into the network's input.
+        """Turn a batch of pixels into the network's input, resized where ``resize`` was given.
 
         Args:
             images: uint8 (batch, channels, height, width).
 
         Returns:
-            float32 of the same shape, on the same device.
+            float32 (batch, channels, height, width), on the same device.
         """
-        return self._loaded.normalize(images)
+        return self._loaded.preprocess(images)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Augment, in training only, and normalize; on the batch's device.
+        """Resize where asked, augment, in training only, and normalize; on the batch's device.
 
         Args:
             batch: uint8 images (batch, channels, height, width), and their labels or paths; or images alone.
             dataloader_idx: Given by Lightning.
 
         Returns:
-            float32 images of the same shape, and the labels or paths as they were; or images alone.
+            float32 images of ``image_size``, and the labels or paths as they were; or images alone.
         """
         if isinstance(batch, Tensor):
             return self.normalize(batch)
         images, labels_or_paths = batch
         if self.augmentation is not None and self.trainer is not None and self.trainer.training:
-            images = self.augmentation(images)
+            images = augmented(self.augmentation, self._loaded.preprocess.resize(images))
         return self.normalize(images), labels_or_paths
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
@@ -337,13 +364,8 @@ class ImageDataModule(LightningDataModule, ABC):
         """
         if self.predict_files is None:
             raise ValueError("predict_files=None names nothing to predict; give a folder or a list of image files.")
-        images, paths, errors = ImageFiles(self.predict_files, self.image_size, self.in_channels).load()
-        if not paths:
-            raise ImageFileError(f"None of the {len(errors)} files can be used: {errors[0][1]}")
-        for _, message in errors:
-            warnings.warn(message, stacklevel=2)
-        files = StackDataset(images, paths)  # type: ignore[arg-type]  # it stacks any two that can be indexed
-        return DataLoader(files, batch_size=self.eval_batch_size)
+        files = ImageFiles(self.predict_files, self.picture_size, self.in_channels, self.fit)
+        return DataLoader(files.loaded_with_warnings(), batch_size=self.eval_batch_size)
 
     def _eval_loader(self, dataset: ImageTensors) -> DataLoader[tuple[Tensor, Tensor]]:
         world_size, rank = self._ranks()
@@ -352,6 +374,10 @@ class ImageDataModule(LightningDataModule, ABC):
         batch_size = share * world_size
         sampler = OrderedBatchSampler(len(dataset), batch_size, num_replicas=world_size, rank=rank)
         return BatchLoader(dataset, sampler)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the Trainer, which attaches itself where it is used: it cannot always be copied or pickled."""
+        return self.__dict__ | {"trainer": None}
 
     def _ranks(self) -> tuple[int, int]:
         """Number of processes and which of them this is."""

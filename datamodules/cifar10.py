@@ -2,12 +2,27 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from torchvision import datasets
 
 from primenet_lightning.datamodules.base import Arrays
 from primenet_lightning.datamodules.downloaded import DownloadedDataModule
+
+
+class Unverified:
+    """Switches off torchvision's own verification: the data module has verified, or was told not to."""
+
+    def _check_integrity(self) -> bool:
+        return True
+
+    def _load_meta(self) -> None:
+        """The class names stand in the data module."""
+
+
+class _Parser(Unverified, datasets.CIFAR10):  # type: ignore[misc]
+    pass
 
 
 class CIFAR10DataModule(DownloadedDataModule):
@@ -25,29 +40,25 @@ class CIFAR10DataModule(DownloadedDataModule):
     num_classes = 10
     in_channels = 3
     image_size = (32, 32)
-    class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    class_names: tuple[str, ...] = (
+        *("airplane", "automobile", "bird", "cat", "deer"),
+        *("dog", "frog", "horse", "ship", "truck"),
+    )
+    torchvision_dataset: ClassVar[Any] = datasets.CIFAR10
+    parser: ClassVar[Any] = _Parser
 
     def files(self) -> Mapping[Path, str | None]:
-        """The six batches, with the md5 that torchvision knows."""
-        folder = self.root / datasets.CIFAR10.base_folder
-        return {folder / name: md5 for name, md5 in datasets.CIFAR10.train_list + datasets.CIFAR10.test_list}
+        """The batches, with the md5 that torchvision knows."""
+        source = self.torchvision_dataset
+        folder = self.root / source.base_folder
+        return {folder / name: md5 for name, md5 in source.train_list + source.test_list}
 
     def fetch(self) -> None:
         """Let torchvision download, verify and unpack the archive."""
-        datasets.CIFAR10(self.root, download=True)
+        self.torchvision_dataset(self.root, download=True)
 
     def parse(self) -> Arrays:
         """Let torchvision parse both splits."""
-        train = _Parser(self.root, train=True)
-        test = _Parser(self.root, train=False)
+        train = self.parser(self.root, train=True)
+        test = self.parser(self.root, train=False)
         return train.data, np.array(train.targets), test.data, np.array(test.targets)
-
-
-class _Parser(datasets.CIFAR10):  # type: ignore[misc]
-    """torchvision's parser without its own verification: the data module has verified, or was told not to."""
-
-    def _check_integrity(self) -> bool:
-        return True
-
-    def _load_meta(self) -> None:
-        """The class names stand in the data module."""

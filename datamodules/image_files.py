@@ -1,20 +1,22 @@
 """Image files to predict: read one by one, so that a bad one does not stop the others."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, StackDataset
 
-MODES = {1: "L", 3: "RGB"}
-
-
-class ImageFileError(ValueError):
-    """An image file cannot be used; the message names the file, what is wrong and what to do."""
+from primenet_lightning.datamodules.pictures import (
+    Fit,
+    ImageFileError,
+    check_channels,
+    check_fit,
+    picture_suffixes,
+    read_picture,
+)
 
 
 class LoadedImages(NamedTuple):
@@ -32,21 +34,25 @@ class LoadedImages(NamedTuple):
 
 
 class ImageFiles(Dataset[tuple[Tensor, str]]):
-    """Image files as uint8 tensors, converted to the channels the network takes but never resized.
+    """Image files as uint8 tensors, converted to the channels the network takes.
 
-    Transparency is dropped. Of a moving picture the first frame counts.
+    A picture is turned as its EXIF tag says, and what is transparent becomes white. One of more than 8 bits or of
+    several frames is refused.
 
     Args:
         paths: Files, or one folder: then all files right in it with a suffix that Pillow can read, sorted
             by name.
         image_size: Height and width in pixels that every image must have.
         in_channels: 1 converts to grey, 3 to RGB.
+        fit: ``"stretch"``, ``"crop"`` or ``"pad"`` brings pictures of another size to ``image_size``; None refuses
+            them.
 
     Raises:
         ImageFileError: If ``paths`` is one path that does not exist, an empty folder, or an empty list.
-        ValueError: If ``in_channels`` is neither 1 nor 3.
+        ValueError: If ``in_channels`` is neither 1 nor 3, or ``fit`` is unknown.
 
     Example:
+        >>> from PIL import Image
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
         ...     Image.new("RGB", (4, 6), "red").save(Path(folder, "red.png"))
@@ -55,12 +61,19 @@ class ImageFiles(Dataset[tuple[Tensor, str]]):
         (torch.Size([3, 6, 4]), [255, 0, 0], 'red.png')
     """
 
-    def __init__(self, paths: Sequence[str | Path] | str | Path, image_size: tuple[int, int], in_channels: int) -> None:
-        if in_channels not in MODES:
-            raise ValueError(f"in_channels={in_channels} fits no image file; give 1 (grey) or 3 (RGB).")
+    def __init__(
+        self,
+        paths: Sequence[str | Path] | str | Path,
+        image_size: tuple[int, int],
+        in_channels: int,
+        fit: Fit | None = None,
+    ) -> None:
+        check_channels(in_channels)
+        check_fit(fit)
         self.paths = _find_files(paths)
         self.image_size = (image_size[0], image_size[1])
         self.in_channels = in_channels
+        self.fit: Fit | None = fit
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -95,29 +108,24 @@ class ImageFiles(Dataset[tuple[Tensor, str]]):
             batch = torch.empty((0, self.in_channels, *self.image_size), dtype=torch.uint8)
         return LoadedImages(batch, tuple(paths), tuple(errors))
 
-    def _read(self, path: Path) -> Tensor:
-        if not path.exists():
-            raise ImageFileError(f"{path} does not exist; check the path.")
-        try:
-            with Image.open(path) as image:
-                self._check(path, image)
-                pixels = np.array(image.convert(MODES[self.in_channels]), dtype=np.uint8)
-        except ImageFileError:
-            raise
-        except Exception as error:  # a decoder raises whatever its format makes of damaged bytes
-            raise ImageFileError(f"{path} cannot be read as an image ({error}); save it again, as PNG.") from error
-        return torch.from_numpy(pixels).view(*self.image_size, self.in_channels).permute(2, 0, 1).contiguous()
+    def loaded_with_warnings(self) -> Dataset[tuple[Tensor, str]]:
+        """Read all files, and warn of each that cannot be used.
 
-    def _check(self, path: Path, image: Image.Image) -> None:
-        """Only the header has been read by now: a huge picture is refused before it fills the memory."""
-        height, width = self.image_size
-        if image.size != (width, height):
-            raise ImageFileError(
-                f"{path} is {image.width} pixels wide and {image.height} high, the network takes "
-                f"{width} by {height}; resize it first."
-            )
-        if image.mode[0] in "IF":  # Pillow would cut these off at 255 instead of scaling them
-            raise ImageFileError(f"{path} has pixels of more than 8 bits (mode {image.mode}); save it with 8 bits.")
+        Returns:
+            Pairs of an image, uint8 (channels, height, width), and its path.
+
+        Raises:
+            ImageFileError: If none of them can be used.
+        """
+        images, paths, errors = self.load()
+        if not paths:
+            raise ImageFileError(f"None of the {len(errors)} files can be used: {errors[0][1]}")
+        for _, message in errors:
+            warnings.warn(message, stacklevel=3)
+        return StackDataset(images, paths)  # type: ignore[arg-type]  # it stacks any two that can be indexed
+
+    def _read(self, path: Path) -> Tensor:
+        return read_picture(path, self.image_size, self.in_channels, self.fit)
 
 
 def _find_files(paths: Sequence[str | Path] | str | Path) -> list[Path]:
@@ -130,8 +138,19 @@ def _find_files(paths: Sequence[str | Path] | str | Path) -> list[Path]:
         raise ImageFileError(f"{path} does not exist; give a folder of images or image files.")
     if not path.is_dir():
         return [path]
-    suffixes = Image.registered_extensions()
-    files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in suffixes)
+    files = sorted(file for file in path.iterdir() if is_picture(file))
     if not files:
         raise ImageFileError(f"{path} has no image files; give a folder with some, such as .png or .jpg.")
     return files
+
+
+def is_picture(path: Path) -> bool:
+    """Tell by its name whether a file is a picture.
+
+    Args:
+        path: Any.
+
+    Returns:
+        Whether it is a file with a suffix that Pillow can read; those that a system hides (``._photo.jpg``) are none.
+    """
+    return path.is_file() and not path.name.startswith(".") and path.suffix.lower() in picture_suffixes()

@@ -78,7 +78,7 @@ def to_image_tensor(images: Array, channels: int, size: tuple[int, int], name: s
         >>> to_image_tensor(np.zeros((2, 4, 5, 3), dtype=np.uint8), 3, (4, 5), "train images").shape
         torch.Size([2, 3, 4, 5])
     """
-    tensor = _to_tensor(images)
+    tensor = _to_tensor(images, name, "uint8 pixels from 0 to 255")
     if tensor.dtype != torch.uint8:
         raise ValueError(f"The {name} are {tensor.dtype}; give uint8 pixels from 0 to 255.")
     shape = tuple(tensor.shape[1:])
@@ -121,26 +121,41 @@ def to_label_tensor(labels: Array, count: int, num_classes: int, name: str) -> T
         >>> to_label_tensor(np.array([0, 2], dtype=np.uint8), 2, num_classes=3, name="train")
         tensor([0, 2])
     """
-    tensor = _to_tensor(labels)
+    tensor = _to_tensor(labels, f"{name} labels", "whole numbers from 0 on")
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise ValueError(f"The {name} labels are {tensor.dtype}; give whole numbers.")
+        raise ValueError(
+            f"The {name} labels are {tensor.dtype}; give whole numbers, as labels.astype('int64') makes them."
+        )
     if tuple(tensor.shape) != (count,):
-        raise ValueError(f"The {name} labels have shape {tuple(tensor.shape)} for {count} images; give one an image.")
+        remedy = "give one an image"
+        if tuple(tensor.shape) == (count, 1):
+            remedy = "give labels[:, 0]"
+        elif tuple(tensor.shape) == (count, num_classes):
+            remedy = "give labels.argmax(1), the class of each image"
+        raise ValueError(f"The {name} labels have shape {tuple(tensor.shape)} for {count} images; {remedy}.")
     if count == 0:
         raise ValueError(f"There are no {name} images; load_arrays() has to return at least one.")
     tensor = tensor.to(torch.int64).contiguous()
     low, high = int(tensor.min()), int(tensor.max())
     if low < 0 or high >= num_classes:
         wrong = low if low < 0 else high
-        raise ValueError(f"A {name} label is {wrong}; num_classes={num_classes} allows 0 to {num_classes - 1}.")
+        remedy = ""
+        if low > 0 and high == num_classes:
+            remedy = f" Labels count from 0: give labels - {low}."
+        raise ValueError(f"A {name} label is {wrong}; num_classes={num_classes} allows 0 to {num_classes - 1}.{remedy}")
     return tensor
 
 
-def _to_tensor(array: Array) -> Tensor:
+def _to_tensor(array: Array, name: str, wanted: str) -> Tensor:
     if isinstance(array, Tensor):
-        return array
+        return array.detach().cpu()
     array = np.asarray(array)
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"The {name} are an array of {array.dtype}; give {wanted}.")
+    # torch wants neither another machine's order of bytes, nor steps backward, nor memory that may not be written
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     is_reversed = min(array.strides, default=0) < 0
-    if is_reversed or not array.flags.writeable:  # torch wants neither
+    if is_reversed or not array.flags.writeable:
         array = array.copy()
     return torch.from_numpy(array)

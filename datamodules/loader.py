@@ -1,7 +1,7 @@
 """The loader that hands on whole batches, and picks an interrupted epoch up again."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ class BatchLoader(DataLoader[tuple[Tensor, Tensor]]):
         dataset: Gathers a batch at once.
         sampler: Yields the index tensors of the batches.
         batches_done: Says, when a checkpoint is written, how many batches of the epoch have been trained on.
+        shuffle: Given by Lightning when it makes this loader again for ``Trainer.predict``; the sampler shuffles.
+        batch_sampler: Likewise; the sampler yields batches.
 
     Example:
         >>> dataset = ImageTensors(torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1), torch.arange(5))
@@ -31,13 +33,25 @@ class BatchLoader(DataLoader[tuple[Tensor, Tensor]]):
     """
 
     def __init__(
-        self, dataset: ImageTensors, sampler: EpochBatchSampler, batches_done: Callable[[], int] = lambda: 0
+        self,
+        dataset: ImageTensors,
+        sampler: EpochBatchSampler,
+        batches_done: Callable[[], int] | None = None,
+        *,
+        shuffle: Literal[False] = False,
+        batch_sampler: None = None,
     ) -> None:
         # batch_size=None: each item of the sampler is a batch already, and there is nothing left to collate
         # generator: without one of its own, each pass would draw from the global random numbers, and a run that was
         # resumed, which begins a pass more, would go on with others
         super().__init__(
-            dataset, sampler=sampler, batch_size=None, collate_fn=_as_is, generator=torch.Generator().manual_seed(0)
+            dataset,
+            sampler=sampler,
+            batch_size=None,
+            shuffle=shuffle,
+            batch_sampler=batch_sampler,
+            collate_fn=_as_is,
+            generator=torch.Generator().manual_seed(0),
         )
         self.batches_done = batches_done
 
@@ -45,7 +59,8 @@ class BatchLoader(DataLoader[tuple[Tensor, Tensor]]):
         """Where in the epoch a resumed run starts, and of which order of batches."""
         sampler: Any = self.sampler
         order = {"length": sampler.length, "seed": sampler.seed, "batch_size": sampler.batch_size}
-        return {"start_batch": self.batches_done(), **order}
+        start = 0 if self.batches_done is None else self.batches_done()
+        return {"start_batch": start, **order}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Let the next pass start there.

@@ -17,10 +17,10 @@ class MNISTDataModule(DownloadedDataModule):
 
     A data set in the same format is a subclass that names torchvision's class::
 
-        class FashionMNISTDataModule(MNISTDataModule):
-            name = "fashion-mnist"
-            class_names = tuple(torchvision.datasets.FashionMNIST.classes)
-            torchvision_dataset = torchvision.datasets.FashionMNIST
+        class KMNISTDataModule(MNISTDataModule):
+            name = "kmnist"
+            class_names = tuple(torchvision.datasets.KMNIST.classes)
+            torchvision_dataset = torchvision.datasets.KMNIST
             checksums = {}  # the md5 by file name, where known
 
     The arguments are those of `ImageDataModule`.

@@ -84,3 +84,25 @@ def channel_statistics(
     mean = shares @ values
     variance = (shares * (values - mean[:, None]) ** 2).sum(dim=1)
     return tuple(mean.tolist()), tuple(variance.sqrt().tolist())
+
+
+def standard_statistics(images: Tensor, indices: Tensor, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, of pixels that can be standardized.
+
+    Args:
+        images: uint8 (images, channels, height, width).
+        indices: Which images, int64 (chosen,).
+        name: The data set.
+
+    Returns:
+        As `channel_statistics`.
+
+    Raises:
+        ValueError: If all pixels of a channel are equal.
+    """
+    mean, std = channel_statistics(images, indices)
+    if 0 in std:
+        raise ValueError(
+            f"Channel {std.index(0)} of {name} is constant and cannot be standardized; give normalization='symmetric'."
+        )
+    return mean, std

@@ -43,3 +43,49 @@ def stratified_split(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Ten
         members = (labels == label).nonzero().flatten().numpy()
         held_out[generator.permutation(members)[:share]] = True
     return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
+
+
+def limited(training: Tensor, labels: Tensor, limit: int, seed: int, name: str) -> Tensor:
+    """Take a stratified part of the training split.
+
+    Args:
+        training: Positions of its images, int64 (images,).
+        labels: Of all images, int64 (images,).
+        limit: How many to take.
+        seed: Which.
+        name: The data set.
+
+    Returns:
+        Positions of those taken, int64 (images,), ascending.
+
+    Raises:
+        ValueError: If there are fewer.
+
+    Example:
+        >>> limited(torch.tensor([0, 1, 3]), torch.tensor([0, 1, 1, 1]), 3, seed=0, name="four")
+        tensor([0, 1, 3])
+    """
+    if limit > len(training):
+        raise ValueError(
+            f"limit_train={limit} is more than the {len(training)} training images of {name}; give at most "
+            f"{len(training)}."
+        )
+    _, places = stratified_split(labels[training], limit, seed)
+    return training[places]
+
+
+def last_held_out(total: int, count: int) -> tuple[Tensor, Tensor]:
+    """Hold out the last images.
+
+    Args:
+        total: How many images there are.
+        count: How many to hold out.
+
+    Returns:
+        Positions of the others, int64 (total - count,), and of those held out, int64 (count,).
+
+    Example:
+        >>> last_held_out(5, 2)
+        (tensor([0, 1, 2]), tensor([3, 4]))
+    """
+    return torch.arange(total - count), torch.arange(total - count, total)

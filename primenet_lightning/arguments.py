@@ -1,8 +1,11 @@
 """What arguments are refused for, and parts that are chosen by name: what does not fit is said in a sentence."""
 
 import inspect
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
+
+import numpy as np
 
 Part = TypeVar("Part")
 
@@ -27,6 +30,61 @@ def at_least(least: float, unit: str = "", **arguments: float) -> None:
     for name, value in arguments.items():
         if not value >= least:
             raise ValueError(f"{name}={value} must be at least {least} {unit}".rstrip())
+
+
+def whole_number(least: int, **arguments: Any) -> int:
+    """Take a whole number of any library: Python's, numpy's or a tensor of one.
+
+    Args:
+        least: The smallest number that will do.
+        **arguments: One number by the name of its argument.
+
+    Returns:
+        Python's.
+
+    Raises:
+        ValueError: If it is no whole number, or too small.
+
+    Example:
+        >>> import numpy as np
+        >>> whole_number(2, num_classes=np.int64(3))
+        3
+    """
+    ((name, value),) = arguments.items()
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise ValueError(f"{name}={value!r} must be a whole number")
+    if number < least:
+        raise ValueError(f"{name}={number} must be at least {least}")
+    return number
+
+
+def plain(value: Any) -> Any:
+    """Give numbers and arrays of numpy as Python's own, also inside of lists, tuples and dictionaries.
+
+    Args:
+        value: Of any type.
+
+    Returns:
+        The same where nothing of numpy is in it.
+
+    Example:
+        >>> import numpy as np
+        >>> plain({"channels": np.int64(8), "sizes": (np.array([3, 5]), "same")})
+        {'channels': 8, 'sizes': ((3, 5), 'same')}
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return plain(tuple(value.tolist()))
+    if type(value) is dict:
+        return {key: plain(each) for key, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(plain(each) for each in value)
+    return value
 
 
 def first_line(error: BaseException) -> str:

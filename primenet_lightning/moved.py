@@ -71,7 +71,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "report": ("runs.report", "runs.page"),
     "runs": ("runs.folder", "files"),
     "summary": ("runs.summary", "paper"),
-    "datamodules.files": ("datamodules.image_files",),
+    "datamodules.files": ("datamodules.image_files", "datamodules.pictures"),
     # callbacks: what they compute, draw and log
     "callbacks.capsule_views": ("analysis.views",),
     "callbacks.checkpoints": ("training.checkpoints",),

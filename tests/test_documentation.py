@@ -21,6 +21,7 @@ import jsonargparse
 import pytest
 import wandb.cli.cli
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LearningRateFinder
 
 import primenet_lightning
 from primenet_lightning import baselines, callbacks, datamodules
@@ -123,7 +124,8 @@ def short_trainings(monkeypatch, undrawn):
     def noted(self, *args, **kwargs):
         before = self.global_step
         fit(self, *args, **kwargs)
-        steps.append(self.global_step - before)
+        if not any(isinstance(callback, LearningRateFinder) for callback in self.callbacks):  # it takes its steps back
+            steps.append(self.global_step - before)
 
     monkeypatch.setattr(Trainer, "__init__", shortened)
     monkeypatch.setattr(Trainer, "fit", noted)
@@ -241,7 +243,7 @@ def understand(parse_lightning, monkeypatch):
         raise Parsed
 
     def understood(args):
-        if args[0] not in cli.COMMANDS:
+        if args[0] in fit.PrimeNetCLI.subcommands():
             return parse_lightning(*args)
         with monkeypatch.context() as patch:
             patch.setattr(jsonargparse.ArgumentParser, "parse_args", and_stop)
@@ -303,7 +305,7 @@ def test_commands_of_a_page_are_understood(page, understand, written_files, monk
         if page in RUN_ON and can_be_run(args):
             continue
         if args is None or "--help" in args:
-            assert args is None or args[0] in {*cli.COMMANDS, *fit.PrimeNetCLI.subcommands()}
+            assert args is None or args[0] in cli.COMMANDS
             continue
         try:
             understand(args)

@@ -37,7 +37,7 @@ def on_page_content(content: str, page: Any, config: Any, **kwargs: Any) -> str:
     """Write equations as MathML, and drawings into the page, where its colours reach them."""
     folder = Path(config.docs_dir, page.file.src_uri).parent
     content = EQUATION.sub(_equation, content)
-    return DRAWING.sub(lambda match: _drawing(folder / match["path"], match["alt"]), content)
+    return DRAWING.sub(lambda match: _drawing(folder / match["path"], match), content)
 
 
 def _equation(match: re.Match[str]) -> str:
@@ -49,7 +49,11 @@ def _equation(match: re.Match[str]) -> str:
     return f'<div class="equation">{mathml}</div>' if in_a_block else mathml
 
 
-def _drawing(path: Path, alternative: str) -> str:
+def _drawing(path: Path, image: re.Match[str]) -> str:
+    """The drawing itself, if it is made for the page's colours; a chart on white stays a picture."""
+    if path.parent.name == "charts":
+        return image[0]
+    alternative = image["alt"]
     return path.read_text(encoding="utf-8").replace("<svg ", f'<svg role="img" aria-label="{alternative}" ', 1)
 
 

@@ -1,16 +1,18 @@
 """Predict image files from a checkpoint alone."""
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from primenet_lightning.arguments import first_line
-from primenet_lightning.datamodules.image_files import ImageFileError, ImageFiles
-from primenet_lightning.datamodules.normalization import Normalize
-from primenet_lightning.runs.folder import RunFolder
+from primenet_lightning.datamodules.description import complete_description
+from primenet_lightning.datamodules.image_files import ImageFiles
+from primenet_lightning.datamodules.pictures import Fit, ImageFileError
+from primenet_lightning.datamodules.preprocessing import Preprocess
+from primenet_lightning.runs.folder import checkpoint_in
 from primenet_lightning.training.learner import LocalLearner
 
 
@@ -30,7 +32,7 @@ class Prediction(NamedTuple):
     error: str | None = None
 
 
-def load_model(checkpoint: str | Path) -> LocalLearner:
+def load_model(checkpoint: str | Path, description: Mapping[str, Any] | None = None) -> LocalLearner:
     """Load a trained model, and with it what it knows of its data.
 
     The checkpoint says of which class the model is, and the module of that class is imported, from the Python
@@ -38,31 +40,35 @@ def load_model(checkpoint: str | Path) -> LocalLearner:
 
     Args:
         checkpoint: A checkpoint file, or the folder of a run, whose best one is taken.
+        description: What the checkpoint does not say of its data, or says otherwise. A model that was trained by a
+            DataLoader of one's own needs ``mean`` and ``std``, which its pixels, from 0 to 1, were normalised with: a
+            number per channel, or one for all. ``class_names`` are the numbers where nobody names them. The other
+            entries are those of `ImageDataModule.description`.
 
     Returns:
         The model, a `PrimeNet` or a baseline, in evaluation mode, on the CPU; of the subclass that was trained.
 
     Raises:
         FileNotFoundError: If there is no such file or run.
-        ValueError: If it is no checkpoint of a `LocalLearner`, or not of one that was trained with
-            a data module of this package.
+        ValueError: If it is no checkpoint of a `LocalLearner`, if nobody says how its pixels were normalised, or if
+            the description does not fit the model.
     """
-    path = Path(checkpoint)
-    if path.is_dir():
-        path = RunFolder.existing(path).best
-    if not path.is_file():
-        raise FileNotFoundError(f"ckpt={path} does not exist; give a run folder or a checkpoint file")
+    path = checkpoint_in(checkpoint)
     try:
         model = _class_in(path).load_from_checkpoint(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each kind of damage has its own
+        reason = first_line(error).partition(". ")[0]  # torch goes on to advise to load it unsafely
         raise ValueError(
-            f"ckpt={path} cannot be loaded ({first_line(error)}); give a checkpoint of PrimeNet or of a baseline "
+            f"ckpt={path} cannot be loaded ({reason}); give a checkpoint of PrimeNet or of a baseline "
             "that is whole, with its classes importable"
         ) from error
-    if model.data_description is None:
+    described = dict(model.data_description or {}) | dict(description or {})
+    if "mean" not in described or "std" not in described:
         raise ValueError(
-            f"ckpt={path} does not describe its data; train with an ImageDataModule, whose description is saved"
+            f"ckpt={path} does not describe its data, as one trained with an ImageDataModule does; say how its pixels "
+            "were normalised, by --mean and --std (in Python description={'mean': 0.5, 'std': 0.5})"
         )
+    model.data_description = complete_description(described, model.in_shape, model.num_classes)
     return model.eval()
 
 
@@ -78,23 +84,28 @@ def _class_in(path: Path) -> type[LocalLearner]:
 
 
 @torch.inference_mode()
-def predict_files(model: LocalLearner, paths: Sequence[str | Path]) -> Iterator[Prediction]:
+def predict_files(model: LocalLearner, paths: Sequence[str | Path], fit: Fit | None = None) -> Iterator[Prediction]:
     """Classify image files, in order and one at a time; one that cannot be used does not stop the others.
+
+    Pictures are read as in training: turned as their EXIF tag says, and what is transparent becomes white.
 
     Args:
         model: From `load_model`.
         paths: Image files, and folders, which stand for the images in them.
+        fit: ``"stretch"``, ``"crop"`` or ``"pad"``: how pictures of another size are brought to that of the data
+            trained on. None does as in training: a `FolderDataModule` resizes, with the others they are refused.
 
     Yields:
         One prediction a file.
     """
     described = model.data_description
     assert described is not None
-    normalize = Normalize(described["mean"], described["std"])
-    height, width = described["image_size"]
+    preprocess = Preprocess.of(described)
+    if fit is None:
+        fit = described["fit"]
     for given in paths:
         try:
-            files = ImageFiles(given, (height, width), described["in_channels"])
+            files = ImageFiles(given, preprocess.picture_size, described["in_channels"], fit)
         except ImageFileError as error:
             yield Prediction(str(given), error=str(error))
             continue
@@ -104,5 +115,5 @@ def predict_files(model: LocalLearner, paths: Sequence[str | Path]) -> Iterator[
             except ImageFileError as error:
                 yield Prediction(str(path), error=str(error))
                 continue
-            probability, index = model.predict_step(normalize(image[None]), 0)[0].max(0)
+            probability, index = model.predict_step(preprocess(image[None]), 0)[0].max(0)
             yield Prediction(str(path), described["class_names"][int(index)], float(probability))

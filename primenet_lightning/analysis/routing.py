@@ -1,6 +1,10 @@
-"""Routing over the epochs: which capsule goes on, how often that changes, by what margin, and what is odd about it."""
+"""Routing over the epochs: which capsule goes on, how often that changes, by what margin, and what is odd about it.
 
-from collections.abc import Mapping, Sequence
+Of a block whose router hands on all maps, or another capsule's for each image, nothing is routed by the batch: there
+the capsule that has the least loss of a batch is counted, and is called that.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from primenet_lightning.nn.names import LearnerName
@@ -26,6 +30,50 @@ def blocks_of(network: PrimeNetwork) -> Blocks:
     return {LearnerName.parse(names[0]).stage: names for names in network.capsule_names}
 
 
+def routed_blocks(network: PrimeNetwork) -> list[str]:
+    """Tell which blocks route a batch as a whole; what is counted of others is who has the least loss.
+
+    Args:
+        network: The network.
+
+    Returns:
+        Names of these blocks; none of a network that is trained end to end.
+    """
+    if not network.local:
+        return []
+    blocks: list[str] = []
+    for block, prime_block in zip(blocks_of(network), network.prime_blocks, strict=True):
+        if prime_block.router.routes_batches:
+            blocks.append(block)
+    return blocks
+
+
+def shares_of_capsules(network: PrimeNetwork) -> dict[str, dict[str, float]]:
+    """Tell what each capsule's share of the last training batches was.
+
+    Args:
+        network: The network.
+
+    Returns:
+        ``"routing"``: by full name, the share of batches that were routed to a capsule, in blocks that route batches.
+        ``"least_loss"``: by full name, the share of batches in which a capsule had the least loss, in blocks that hand
+        on all maps or each image's own. Either is left out where there is no such block.
+
+    Example:
+        >>> from primenet_lightning import PrimeNet
+        >>> model = PrimeNet(1, (8, 8), num_classes=3, channels=4, router="concatenate")
+        >>> shares_of_capsules(model.network)
+        {'least_loss': {'block0.k3': 0.0, 'block0.k5': 0.0, 'block0.k7': 0.0}}
+    """
+    routed = routed_blocks(network)
+    shares_by_kind: dict[str, dict[str, float]] = {}
+    for place, (block, names) in enumerate(blocks_of(network).items()):
+        kind = "routing" if block in routed else "least_loss"
+        shares = network.history.shares(place, len(names))
+        shares_by_kind.setdefault(kind, {}).update(zip(names, shares, strict=True))
+    return shares_by_kind
+
+
 @dataclass
 class EpochOfRoutes:
     """What an epoch has counted so far, in plain values, which a checkpoint can hold; by capsule or by block.
@@ -33,9 +81,9 @@ class EpochOfRoutes:
     Attributes:
         number: Of the epoch; -1 before the first.
         batches: How many were counted.
-        taken: Batches in which a capsule was routed.
+        taken: Batches in which a capsule was routed; where nothing is routed, in which it had the least loss.
         losses: Sums of a capsule's losses.
-        switches: Batches in which another capsule of a block was routed than in the batch before.
+        switches: Batches in which that was another capsule of a block than in the batch before.
         margins: Sums of the differences between the least and the second least loss, for blocks of several capsules.
         seen: Batches that a capsule's losses, or a block's margins, are sums of.
     """
@@ -92,13 +140,23 @@ class EpochOfRoutes:
                 self.losses[name] += losses[name]
                 self.seen[name] += 1
 
-    def means(self) -> dict[str, float]:
-        """The epoch in numbers: ``share/<capsule>``, ``switches/<block>``, ``margin/<block>``, ``loss/<capsule>``."""
+    def means(self, routed: Collection[str]) -> dict[str, float]:
+        """Give the epoch in numbers.
+
+        Args:
+            routed: Names of the blocks that route batches.
+
+        Returns:
+            ``share/<capsule>``, ``switches/<block>``, ``margin/<block>``, ``loss/<capsule>``; of other blocks
+            ``least_loss/<capsule>`` and ``changes/<block>`` instead of the first two.
+        """
         means: dict[str, float] = {}
         for name, count in self.taken.items():
-            means[f"share/{name}"] = count / self.batches
+            kind = "share" if LearnerName.parse(name).stage in routed else "least_loss"
+            means[f"{kind}/{name}"] = count / self.batches
         for name, count in self.switches.items():
-            means[f"switches/{name}"] = count / self.batches
+            kind = "switches" if name in routed else "changes"
+            means[f"{kind}/{name}"] = count / self.batches
         sums: dict[str, Mapping[str, float]] = {"margin": self.margins, "loss": self.losses}
         for kind, sum_by_name in sums.items():
             for name, total in sum_by_name.items():

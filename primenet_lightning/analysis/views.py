@@ -75,7 +75,7 @@ def as_pixels(images: Tensor, mean: Any = None, std: Any = None) -> Tensor:
     """Turn normalised images back into pictures.
 
     Args:
-        images: ``(images, channels, height, width)``.
+        images: ``(images, channels, height, width)``; those of uint8 have not been normalised, and stay as they are.
         mean: Per channel, with pixels measured from 0 to 1, subtracted at normalisation. Without it, or if it does not
             fit, each channel is stretched: its least value over all images is black, its largest white.
         std: Per channel, divided by.
@@ -88,13 +88,19 @@ def as_pixels(images: Tensor, mean: Any = None, std: Any = None) -> Tensor:
         >>> as_pixels(torch.tensor([-1.0, 0.0, 1.0]).view(1, 1, 1, 3), mean=(0.5,), std=(0.5,)).tolist()
         [[[0, 128, 255]]]
     """
-    images = images.float()
-    if images.numel():
-        images = _between_0_and_1(images, mean, std)
-    pixels = (images.nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8)
+    pixels = images
+    if images.dtype != torch.uint8:
+        pixels = _denormalised(images.float(), mean, std)
     if images.shape[1] == 3:
         return pixels.permute(0, 2, 3, 1).contiguous()
     return pixels[:, 0].contiguous()
+
+
+def _denormalised(images: Tensor, mean: Any, std: Any) -> Tensor:
+    """uint8, of the same shape."""
+    if images.numel():
+        images = _between_0_and_1(images, mean, std)
+    return (images.nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _between_0_and_1(images: Tensor, mean: Any, std: Any) -> Tensor:

@@ -1,10 +1,11 @@
 """The callbacks that a run has by itself, unless the user has given one of the kind."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ProgressBar, Timer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from primenet_lightning.callbacks import (
     CapsuleLossCurves,
@@ -14,6 +15,7 @@ from primenet_lightning.callbacks import (
     LossProgressBar,
     RoutingMonitor,
 )
+from primenet_lightning.figures.style import FigureFormat
 from primenet_lightning.runs.folder import RunFolder
 
 LOOKING: tuple[Any, ...] = (CapsuleLossCurves, RoutingMonitor, FeatureTSNE, FeatureMaps, ConfusionAndErrors)
@@ -21,6 +23,10 @@ LOOKING: tuple[Any, ...] = (CapsuleLossCurves, RoutingMonitor, FeatureTSNE, Feat
 
 AT_CAPSULES: tuple[Any, ...] = (RoutingMonitor, FeatureMaps)
 """Those of them that look at capsules."""
+
+MOST_CLASSES: dict[Any, int] = {FeatureTSNE: 1000, ConfusionAndErrors: 5000}
+"""With how many classes callbacks are made by default: t-SNE has so many images, and a confusion matrix grows by the
+square."""
 
 
 def has_capsules(model: LightningModule) -> bool:
@@ -35,7 +41,13 @@ def has_capsules(model: LightningModule) -> bool:
     return hasattr(model.network, "capsule_names")
 
 
-def looking(model: LightningModule, run: RunFolder, figures: bool, given: Sequence[Callback]) -> list[Callback]:
+def looking(
+    model: LightningModule,
+    run: RunFolder,
+    figures: bool,
+    given: Sequence[Callback],
+    figure_format: FigureFormat = "png",
+) -> list[Callback]:
     """Make the callbacks that make a model's learning visible.
 
     Args:
@@ -43,16 +55,26 @@ def looking(model: LightningModule, run: RunFolder, figures: bool, given: Sequen
         run: Where they draw.
         figures: Whether to look at more than the losses.
         given: The user's own callbacks; none of their kinds is made again.
+        figure_format: Kind of the files of figures.
 
     Returns:
         The callbacks, in order.
     """
     kinds = LOOKING if figures else LOOKING[:1]
+    classes = cast(int, model.num_classes)
     callbacks: list[Callback] = []
     for kind in kinds:
         suits = has_capsules(model) or kind not in AT_CAPSULES
-        if suits and not any_of(given, kind):
-            callbacks.append(kind(folder=run.path))
+        if not suits or any_of(given, kind):
+            continue
+        most = MOST_CLASSES.get(kind, classes)
+        if classes > most:
+            rank_zero_warn(
+                f"{kind.__name__} is left out: the data have {classes:,} classes, and by default it takes at "
+                f"most {most:,}; give it to trainer.callbacks with options of your own, or leave it out"
+            )
+            continue
+        callbacks.append(kind(folder=run.path, figure_format=figure_format))
     return callbacks
 
 
@@ -69,6 +91,24 @@ def progress_bar(enabled: bool | None, given: Sequence[Callback]) -> list[Callba
     if enabled is False or any_of(given, ProgressBar):
         return []
     return [LossProgressBar()]
+
+
+def timer(max_time: Any) -> Timer:
+    """Make the timer, which also stops the fit.
+
+    Args:
+        max_time: As the Trainer's; None is no end.
+
+    Returns:
+        The timer.
+
+    Raises:
+        ValueError: If it is no duration.
+    """
+    try:
+        return Timer(max_time)
+    except Exception as error:  # Lightning's own kind
+        raise ValueError(f"trainer.max_time={max_time} is no duration; give DD:HH:MM:SS, as 00:01:30:00") from error
 
 
 def any_of(callbacks: Sequence[Callback], kind: type[Callback]) -> bool:

@@ -1,7 +1,10 @@
 """Options as they stand on a command line, before any parser has seen it."""
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
 
 
 class GivenOption(NamedTuple):
@@ -31,7 +34,7 @@ def given_options(args: Sequence[str]) -> Iterator[GivenOption]:
     """
     for start, argument in enumerate(args):
         name, equals, value = argument.partition("=")
-        if not name.startswith("--"):
+        if not (name.startswith("--") or name == "-c"):
             continue
         if equals:
             yield GivenOption(name, value, start, start + 1)
@@ -57,3 +60,86 @@ def given_option(name: str, args: Sequence[str]) -> GivenOption | None:
         if option.name == name:
             return option
     return None
+
+
+def yaml_value(text: str) -> Any:
+    """Read a value as YAML.
+
+    Args:
+        text: As it stands on the command line.
+
+    Returns:
+        What YAML makes of it; the text itself where that is no YAML.
+
+    Example:
+        >>> yaml_value("3"), yaml_value("{depth: 2}"), yaml_value("[3")
+        (3, {'depth': 2}, '[3')
+    """
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # the parser will have its own words for it
+        return text
+
+
+def yaml_content(text: str) -> Any:
+    """Read the YAML file that a value names, or the value itself where it names none.
+
+    Args:
+        text: As it stands on the command line, after ``--config`` or an option that takes a class.
+
+    Returns:
+        What YAML makes of it; the text itself where that is no YAML.
+    """
+    try:
+        if Path(text).expanduser().is_file():
+            text = Path(text).expanduser().read_text(encoding="utf-8")
+    except (OSError, ValueError):  # as above; a long text is no name of a file
+        return yaml_value(text)
+    return yaml_value(text)
+
+
+def given_argument(option: str, argument: str, args: Sequence[str]) -> Any:
+    """Find an argument of a class that the user gave, on the command line or in a YAML file.
+
+    Args:
+        option: Of the class: ``"model"`` or ``"data"``.
+        argument: Of its constructor.
+        args: The command line.
+
+    Returns:
+        The value that was given last; None where there is none.
+
+    Example:
+        >>> given_argument("data", "seed", ["fit", "--data", "{class_path: A, init_args: {seed: 1}}", "--data.seed=2"])
+        2
+    """
+    given = None
+    for one in given_options(args):
+        if one.name in (f"--{option}.{argument}", f"--{option}.init_args.{argument}"):
+            given = yaml_value(one.value)
+        elif one.name in ("-c", "--config", f"--{option}"):
+            described = yaml_content(one.value)
+            if one.name != f"--{option}" and isinstance(described, Mapping):
+                described = described.get(option)
+            given = arguments_of(described).get(argument, given)
+    return given
+
+
+def arguments_of(described: Any) -> Mapping[str, Any]:
+    """Give the arguments of a class that YAML describes.
+
+    Args:
+        described: What a YAML file has under ``model`` or ``data``.
+
+    Returns:
+        The ``init_args``, or the mapping itself where it names no class; empty where it is none.
+
+    Example:
+        >>> arguments_of({"class_path": "my.Net", "init_args": {"depth": 2}}), arguments_of({"depth": 2})
+        ({'depth': 2}, {'depth': 2})
+    """
+    if not isinstance(described, Mapping):
+        return {}
+    if "class_path" in described or "init_args" in described:
+        return described.get("init_args") or {}
+    return described

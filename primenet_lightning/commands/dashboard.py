@@ -2,13 +2,13 @@
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from jsonargparse import ArgumentParser
-
 from primenet_lightning.arguments import first_line
+from primenet_lightning.commands.parser import CommandParser
 
 STEP = "trainer/global_step"
 
@@ -18,7 +18,7 @@ SECTIONS: list[dict[str, Any]] = [
         "panels": [
             {"type": "LinePlot", "title": "training loss of each capsule and the head", "regex": "^train/loss/"},
             {"type": "LinePlot", "title": "validation loss", "regex": "^val/loss/"},
-            {"type": "MediaBrowser", "title": "loss curves", "media": ["figures/losses", "figures/accuracy"]},
+            {"type": "MediaBrowser", "title": "loss curves", "media": ["figures/losses", "figures/error_rates"]},
         ],
     },
     {
@@ -34,7 +34,8 @@ SECTIONS: list[dict[str, Any]] = [
         "name": "Routing",
         "panels": [
             {"type": "LinePlot", "title": "share of batches routed", "regex": "^routing/share/"},
-            {"type": "LinePlot", "title": "switches a batch", "regex": "^routing/switches/"},
+            {"type": "LinePlot", "title": "share of batches with the least loss", "regex": "^routing/least_loss/"},
+            {"type": "LinePlot", "title": "switches per batch", "regex": "^routing/(switches|changes)/"},
             {"type": "LinePlot", "title": "margin to the second (nats)", "regex": "^routing/margin/"},
             {"type": "MediaBrowser", "title": "routing", "media": ["figures/routing", "figures/feature_maps"]},
         ],
@@ -106,9 +107,12 @@ def main(args: Sequence[str]) -> int:
     Returns:
         0, or 1 if W&B did not take the workspace.
     """
-    parser = ArgumentParser(prog="primenet dashboard", description="Make a W&B workspace for the runs of a project.")
-    parser.add_argument("--entity", type=str, required=True, help="W&B user or team.")
-    parser.add_argument("--project", type=str, default="primenet", help="W&B project.")
+    parser = CommandParser(prog="primenet dashboard", description="Make a W&B workspace for the runs of a project.")
+    entity, project = os.environ.get("WANDB_ENTITY"), os.environ.get("WANDB_PROJECT") or "primenet"
+    parser.add_argument(
+        "--entity", type=str, required=not entity, default=entity, help="W&B user or team; else WANDB_ENTITY."
+    )
+    parser.add_argument("--project", type=str, default=project, help="W&B project; else WANDB_PROJECT.")
     parser.add_argument("--dry-run", action="store_true", help="Print what it would hold; needs no network.")
     options = parser.parse_args(list(args))
     if options.dry_run:

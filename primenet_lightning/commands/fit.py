@@ -4,28 +4,37 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]  # it is public, though not in __all__
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from primenet_lightning.callbacks import CostSummary, GracefulStop, LastCheckpoint
-from primenet_lightning.commands.attached import looking, progress_bar
+from primenet_lightning.commands.attached import looking, progress_bar, timer
+from primenet_lightning.commands.command_line import given_argument
 from primenet_lightning.commands.loggers import BeginRun, RunLoggers
 from primenet_lightning.commands.main import COMMANDS
+from primenet_lightning.commands.own_defaults import classes_first, own_defaults
 from primenet_lightning.commands.resumption import (
     RUN_VARIABLE,
     batches_done,
+    existing_checkpoint,
     new_run,
     refuse_strategy_without_results,
     saved_options,
     with_run_config,
 )
-from primenet_lightning.commands.summing_up import sum_up, summary_of
+from primenet_lightning.commands.run_parser import FROM_DATA, RUN_GROUP, RunParser, refuse_unfollowed
+from primenet_lightning.commands.short_names import SHORT_NAMES
+from primenet_lightning.commands.summing_up import epoch_of, sum_up, summary_of
+from primenet_lightning.commands.trainer_options import refuse_trainer_options, refused_by_trainer
 from primenet_lightning.commands.version_0_1 import refuse_old_words
+from primenet_lightning.commands.wandb_process import finish_wandb
 from primenet_lightning.datamodules import ImageDataModule
+from primenet_lightning.figures.style import FigureFormat
 from primenet_lightning.files import write_whole
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.training.checkpoints import AtomicCheckpointIO, BestCheckpoint
@@ -35,6 +44,13 @@ from primenet_lightning.training.refusals import refuse_architecture, refuse_cla
 
 MODEL = LocalLearner
 """What can be trained: this class and its subclasses, by class path."""
+
+MORE_HELP = f"""
+Arguments of the model are written as --model.depth 2, of the data as --data.batch_size 50; --model.help [MODEL] and
+--data.help [DATA] tell them. MODEL and DATA are classes by import path, or one of
+{", ".join(SHORT_NAMES["model"])}, and {", ".join(SHORT_NAMES["data"])}.
+"""
+"""Above the command's own options."""
 
 DEFAULT_MODEL = "primenet_lightning.PrimeNet"
 DEFAULT_DATA = "primenet_lightning.datamodules.DigitsDataModule"
@@ -60,41 +76,60 @@ class PrimeNetCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of runs, the defaults, and the links from data to model."""
-        parser.add_argument(
+        group = parser.add_argument_group(RUN_GROUP, MORE_HELP)
+        group.add_argument(
             "--run",
             type=str | None,
             default=None,
             help="Run folder: of fit, the new one (default: runs/DATA-SIZE-TIME); of validate and test, the "
             "one to look at: its options and its best checkpoint.",
         )
-        parser.add_argument(
+        group.add_argument(
             "--resume",
             type=str | None,
             default=None,
             help="Run folder to go on with (fit only), options included.",
         )
-        parser.add_argument(
+        group.add_argument(
             "--figures",
             type=bool,
             default=True,
             help="Whether to look at routing, features, maps and errors beside the losses (fit only).",
         )
-        parser.add_argument(
+        group.add_argument(
+            "--figure_format",
+            type=FigureFormat,
+            default="png",
+            help="Kind of the figures' files; pdf comes with png beside it (fit only).",
+        )
+        group.add_argument(
             "--every_n_train_steps",
             type=int,
             default=100,
             help="Optimizer steps between two checkpoints: as many a crash can cost (fit only).",
         )
         parser.set_defaults({"model": {"class_path": DEFAULT_MODEL}, "data": {"class_path": DEFAULT_DATA}})
-        for name in ("in_channels", "image_size", "num_classes"):
+        for name in FROM_DATA:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed")
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make a parser."""
+        parser = RunParser(**kwargs)
+        parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file of options; later ones win.")
+        return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, after the run's own config.yaml has been put before the user's options."""
         args = sys.argv[1:] if args is None else args
         refuse_old_words(args)
-        self.config = parser.parse_args(with_run_config(args))
+        args = with_run_config(args)
+        refuse_unfollowed(args)
+        with own_defaults():
+            self.config = parser.parse_args(classes_first(args))
+        seed = given_argument("data", "seed", args)
+        if seed is not None:  # the link puts the run's seed in its place
+            self.config[self.config["subcommand"]]["data"]["init_args"]["seed"] = seed
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -108,8 +143,9 @@ class PrimeNetCLI(LightningCLI):
         """Decide on the run folder; nothing is written yet.
 
         Raises:
-            ValueError: If no network is named to validate or test, if ``fit`` is given a strategy whose processes leave
-                the first one without results, or if ``--resume`` is given together with another run or checkpoint.
+            ValueError: If no network is named to validate or test, if ``fit`` is given options of the Trainer under
+                which a run has no results, or if ``--resume`` is given together with another run or checkpoint.
+            OSError: If nothing can be written into the run folder.
         """
         options = self.config[self.subcommand]
         self.saved: dict[str, Any] | None = None
@@ -118,10 +154,13 @@ class PrimeNetCLI(LightningCLI):
             self.run = self._trained_run(options)
             return
         refuse_strategy_without_results(options["trainer"]["strategy"])
+        refuse_trainer_options(options["trainer"])
         if options["resume"] is None:
-            self.run = new_run(options)
+            self.run = new_run(options, options["trainer"]["default_root_dir"])
         else:
             self._resume(options)
+        if not options["trainer"]["fast_dev_run"]:
+            self.run.try_writing()
 
     def _trained_run(self, options: Any) -> RunFolder:
         if options["run"] is None and options["ckpt_path"] is None:
@@ -145,15 +184,16 @@ class PrimeNetCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the Trainer with the run's loggers and callbacks, unless the user chose others."""
         options = self._get(self.config_init, "trainer")
-        options["default_root_dir"] = str(self.run.path)
+        options["default_root_dir"] = options["default_root_dir"] or str(self.run.path)
         tags = [self.datamodule.dataset_name, str(self.model.hparams.get("size", type(self.model).__name__))]
         self.loggers = RunLoggers(self.run, tags, self.batches_done)
-        if options["logger"] is None:
+        if options["logger"] in (None, True):
             logs = self.subcommand == "fit" and not options["fast_dev_run"]
             options["logger"] = self.loggers.make() if logs else False
         options["callbacks"] = self._callbacks(options)
         options["max_time"] = None  # which the timer looks after: Lightning takes one timer
-        return super().instantiate_trainer(**kwargs)
+        with refused_by_trainer(vars(options)):
+            return super().instantiate_trainer(**kwargs)
 
     def _callbacks(self, options: Any) -> list[Callback]:
         """The user's own callbacks, and those of the run."""
@@ -163,8 +203,9 @@ class PrimeNetCLI(LightningCLI):
         self.best = BestCheckpoint(self.run.checkpoints)
         if self.subcommand != "fit":
             return callbacks
-        callbacks += looking(self.model, self.run, self._get(self.config_init, "figures"), callbacks)
-        callbacks += [CostSummary(), Timer(options["max_time"])]
+        figures, kind = self._get(self.config_init, "figures"), self._get(self.config_init, "figure_format")
+        callbacks += looking(self.model, self.run, figures, callbacks, kind)
+        callbacks += [CostSummary(), timer(options["max_time"])]
         if options["enable_checkpointing"] is not False:
             last = LastCheckpoint(self.run.checkpoints, self._get(self.config_init, "every_n_train_steps"))
             callbacks += [self.best, last, GracefulStop(f"primenet fit --resume {self.run.path}")]
@@ -188,6 +229,7 @@ class PrimeNetCLI(LightningCLI):
         refuse_classes(saved.get("data_description"), self.datamodule.description())
         self.model.network.match(saved["state_dict"], "network.")
         refuse_architecture(saved["state_dict"], self.model.state_dict())
+        self.model.resumption.check(saved, self.model.hparams.get("schedule"))
         loader: Any = self.datamodule.train_dataloader()
         for state in saved["loops"]["fit_loop"]["state_dict"].get("combined_loader", []):
             loader.load_state_dict(state)  # it refuses other images, or another order
@@ -199,15 +241,15 @@ class PrimeNetCLI(LightningCLI):
             model: The model.
             **kwargs: Further arguments of ``Trainer.fit``.
         """
-        resume_from, weights_only = kwargs.get("ckpt_path"), kwargs.get("weights_only")
+        resume_from: str | Path | None = existing_checkpoint(kwargs.get("ckpt_path"))
+        weights_only = kwargs.get("weights_only")
         if self.saved is not None:
             self.saved = None  # as large as the model
             resume_from, weights_only = self.run.last, True
-        new = not self.run.path.exists()
-        if self.trainer.is_global_zero and not self._is_tried_out:
-            self._begin()
         self.fitted: Fitted | None = None
-        with self._told_to_processes(), self._taken_away_if_refused(new):
+        with self._told_to_processes(), self._taken_away_if_not_begun():
+            if self.trainer.is_global_zero and not self._is_tried_out:
+                self._begin()
             try:
                 self.fitted = fit_and_test(self.trainer, model, self.datamodule, self.best, resume_from, weights_only)
             except NothingChosen as reason:
@@ -235,27 +277,31 @@ class PrimeNetCLI(LightningCLI):
             del os.environ[RUN_VARIABLE]
 
     @contextmanager
-    def _taken_away_if_refused(self, new: bool) -> Iterator[None]:
-        """Take the folder of a new run away again if Lightning refused an option before anything else was in it."""
+    def _taken_away_if_not_begun(self) -> Iterator[None]:
+        """Take the folder of a new run away again if the first batch was never done: its name is free again."""
+        new = self.run.is_free
         try:
             yield
-        except BaseException:
-            files = [path.name for path in self.run.path.glob("*")]
-            if new and self.trainer.is_global_zero and files == [self.run.config.name]:
-                self.run.config.unlink()
-                self.run.path.rmdir()
+        except Exception:
+            batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.completed
+            has_begun = batches > 0 or self.trainer.global_step > 0
+            if new and self.trainer.is_global_zero and not has_begun:
+                finish_wandb(1)  # which has files open in it
+                self.run.remove()
             raise
 
     def after_fit(self) -> None:
         """Sum up."""
         if self._is_tried_out:
+            print("Tried out: nothing was written (fast_dev_run).")
             return
         if self.fitted is None:
             print(f"No test and no summary.json: {self.not_tested}.\nrun folder: {self.run.path}")
             return
         if self.trainer.is_global_zero:
             seed = self._get(self.config, "seed_everything")
-            sum_up(self.run, self.trainer, summary_of(self.model, self.datamodule, self.trainer, self.fitted, seed))
+            summary = summary_of(self.model, self.datamodule, self.trainer, self.fitted, seed)
+            sum_up(self.run, self.trainer, summary, epoch_of(self.run.best))
 
     # -- validate and test ---------------------------------------------------------------------------------------------
 
@@ -278,8 +324,10 @@ class PrimeNetCLI(LightningCLI):
         self.trainer.test(model, **self._with_checkpoint(kwargs))
 
     def _with_checkpoint(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        kwargs["ckpt_path"] = kwargs.get("ckpt_path") or str(self.run.best)
-        return kwargs | {"weights_only": True}
+        kwargs["ckpt_path"] = existing_checkpoint(kwargs.get("ckpt_path") or self.run.best)
+        if kwargs.get("weights_only") is None:
+            kwargs["weights_only"] = True
+        return kwargs
 
     def _parse_ckpt_path(self) -> None:
         """Keep a checkpoint's hyperparameters from replacing the user's options; ``--run`` brings them."""
@@ -294,14 +342,13 @@ def main(args: Sequence[str]) -> int:
     Returns:
         0.
     """
+    descriptions = {name: {"description": COMMANDS[name].purpose} for name in PrimeNetCLI.subcommands()}
     PrimeNetCLI(
         MODEL,
         ImageDataModule,
         save_config_callback=BeginRun,
         save_config_kwargs={"save_to_log_dir": False},
-        parser_kwargs={
-            "description": f"Train, validate and test PrimeNet. See also `primenet {'|'.join(COMMANDS)} --help`.",
-        },
+        parser_kwargs={"prog": "primenet", **descriptions},
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,

@@ -1,5 +1,6 @@
 """The loggers of a run: W&B, as far as it is there, and a CSV file in its folder."""
 
+import os
 import secrets
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from primenet_lightning.arguments import first_line
 from primenet_lightning.callbacks.csv_log import ResumableCSVLogger
 from primenet_lightning.callbacks.wandb_log import PatientWandbLogger
 from primenet_lightning.commands.resumption import saved_options
-from primenet_lightning.commands.wandb_process import wandb_mode
+from primenet_lightning.commands.wandb_process import wandb_mode, wandb_words
 from primenet_lightning.runs.folder import RunFolder
 
 
@@ -31,7 +32,7 @@ class RunLoggers:
         self.tags = list(tags)
         self.resume_at = resume_at
         # W&B goes on with a resumed run; the name would not do, another folder may have it too
-        self.wandb_id = run.wandb_id or secrets.token_hex(4)
+        self.wandb_id = run.wandb_id or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
 
     def make(self) -> list[Logger]:
         """Make them; W&B's only where it is there."""
@@ -43,7 +44,7 @@ class RunLoggers:
         return loggers
 
     def wandb(self, mode: str) -> PatientWandbLogger:
-        """Make W&B's logger.
+        """Make W&B's logger; project, entity, name and tags are what W&B's environment variables say.
 
         Args:
             mode: ``"online"``, ``"offline"`` or another of W&B's.
@@ -51,14 +52,17 @@ class RunLoggers:
         Returns:
             The logger; its run has not begun.
         """
+        if "WANDB_DIR" in os.environ:
+            print(f"WANDB_DIR is not followed: W&B's files lie in the run folder, {self.run.wandb}", file=sys.stderr)
         return PatientWandbLogger(
-            project="primenet",
-            name=self.run.path.name,
+            project=os.environ.get("WANDB_PROJECT") or "primenet",
+            name=os.environ.get("WANDB_NAME") or self.run.path.name,
             id=self.wandb_id,
             save_dir=self.run.path,
             mode=mode,  # not offline=True, which sets an environment variable that outlives the run
             log_model=mode == "online",
-            tags=self.tags,
+            tags=[*self.tags, *filter(None, os.environ.get("WANDB_TAGS", "").split(","))],
+            **wandb_words(),
         )
 
     def begin(self, trainer: Trainer) -> None:

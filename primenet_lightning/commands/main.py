@@ -1,26 +1,44 @@
 """The command ``primenet``: a table of commands, each imported when it is called."""
 
+import difflib
+import logging
 import os
+import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from typing import NamedTuple
 
-from primenet_lightning.commands.wandb_process import finish_wandb
+from primenet_lightning import __version__
 
-COMMANDS = {
-    "predict": "primenet_lightning.commands.predict.main",
-    "report": "primenet_lightning.commands.report.main",
-    "dashboard": "primenet_lightning.commands.dashboard.main",
-    "probe": "primenet_lightning.commands.probe.main",
-    "reproduce": "primenet_lightning.commands.reproduce.reproduce",
-}
-"""Commands that are not LightningCLI's, and the function of each: from the arguments after its name to an exit status.
 
-Everything else, ``fit``, ``validate``, ``test`` and ``--help``, is `TRAINING`'s.
-"""
+class Command(NamedTuple):
+    """A command.
+
+    Attributes:
+        path: Of its function, from arguments to an exit status.
+        purpose: What it does, in one line.
+    """
+
+    path: str
+    purpose: str
+
 
 TRAINING = "primenet_lightning.commands.fit.main"
+"""The function of LightningCLI's commands, whose arguments begin with their name."""
+
+COMMANDS = {
+    "fit": Command(TRAINING, "Train a network in a run folder, and test its best weights once."),
+    "validate": Command(TRAINING, "Validate a trained network again."),
+    "test": Command(TRAINING, "Test a trained network again."),
+    "predict": Command("primenet_lightning.commands.predict.main", "Classify image files with a trained network."),
+    "report": Command("primenet_lightning.commands.report.main", "Write report.html of a run folder anew."),
+    "probe": Command("primenet_lightning.commands.probe.main", "Fit a linear classifier on a network's features."),
+    "reproduce": Command("primenet_lightning.commands.reproduce.reproduce", "Measure what the PrimeNet paper claims."),
+    "dashboard": Command("primenet_lightning.commands.dashboard.main", "Make a W&B workspace for the runs."),
+}
 
 FALSE_ALARMS = (
     ".*treespec, LeafSpec.*",  # between Lightning and torch
@@ -31,6 +49,17 @@ FALSE_ALARMS = (
 )
 
 
+NO_NEWS = (
+    ".*Tip: ",  # advertisements of other products
+    "GPU available: False",  # a GPU that is there and not used is told
+    "TPU available: False",
+    "`Trainer.fit` stopped: `max_epochs=",
+    "Restoring states from the checkpoint",
+    "Loaded model weights from the checkpoint",
+)
+"""What Lightning's messages begin with that the command does not pass on."""
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -38,9 +67,10 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Command line without the program's name; None takes the process's.
 
     Returns:
-        The exit status: 0, or 1 if something that this package checks was wrong, told in one sentence.
+        The exit status: 0; 1 if something that this package checks was wrong, told in one sentence; 2 if there is no
+        such command.
     """
-    args = sys.argv[1:] if args is None else list(args)
+    args = [with_home(argument) for argument in (sys.argv[1:] if args is None else args)]
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # for classes of the user's own; last, so that they hide nothing installed
     failed = True
@@ -58,17 +88,89 @@ def main(args: Sequence[str] | None = None) -> int:
         print("primenet: stopped", file=sys.stderr)
         return 130
     finally:
-        finish_wandb(int(failed))
+        _finish_wandb(int(failed))
+
+
+def _finish_wandb(exit_code: int) -> None:
+    """Let W&B write what it has; its module is loaded if it was used."""
+    if "wandb" in sys.modules:
+        from primenet_lightning.commands.wandb_process import finish_wandb
+
+        finish_wandb(exit_code)
 
 
 def _run(args: Sequence[str]) -> int:
-    with warnings.catch_warnings():
+    name = args[0] if args else "--help"
+    if name in ("-h", "--help"):
+        print(_help())
+        return 0
+    if name in ("-V", "--version"):
+        print(f"primenet {__version__}")
+        return 0
+    if name not in COMMANDS:
+        print(f"primenet: error: {_unknown(name)}", file=sys.stderr)
+        return 2
+    function = _function(COMMANDS[name].path)
+    with warnings.catch_warnings(), without_advertisements():
         for message in FALSE_ALARMS:
             warnings.filterwarnings("ignore", message)
-        name = args[0] if args else ""
-        if name in COMMANDS:
-            return _function(COMMANDS[name])(args[1:])
-        return _function(TRAINING)(args)
+        if COMMANDS[name].path == TRAINING:
+            return function(args)
+        return function(args[1:])
+
+
+def with_home(argument: str) -> str:
+    """Write out the home folder where no shell has: in ``--run=~/mine``, or within quotes.
+
+    Args:
+        argument: Of a command line.
+
+    Returns:
+        The same; a path that begins with ``~`` written out.
+
+    Example:
+        >>> with_home("--run=mine"), with_home("--run=~/mine") == f"--run={os.path.expanduser('~/mine')}"
+        ('--run=mine', True)
+    """
+    name, equals, value = argument.partition("=")
+    if name.startswith("-") and equals:
+        return f"{name}={with_home(value)}"
+    if argument.startswith("~") and "/" in argument:
+        return os.path.expanduser(argument)
+    return argument
+
+
+@contextmanager
+def without_advertisements() -> Iterator[None]:
+    """Keep from the terminal what Lightning tells that is no news."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    logger.addFilter(_is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return not any(re.match(pattern, message) for pattern in NO_NEWS)
+
+
+def _help() -> str:
+    lines = ["usage: primenet COMMAND [options]", ""]
+    for name, command in COMMANDS.items():
+        lines.append(f"  {name:10} {command.purpose}")
+    return "\n".join([*lines, "", "primenet COMMAND --help has the options; primenet --version the version."])
+
+
+def _unknown(name: str) -> str:
+    """What is wrong with a first word that is no command."""
+    if name.startswith("-"):
+        return f"{name} stands before the command, which comes first, as in: primenet fit {name} ..."
+    sentence = f"{name!r} is no command"
+    for command in difflib.get_close_matches(name, COMMANDS, n=1):
+        return f"{sentence}; did you mean primenet {command}?"
+    return f"{sentence}; use one of {', '.join(COMMANDS)}"
 
 
 def _function(path: str) -> Callable[[Sequence[str]], int]:
@@ -89,15 +191,16 @@ def _sentence(error: BaseException) -> str | None:
 
 def _is_ours(error: BaseException) -> bool:
     """Whether a check of this package raised an error."""
-    from primenet_lightning.nn.numbers import NonFiniteError  # loads torch, which not every command needs
-
     trace = error.__traceback__
     if trace is None:
         return False
     while trace.tb_next is not None:
         trace = trace.tb_next
     module = str(trace.tb_frame.f_globals.get("__name__", ""))
-    checks = (ValueError, TypeError, OSError, NonFiniteError)  # torch's own in one of our lines is a RuntimeError
+    checks: tuple[type[Exception], ...] = (ValueError, TypeError, OSError)  # torch's in one of our lines is another
+    numbers = sys.modules.get("primenet_lightning.nn.numbers")  # which loads torch, and not every command needs it
+    if numbers is not None:
+        checks = (*checks, numbers.NonFiniteError)
     return module.startswith("primenet_lightning.") and isinstance(error, checks)
 
 

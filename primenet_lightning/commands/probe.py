@@ -17,8 +17,11 @@ from rich.table import Table
 from primenet_lightning.analysis.features import FeatureLayer, extract_features, feature_extractor
 from primenet_lightning.analysis.prediction import load_model
 from primenet_lightning.analysis.probe import WITHIN, ProbeResult, fit_finetuned, fit_probe, refuse_schedule
+from primenet_lightning.arguments import first_line
+from primenet_lightning.commands.parser import CommandParser
 from primenet_lightning.datamodules import ImageDataModule
-from primenet_lightning.figures.style import COLOURS, new_figure, plain_log_scale
+from primenet_lightning.figures.probe import draw_probe
+from primenet_lightning.figures.style import write_figure
 from primenet_lightning.files import write_whole
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.training.learner import LocalLearner
@@ -42,7 +45,11 @@ def main(args: Sequence[str]) -> int:
         ValueError: If an option is impossible, or the features are not finite.
     """
     options = _parser().parse_args(list(args))
-    refuse_schedule(options.epochs, options.batch_size, options.seed or 0)  # before the data are read
+    # before the data are read
+    refuse_schedule(options.epochs, options.batch_size, options.seed or 0)
+    _refuse_accelerator(options.accelerator)
+    if options.finetune and options.logistic:
+        raise ValueError("logistic=True needs features that stay as they are; leave it out with --finetune true")
     run = RunFolder.existing(options.run)
     model = load_model(run.path)
     feature_extractor(model, options.layer)
@@ -58,6 +65,16 @@ def main(args: Sequence[str]) -> int:
     return 0
 
 
+def _refuse_accelerator(accelerator: str) -> None:
+    """Let Lightning look whether there is one, before anything runs."""
+    try:
+        Fabric(accelerator=accelerator, devices=1)
+    except Exception as error:  # each kind of mistake has its own
+        raise ValueError(
+            f"accelerator={accelerator} cannot be had: {first_line(error).rstrip('.!')}; use auto or cpu"
+        ) from error
+
+
 def _marks(options: Namespace) -> list[str]:
     """What the files of a probe have in their name, beside its being a probe."""
     marks = []
@@ -68,8 +85,8 @@ def _marks(options: Namespace) -> list[str]:
     return marks
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="primenet probe",
         description="Freeze a trained network and fit a linear classifier on its features: the paper's phase 2.",
     )
@@ -86,11 +103,12 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--finetune", type=bool, default=False, help="Whether the network learns as well.")
     parser.add_argument(
         "--logistic",
-        type=bool,
-        default=True,
-        help="Whether scikit-learn's logistic regression is fitted on the same features as a check.",
+        type=bool | None,
+        default=None,
+        help="Whether scikit-learn's logistic regression is fitted on the same features as a check; default: yes, but "
+        "not of features that are fine-tuned.",
     )
-    parser.add_argument("--seed", type=int | None, default=None, help="Of the classifier; default: that of the run.")
+    parser.add_argument("--seed", type=int | None, default=None, help="Of the classifier; default: that of the data.")
     parser.add_argument(
         "--accelerator",
         type=str,
@@ -113,8 +131,8 @@ def load_data(run: RunFolder) -> ImageDataModule:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ImageDataModule, "data", required=True)
     described = config["data"]
-    # the command line hands the seed on to the data when it builds them, so that the file has it once
-    described["init_args"] = (described.get("init_args") or {}) | {"seed": config["seed_everything"]}
+    # the data have the run's seed, which the file has once, unless they were given one of their own
+    described["init_args"] = {"seed": config["seed_everything"]} | (described.get("init_args") or {})
     data: ImageDataModule = parser.instantiate_classes(parser.parse_object({"data": described}))["data"]
     data.prepare_data()
     data.setup()
@@ -141,7 +159,7 @@ def _fit(model: LocalLearner, data: ImageDataModule, options: Namespace, seed: i
         device = Fabric(accelerator=options.accelerator, devices=1).device
         splits = extract_features(feature_extractor(model, layer), data, device, on_batch=count)
     with _progress("fitting the probe", options.epochs) as advance:
-        return fit_probe(splits, data.num_classes, **schedule, logistic=options.logistic, on_epoch=advance)
+        return fit_probe(splits, data.num_classes, **schedule, logistic=options.logistic is not False, on_epoch=advance)
 
 
 @contextmanager
@@ -206,7 +224,7 @@ def _table(summary: Mapping[str, Any]) -> Table:
 
 
 def draw(result: ProbeResult, layer: FeatureLayer, finetune: bool, phase1_test_error: float | None, path: Path) -> None:
-    """Draw accuracy and loss by epoch of phase 2, as in the paper's figure 7.
+    """Draw error and loss by epoch of phase 2, as in the paper's figure 7.
 
     Args:
         result: What to draw.
@@ -215,32 +233,5 @@ def draw(result: ProbeResult, layer: FeatureLayer, finetune: bool, phase1_test_e
         phase1_test_error: In %, for the title; None if it is not known.
         path: The PNG file.
     """
-    figure = new_figure(9, 4)
-    left, right = figure.subplots(1, 2)
-    epochs = range(1, len(result.train_accuracy) + 1)
-    # a point an epoch where they can be told apart
-    look: dict[str, Any] = {"marker": "o", "markersize": 3} if len(epochs) <= 60 else {}
-    left.plot(epochs, result.train_accuracy, color=COLOURS[0], label="training, while learning", **look)
-    left.plot(
-        epochs,
-        result.validation_accuracy,
-        color=COLOURS[1],
-        linestyle="--",
-        label="validation, after the epoch",
-        **look,
-    )
-    left.axvline(result.epochs_until_converged, color="grey", linestyle=":", linewidth=1)
-    left.set_ylabel("accuracy (%)")
-    left.legend(title=f"dotted: training within {WITHIN} points of its last", loc="lower right")
-    right.plot(epochs, result.train_loss, color=COLOURS[0], **look)
-    right.set_ylabel("training loss, while learning (nats)")
-    plain_log_scale(right)
-    for axes in (left, right):
-        axes.set_xlabel("epoch of phase 2")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-    before = "" if phase1_test_error is None else f"; phase 1: {phase1_test_error:.2f} %"
-    what = "Fine-tuned with a linear classifier" if finetune else "Linear probe of frozen features"
-    figure.suptitle(f"{what} (layer {layer}): test error {result.test_error:.2f} %{before}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    write_figure(draw_probe(result, layer, finetune, phase1_test_error, WITHIN), path, "png")

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from jsonargparse import ArgumentParser
-
+from primenet_lightning.commands.parser import CommandParser
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.runs.report import write_report
 
@@ -17,7 +16,7 @@ def main(args: Sequence[str]) -> int:
     Returns:
         0.
     """
-    parser = ArgumentParser(prog="primenet report", description="Write report.html into a run folder.")
+    parser = CommandParser(prog="primenet report", description="Write report.html into a run folder.")
     parser.add_argument("run", type=str, help="Run folder.")
     options = parser.parse_args(list(args))
     print(write_report(RunFolder(options.run)))

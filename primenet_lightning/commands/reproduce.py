@@ -7,12 +7,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
-from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from primenet_lightning.arguments import first_line
+from primenet_lightning.commands.parser import CommandParser
 from primenet_lightning.nn.prime.architecture import Size
 from primenet_lightning.reproduction._carrying_out import carry_out, conditions_of
 from primenet_lightning.reproduction._plan import Dataset, Part, Probing, Scale, extent, extent_of, plan
@@ -29,7 +29,7 @@ OVERHEAD = 2_000_000
 
 
 def _parse(args: Sequence[str]) -> Any:
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="primenet reproduce",
         description="Measure what the PrimeNet paper claims, and write report.html, report.md and results.json. What "
         "is finished is not run again: the same command goes on after an interruption.",

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -91,6 +92,9 @@ def saved_options(parser: LightningArgumentParser, config: Any) -> dict[str, Any
         The options by name, without those that are not saved.
     """
     options = yaml.safe_load(parser.dump(config, skip_none=False))
+    data = config["data"].get("init_args") or {}
+    if data.get("seed", config["seed_everything"]) != config["seed_everything"]:
+        options["data"]["init_args"]["seed"] = data["seed"]  # linked to the run's seed otherwise, and left out
     return {name: value for name, value in options.items() if name not in NOT_SAVED}
 
 
@@ -113,11 +117,12 @@ def run_config(run: RunFolder) -> str:
 # -- the folder --------------------------------------------------------------------------------------------------------
 
 
-def new_run(options: Any) -> RunFolder:
+def new_run(options: Any, parent: str | None = None) -> RunFolder:
     """Choose the folder of a new run, the same for all of its processes; the first of them looks whether it is free.
 
     Args:
         options: Of ``fit``.
+        parent: Where runs without a name lie; None is ``"runs"``.
 
     Returns:
         The folder, which is not made yet.
@@ -137,7 +142,7 @@ def new_run(options: Any) -> RunFolder:
         )
     data = _class_name(options["data"]).removesuffix("DataModule")
     size = options["model"].get("init_args", {}).get("size") or _class_name(options["model"])
-    return RunFolder.new(options["run"], f"{data}-{size}".lower())
+    return RunFolder.new(options["run"], f"{data}-{size}".lower(), parent or "runs")
 
 
 def _class_name(options: Mapping[str, Any]) -> str:
@@ -163,6 +168,26 @@ def refuse_strategy_without_results(strategy: Any) -> None:
         raise ValueError(
             f"strategy={strategy!r} leaves the process that tests and sums up without the results; use strategy='ddp'"
         )
+
+
+def existing_checkpoint(path: str | Path | None) -> str | None:
+    """Look whether a checkpoint is there.
+
+    Args:
+        path: The file, or None.
+
+    Returns:
+        The path, the home folder written out; None for none.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if path is None:
+        return None
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"ckpt_path={path} does not exist; give a checkpoint, or a run by --run")
+    return str(file)
 
 
 def batches_done(run: RunFolder, saved: Mapping[str, Any], trainer: Mapping[str, Any]) -> int:

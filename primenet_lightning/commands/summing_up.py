@@ -1,14 +1,17 @@
 """After the fit: what came out, written into the run folder, sent to W&B, and printed."""
 
+from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 
 from primenet_lightning.analysis.cost import count_cost
+from primenet_lightning.analysis.routing import shares_of_capsules
 from primenet_lightning.commands.attached import has_capsules
-from primenet_lightning.commands.wandb_process import finish_wandb
+from primenet_lightning.commands.wandb_process import finish_wandb, wandb_place
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.files import without_stopping
 from primenet_lightning.paper import PAPER, PAPER_COST
@@ -19,23 +22,45 @@ from primenet_lightning.training.fitting import Fitted
 from primenet_lightning.training.learner import LocalLearner
 
 
-def sum_up(run: RunFolder, trainer: Trainer, summary: dict[str, Any]) -> None:
+def sum_up(run: RunFolder, trainer: Trainer, summary: dict[str, Any], best_epoch: int) -> None:
     """Write what came out wherever somebody may look for it; a full disk or a lost network becomes a warning.
 
     Args:
         run: Gets ``summary.json`` and ``report.html``.
         trainer: Its W&B loggers get the numbers, and a table.
         summary: From `summary_of`.
+        best_epoch: Which was tested, counted from 0.
     """
+    places: list[str] = []
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             _send(logger, summary)
+            place = wandb_place(logger.experiment)
+            if place is not None:
+                places.append(place)
     with without_stopping(f"writing into {run.path}"):
         run.write_summary(summary)
         write_report(run)
-    finish_wandb()  # it has some words to say, and the table shall be the last
+    finish_wandb()  # it may have some words to say, and the table shall be the last
     Console().print(result_table(summary))
-    print(f"run folder: {run.path}")  # not by rich, which would wrap it
+    # not by rich, which would wrap it
+    print(f"best epoch: {best_epoch} (of 0 to {summary['epochs'] - 1})")
+    for place in places:
+        print(place)
+    print(f"report: {run.report}")
+    print(f"run folder: {run.path}")
+
+
+def epoch_of(checkpoint: Path) -> int:
+    """Tell after which epoch a checkpoint was saved.
+
+    Args:
+        checkpoint: The file.
+
+    Returns:
+        The epoch, counted from 0 as in ``metrics.csv``.
+    """
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["epoch"])
 
 
 def _send(logger: WandbLogger, summary: dict[str, Any]) -> None:
@@ -85,12 +110,11 @@ def summary_of(
 
 
 def _routing(model: LocalLearner) -> dict[str, Any]:
-    """How a network routes; nothing of one without capsules."""
+    """What a network hands on; nothing of one without capsules."""
     if not has_capsules(model):
         return {}
     network: Any = model.network
-    shares = [network.history.shares(block, len(names)) for block, names in enumerate(network.capsule_names)]
-    return {"routing": shares, "routing_mode": network.routing_mode}
+    return {**shares_of_capsules(network), "routing_mode": network.routing_mode}
 
 
 def images_seen(trainer: Trainer, data: ImageDataModule) -> float:

@@ -1,12 +1,9 @@
 """Options by their names of version 0.1: refused where a user writes them, translated where a run of then has them."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from primenet_lightning.commands.command_line import given_options
+from primenet_lightning.commands.command_line import arguments_of, given_options, yaml_content, yaml_value
 from primenet_lightning.training.version_0_1 import refuse_renamed, translated_options
 
 PREFIXES = ("--model.init_args.", "--model.")
@@ -29,43 +26,15 @@ def refuse_old_words(args: Sequence[str]) -> None:
         ValueError: backward='block' is of version 0.1; use backward='stage'
     """
     for option in given_options(args):
-        value = _parsed(option.value)
-        if option.name == "--config" and Path(option.value).is_file():
-            config = _parsed(Path(option.value).read_text(encoding="utf-8"))
+        if option.name in ("-c", "--config"):
+            config = yaml_content(option.value)
             if isinstance(config, Mapping):
-                refuse_renamed(model_options(config.get("model")))
+                refuse_renamed(arguments_of(config.get("model")))
         elif option.name == "--model":
-            refuse_renamed(model_options(value))
+            refuse_renamed(arguments_of(yaml_content(option.value)))
         for prefix in PREFIXES:
             if option.name.startswith(prefix):
-                refuse_renamed({option.name.removeprefix(prefix): value})
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:  # the parser will have its own words for it
-        return text
-
-
-def model_options(model: Any) -> Mapping[str, Any]:
-    """Give the options of a model.
-
-    Args:
-        model: What a YAML file has under ``model``.
-
-    Returns:
-        The ``init_args``, or the mapping itself where it names no class; empty where it is none.
-
-    Example:
-        >>> model_options({"class_path": "my.Net", "init_args": {"depth": 2}}), model_options({"depth": 2})
-        ({'depth': 2}, {'depth': 2})
-    """
-    if not isinstance(model, Mapping):
-        return {}
-    if "class_path" in model or "init_args" in model:
-        return model.get("init_args") or {}
-    return model
+                refuse_renamed({option.name.removeprefix(prefix): yaml_value(option.value)})
 
 
 def in_todays_words(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +53,7 @@ def in_todays_words(options: Mapping[str, Any]) -> dict[str, Any]:
     model = options.get("model")
     if not isinstance(model, Mapping):
         return dict(options)
-    translated = translated_options(model_options(model))
+    translated = translated_options(arguments_of(model))
     if "class_path" in model or "init_args" in model:
         return {**options, "model": {**model, "init_args": translated}}
     return {**options, "model": translated}

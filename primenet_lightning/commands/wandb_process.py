@@ -2,6 +2,8 @@
 
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
 from primenet_lightning.files import without_stopping
 
@@ -21,6 +23,40 @@ def wandb_mode() -> str | None:
     if mode:
         return mode
     return "online" if wandb.login(prompt=False) else "offline"
+
+
+def wandb_words() -> dict[str, Any]:
+    """Keep W&B from its dozens of lines, unless its environment variables say how much it shall say.
+
+    Returns:
+        Arguments of ``wandb.init``.
+    """
+    if "WANDB_SILENT" in os.environ or "WANDB_QUIET" in os.environ:
+        return {}
+    import wandb
+
+    return {"settings": wandb.Settings(silent=True)}
+
+
+def wandb_place(run: Any) -> str | None:
+    """Say in one line where a run is to be seen, or how it gets there.
+
+    Args:
+        run: W&B's.
+
+    Returns:
+        The line; None of a run that is nowhere.
+
+    Example:
+        >>> import wandb
+        >>> wandb_place(wandb.init(mode="disabled")) is None
+        True
+    """
+    if run.disabled:
+        return None
+    if run.offline:
+        return f"W&B: offline; send it with: wandb sync {Path(run.dir).parent}"
+    return f"W&B: {run.url}"
 
 
 def finish_wandb(exit_code: int = 0) -> None:

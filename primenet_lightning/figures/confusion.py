@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from primenet_lightning.analysis.wrong_answers import WrongAnswers
-from primenet_lightning.figures.style import new_figure
+from primenet_lightning.figures.style import new_figure, readable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +62,7 @@ def _name_classes(axes: "Axes", names: Sequence[str]) -> None:
     """Write as many of the names as have room, evenly."""
     every = -(-len(names) * 16 // SIDE)
     places = range(0, len(names), every)
-    labels = [_short(names[place], 14) for place in places]
+    labels = [readable(names[place], 14) for place in places]
     letters = max(map(len, labels)) * len(labels)
     rotation = 0
     if letters > 40:
@@ -86,7 +86,9 @@ def draw_errors(errors: WrongAnswers, pixels: Sequence[Any], names: Sequence[str
         The figure.
     """
     rows = -(-len(pixels) // 4)
-    figure = new_figure(6, max(1.0, 0.5 + 1.75 * rows))
+    figure = new_figure(6, max(1.0, 0.7 + 1.75 * rows))
+    if pixels:
+        title += "\nabove each image: true class \u2192 predicted class"
     figure.suptitle(title, fontsize=10)
     if not pixels:
         figure.text(0.5, 0.4, "no errors", ha="center", va="center")
@@ -103,9 +105,7 @@ def draw_errors(errors: WrongAnswers, pixels: Sequence[Any], names: Sequence[str
 
 def _from_to(true: str, predicted: str) -> str:
     """What was taken for what, in two lines if it is too long for one."""
-    text = f"{true} \u2192 {predicted}"
-    return text if len(text) <= 22 else f"{_short(true, 20)} \u2192\n{_short(predicted, 22)}"
-
-
-def _short(name: str, length: int) -> str:
-    return name if len(name) <= length else f"{name[: length - 1]}\u2026"
+    text = f"{readable(true)} \u2192 {readable(predicted)}"
+    if len(text) <= 22:
+        return text
+    return f"{readable(true, 20)} \u2192\n{readable(predicted, 22)}"

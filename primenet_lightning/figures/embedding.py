@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from primenet_lightning.analysis.embedding import Frame
-from primenet_lightning.figures.style import new_figure, style_of
+from primenet_lightning.figures.style import add_legend, new_figure, readable, style_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,16 +17,20 @@ if TYPE_CHECKING:
 
 LAYERS = {
     "head": "Features before the head's last layer",
-    "routed": "Routed map and projection, pooled to 4x4",
+    "routed": "What the head sees, pooled to 4x4",
     "capsules": "Each capsule's map, pooled to 4x4",
 }
 
-# Petroff's ten colours, told apart by colour-blind readers; style.COLOURS are seven, and are the capsules'.
+# Ten colours chosen to lie as far apart as ten can, also as three kinds of colour-blind readers see them: no two are
+# nearer than 13 by CIEDE2000, where matplotlib's own ten come to 1. style.COLOURS are seven, and are the capsules'.
 CLASS_COLOURS = (
-    *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
-    *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
+    *("#008DF9", "#BD1F01", "#BCBD22", "#8400CD", "#00FCCF"),
+    *("#000000", "#FFB2FD", "#882255", "#94A4A2", "#CC6677"),
 )
 CLASS_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", "p")
+LONGEST_CLASS = 24
+"""Letters of a class's name in a legend."""
+
 MOST_MARKED = 20
 """Classes that colour and marker together can tell apart; of more, a colour bar tells roughly."""
 
@@ -72,7 +76,7 @@ def draw_embedding(
     single = len(names) == 1
     if limits is None:
         limits = {name: square_around(positions) for name, positions in frame["positions"].items()}
-    figure, all_axes = _grid(len(names), len(classes))
+    figure, all_axes = _grid(len(names), classes)
 
     # the points, a picture a name
     scale = 1.0 / _columns(len(names))
@@ -81,7 +85,7 @@ def draw_embedding(
         scatter = scatter_classes(axes, frame["positions"][name], labels, classes, scale)
         _frame_plane(axes, limits[name])
         if not single or "." in name:
-            axes.set_title(f"{name}\n{_in_words(frame['scores'][name], single)}", fontsize=8)
+            axes.set_title(f"{readable(name)}\n{_in_words(frame['scores'][name], single)}", fontsize=8)
             for spine in axes.spines.values():
                 spine.set(color=style_of(name, names)["color"], linewidth=2)
 
@@ -93,7 +97,7 @@ def draw_embedding(
     if len(classes) > MOST_MARKED:
         figure.colorbar(scatter, ax=all_axes, label="class index", shrink=0.8)
     else:
-        _add_legend(figure, all_axes[0], single)
+        _add_legend(figure, all_axes[0], classes, single)
     return figure
 
 
@@ -101,14 +105,16 @@ def _columns(pictures: int) -> int:
     return min(pictures, 2 if pictures in (2, 4) else 3)
 
 
-def _grid(pictures: int, classes: int) -> "tuple[Figure, list[Axes]]":
-    """A figure with room for so many square pictures, and a legend of so many classes."""
+def _grid(pictures: int, classes: Sequence[str]) -> "tuple[Figure, list[Axes]]":
+    """A figure with room for so many square pictures, and a legend of the classes."""
     columns = _columns(pictures)
     rows = -(-pictures // columns)
     height = 5.2
     if pictures > 1:
-        legend = 0.5 if classes <= MOST_MARKED else 0.7
-        height = 1.15 + rows * (5.0 / columns + 0.6) + legend
+        legend = 0.7
+        if len(classes) <= MOST_MARKED:
+            legend = 0.2 + 0.19 * -(-len(classes) // columns_of(classes))
+        height = 1.15 + rows * (5.0 / columns + 0.7) + legend
     figure = new_figure(6, height)
     all_axes = list(figure.subplots(rows, columns, squeeze=False).flatten())
     for axes in all_axes[pictures:]:
@@ -150,7 +156,7 @@ def scatter_classes(axes: "Axes", positions: Tensor, labels: Tensor, classes: Se
     x, y = positions.numpy().T
     if len(classes) > MOST_MARKED:
         return axes.scatter(x, y, c=labels.numpy(), cmap="viridis", s=size, vmin=0, vmax=len(classes) - 1)
-    for label, name in enumerate(classes):
+    for label in range(len(classes)):
         # the second ten have the first ten's colours, with other markers
         second, place = divmod(label, len(CLASS_COLOURS))
         own = (labels == label).numpy()
@@ -162,18 +168,30 @@ def scatter_classes(axes: "Axes", positions: Tensor, labels: Tensor, classes: Se
             marker=CLASS_MARKERS[(place + 5 * second) % len(CLASS_MARKERS)],
             edgecolors="black",
             linewidths=0.3,
-            label=name,
         )
     return None
 
 
-def _add_legend(figure: "Figure", axes: "Axes", single: bool) -> None:
+def _add_legend(figure: "Figure", axes: "Axes", classes: Sequence[str], single: bool) -> None:
     """Name the classes, beside a single picture and below several."""
-    handles, names = axes.get_legend_handles_labels()
-    place: dict[str, Any] = {"loc": "outside lower center", "ncols": 5, "markerscale": 2.5}
-    if single:
-        place = {"loc": "outside right center", "ncols": 1, "markerscale": 1.5}
-    figure.legend(handles, names, title="class", fontsize=8, title_fontsize=8, **place)
+    place: dict[str, Any] = {"loc": "outside right center", "ncols": 1, "markerscale": 1.5}
+    if not single:
+        place = {"loc": "outside lower center", "ncols": columns_of(classes), "markerscale": 1.8}
+    names = [readable(name, LONGEST_CLASS) for name in classes]
+    add_legend(figure, axes.collections, names, title="class", fontsize=8, title_fontsize=8, **place)
+
+
+def columns_of(classes: Sequence[str]) -> int:
+    """Tell in how many columns a legend of 600 pixels' width has room for the names of classes.
+
+    Args:
+        classes: Their names.
+
+    Returns:
+        5, or fewer of long names.
+    """
+    letters = max(len(readable(name, LONGEST_CLASS)) for name in classes)
+    return max(1, min(5, 90 // (letters + 6)))
 
 
 def write_animation(frames: Sequence[Frame], labels: Tensor, classes: Sequence[str], layer: str, path: Path) -> None:

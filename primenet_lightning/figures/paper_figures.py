@@ -8,9 +8,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from primenet_lightning.figures.embedding import MOST_MARKED, scatter_classes, square_around
+from primenet_lightning.figures.embedding import (
+    LONGEST_CLASS,
+    MOST_MARKED,
+    columns_of,
+    scatter_classes,
+    square_around,
+)
 from primenet_lightning.figures.feature_maps import tiled
-from primenet_lightning.figures.style import COLOURS, LINE_STYLES, new_figure, plain_log_scale, style_of
+from primenet_lightning.figures.style import (
+    COLOURS,
+    LINE_STYLES,
+    add_legend,
+    new_figure,
+    plain_log_scale,
+    readable,
+    style_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +74,8 @@ def draw_choices(arrays: Arrays) -> "Figure":
 
 def _draw_image(axes: "Axes", arrays: Arrays, row: int) -> None:
     axes.imshow(arrays["pixels"][row], cmap="gray", vmin=0, vmax=255)
-    axes.set_title(f"image of class\n{arrays['class_names'][int(arrays['labels'][row])]}", fontsize=8)
+    name = arrays["class_names"][int(arrays["labels"][row])]
+    axes.set_title(f"image of class\n{readable(name, 14)}", fontsize=8)
     axes.set_frame_on(False)
 
 
@@ -68,7 +83,8 @@ def _draw_maps(axes: "Axes", arrays: Arrays, row: int, capsule: int, names: Sequ
     maps = torch.from_numpy(np.array(arrays["maps"][row, capsule], dtype=np.float32))
     axes.imshow(tiled(maps).numpy(), cmap="viridis", interpolation="nearest")
     verdict = _verdict(arrays, int(arrays["verdicts"][row, capsule]), row, ", ")
-    axes.set_title(f"{names[capsule]}: {float(arrays['losses'][row, capsule]):.3g} nats\n{verdict}", fontsize=8)
+    name, loss = readable(_full(names[capsule]), 14), float(arrays["losses"][row, capsule])
+    axes.set_title(f"{name}: {loss:.3g} nats\n{verdict}", fontsize=8)
     routed, least = int(arrays["routed"][row]) == capsule, int(arrays["least_loss"][row]) == capsule
     axes.set_frame_on(routed)
     for spine in axes.spines.values():
@@ -79,14 +95,19 @@ def _draw_maps(axes: "Axes", arrays: Arrays, row: int, capsule: int, names: Sequ
 
 def _verdict(arrays: Arrays, answer: int, row: int, between: str) -> str:
     judgement = "right" if answer == int(arrays["labels"][row]) else "wrong"
-    return f"{arrays['class_names'][answer]}{between}{judgement}"
+    return f"{readable(arrays['class_names'][answer], 14)}{between}{judgement}"
+
+
+def _full(name: str) -> str:
+    """The name that a capsule has in every figure; a reproduction keeps it without that of its only block."""
+    if name in ("head", "total"):
+        return name
+    return f"block0.{name}"
 
 
 def _style(name: str, names: Sequence[str]) -> dict[str, Any]:
-    """The look of a learner in all figures; here capsules go without the name of their block."""
-    if name in ("head", "total"):
-        return style_of(name, ())
-    return style_of(f"block0.{name}", [f"block0.{other}" for other in names])
+    """The look of a learner in all figures."""
+    return style_of(_full(name), [_full(other) for other in names])
 
 
 # -- figure 5: losses --------------------------------------------------------------------------------------------------
@@ -106,16 +127,18 @@ def draw_losses(losses: Mapping[str, Sequence[float]], title: str) -> "Figure":
     figure = new_figure(8, 4)
     axes = figure.subplots()
     every = max(1, len(losses["step"]) // 12)
-    for name in (*capsules, "head", "total"):
-        if name in losses:
-            look = _style(name, capsules)
-            axes.plot(losses["step"], losses[name], label=name, markersize=4, markevery=every, linewidth=1.2, **look)
+    curves = [name for name in (*capsules, "head", "total") if name in losses]
+    for name in curves:
+        look = _style(name, capsules) | {"markersize": 4, "markevery": every, "linewidth": 1.2}
+        axes.plot(losses["step"], losses[name], label=_full(name), **look)
     _log_scale(axes)
     axes.set_xlabel("training batches")
     axes.set_ylabel("training loss (nats)")
     axes.set_title(title, fontsize="medium")
     axes.grid(alpha=0.3, linewidth=0.5)
-    figure.legend(loc="outside right upper", fontsize="small", handlelength=3.2)
+    names = list(map(_full, curves))
+    place: dict[str, Any] = {"loc": "outside right upper", "fontsize": "small", "handlelength": 3.2}
+    add_legend(figure, axes.lines, names, **place)
     return figure
 
 
@@ -155,9 +178,11 @@ def draw_embeddings(embeddings: Mapping[str, Arrays], classes: Sequence[str]) ->
     if len(classes) > MOST_MARKED:
         figure.colorbar(scatter, ax=list(panels), label="class index", shrink=0.8)
         return figure
-    handles, names = panels[0].get_legend_handles_labels()
-    place: dict[str, Any] = {"loc": "outside lower center", "ncols": 5}
-    figure.legend(handles, names, title="class", fontsize=8, title_fontsize=8, markerscale=2, **place)
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns_of(classes)}
+    names = [readable(name, LONGEST_CLASS) for name in classes]
+    add_legend(
+        figure, panels[0].collections, names, title="class", fontsize=8, title_fontsize=8, markerscale=2, **place
+    )
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Accuracy and loss of phase 2 by epoch (figure 7 of the paper)."""
+"""Error and loss of phase 2 by epoch (figure 7 of the paper)."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -39,7 +39,7 @@ class _ProbeCurves(Protocol):
 def draw_probe(
     result: _ProbeCurves, layer: str, finetune: bool, phase1_test_error: float | None, within: float
 ) -> "Figure":
-    """Draw accuracy and loss by epoch of phase 2.
+    """Draw error and loss by epoch of phase 2, on logarithmic axes.
 
     Args:
         result: What to draw.
@@ -54,17 +54,18 @@ def draw_probe(
     figure = new_figure(9, 4)
     left, right = figure.subplots(1, 2)
     epochs = range(1, len(result.train_accuracy) + 1)
-    # a point an epoch where they can be told apart
+    # a point per epoch where they can be told apart
     look: dict[str, Any] = {}
     if len(epochs) <= 60:
         look = {"marker": "o", "markersize": 3}
 
-    left.plot(epochs, result.train_accuracy, color=COLOURS[0], label="training, while learning", **look)
+    left.plot(epochs, _errors(result.train_accuracy), color=COLOURS[0], label="training, while learning", **look)
     dashed = {"color": COLOURS[1], "linestyle": "--"} | look
-    left.plot(epochs, result.validation_accuracy, label="validation, after the epoch", **dashed)
+    left.plot(epochs, _errors(result.validation_accuracy), label="validation, after the epoch", **dashed)
+    plain_log_scale(left)
     left.axvline(result.epochs_until_converged, color="grey", linestyle=":", linewidth=1)
-    left.set_ylabel("accuracy (%)")
-    left.legend(title=f"dotted: training within {within} points of its last", loc="lower right")
+    left.set_ylabel("error (%)")
+    left.legend(title=f"dotted: training within {within} points of its last", loc="upper right", fontsize=8)
 
     right.plot(epochs, result.train_loss, color=COLOURS[0], **look)
     right.set_ylabel("training loss, while learning (nats)")
@@ -83,3 +84,8 @@ def draw_probe(
         before = f"; phase 1: {phase1_test_error:.2f} %"
     figure.suptitle(f"{title} (layer {layer}): test error {result.test_error:.2f} %{before}")
     return figure
+
+
+def _errors(accuracies: Sequence[float]) -> list[float]:
+    """In percent; rounded to what is known, so that all right is 0."""
+    return [round(100 - accuracy, 4) for accuracy in accuracies]

@@ -24,6 +24,7 @@ from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.evaluator import Batch
 from primenet_lightning.training.learner import LocalLearner
 from primenet_lightning.training.optimizers import LRSchedulerCallable, OptimizerCallable
+from primenet_lightning.training.recipe import refuse_two_optimizers
 from primenet_lightning.training.version_0_1 import refuse_renamed
 
 
@@ -67,6 +68,8 @@ class PrimeNet(LocalLearner):
         local_loss: What capsules learn from: ``"cross_entropy"`` (the paper's), ``"label_smoothing"``,
             ``"similarity"`` or ``"predsim"``, see `primenet_lightning.nn.losses`.
         local_loss_options: Arguments of that loss, as ``{"weight": 0.5}``.
+        optimizer: Makes the optimizer of every learner, in place of the two that follow; None leaves those. See also
+            ``lr`` of `LocalLearner`.
         capsule_optimizer: Makes the optimizer of one capsule from its parameters (and that of a projection that
             learns locally). The default is the paper's: Adam, learning rate 2e-4, betas (0.99, 0.999).
         head_optimizer: Makes the head's.
@@ -74,7 +77,7 @@ class PrimeNet(LocalLearner):
         routing_window: Over how many of the latest batches the majority route is taken.
         inference_routing: Route without labels, see `PrimeNetwork`.
         evaluate_capsules: Whether validation and test run every capsule, for its loss and accuracy, or only the route.
-        **learning: Of `LocalLearner`: ``schedule``, ``local``, ``backward``, ``exchange``, ``step``, ....
+        **learning: Of `LocalLearner`: ``lr``, ``schedule``, ``local``, ``backward``, ``exchange``, ``step``, ....
 
     Raises:
         ValueError: For options that are impossible.
@@ -111,6 +114,7 @@ class PrimeNet(LocalLearner):
         router_options: dict[str, Any] | None = None,
         local_loss: LocalLossKind = "cross_entropy",
         local_loss_options: dict[str, Any] | None = None,
+        optimizer: OptimizerCallable | None = None,
         capsule_optimizer: OptimizerCallable = PaperAdam,
         head_optimizer: OptimizerCallable = PaperAdam,
         capsule_scheduler: LRSchedulerCallable | None = None,
@@ -120,6 +124,9 @@ class PrimeNet(LocalLearner):
         **learning: Any,
     ) -> None:
         refuse_renamed(learning)
+        if optimizer is not None:
+            refuse_two_optimizers(optimizer, capsule_optimizer=capsule_optimizer, head_optimizer=head_optimizer)
+            capsule_optimizer = head_optimizer = optimizer
         super().__init__(
             in_channels=in_channels,
             image_size=image_size,
@@ -258,7 +265,7 @@ class PrimeNet(LocalLearner):
         if self.inference_routing != "best_validation":
             super().validation_step(batch, batch_idx)
             return
-        images, target = self.images_of(batch[0]), batch[1]
+        images, target = self.images_and_target(batch)
         count = images.new_full((1, 2), len(target), dtype=torch.float32)
         verdicts = torch.cat([self.network.judge_routes(images, target), count])
         self._verdicts = verdicts if self._verdicts is None else self._verdicts + verdicts

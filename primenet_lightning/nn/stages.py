@@ -271,6 +271,35 @@ class Stage(Layer, ABC):
         return StageOutput(self.hand_on(x, outputs, choice), losses_of(outputs), logits_of(outputs), {}, choice)
 
 
+class StageRow(list[Stage]):
+    """Stages in the order in which they run; called, it runs a batch through them one by one.
+
+    Example:
+        >>> from primenet_lightning import PrimeNet
+        >>> network = PrimeNet(num_classes=3).network
+        >>> for output in network.stages(torch.randn(2, 1, 8, 8), torch.tensor([0, 2])):
+        ...     print(list(output.values))
+        ['block0.k3', 'block0.k5', 'block0.k7']
+        ['head']
+    """
+
+    def __call__(self, x: Tensor, target: Tensor) -> Iterator[StageOutput]:
+        """Run a batch, each stage on the detached output of the one before.
+
+        Args:
+            x: Images, ``(batch, channels, height, width)``.
+            target: Class indices, ``(batch,)``.
+
+        Yields:
+            What each stage gives; whoever drops it after its backward frees its activations.
+        """
+        for stage in self:
+            output = stage(x, target)
+            x = output.features
+            yield output
+            del output
+
+
 def losses_of(outputs: Sequence[LearnerOutput]) -> dict[str, Tensor]:
     """Sort out the losses of a stage.
 

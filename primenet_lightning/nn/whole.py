@@ -9,7 +9,7 @@ from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.numbers import WHOLE, Share
-from primenet_lightning.nn.stages import LearnerOutput, Stage
+from primenet_lightning.nn.stages import LearnerOutput, Stage, StageRow
 
 
 def itself(output: Any) -> Any:
@@ -118,9 +118,9 @@ class WholeNetwork(StagedNetwork):
         return self._in_shape
 
     @property
-    def stages(self) -> Sequence[Stage]:
+    def stages(self) -> StageRow:
         """The one stage. It is made when it is asked for, so that the model's names in checkpoints stay its own."""
-        return [Whole(self.model, self.loss, self.logits)]
+        return StageRow([Whole(self.model, self.loss, self.logits)])
 
     @property
     def loss_names(self) -> list[str]:

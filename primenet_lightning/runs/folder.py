@@ -2,7 +2,10 @@
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from primenet_lightning.files import write_whole
 class RunFolder(os.PathLike[str]):
     """A folder that holds all of a run, and nothing else; it knows each of its files.
 
-    ``config.yaml``, ``metrics.csv``, ``checkpoints/``, ``figures/*.png``, ``summary.json``, ``report.html``, and
+    ``config.yaml``, ``metrics.csv``, ``checkpoints/``, ``figures/``, ``summary.json``, ``report.html``, and
     ``probe.json`` where its features were probed. Wherever a path is wanted, it stands for its own.
 
     Args:
@@ -28,7 +31,7 @@ class RunFolder(os.PathLike[str]):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -54,14 +57,16 @@ class RunFolder(os.PathLike[str]):
         if path is None:
             path = _unused(Path(parent), label)
         run = cls(path)
-        if not run._is_free():
+        if not run.is_free:
             raise FileExistsError(
                 f"run={run.path} exists already and is not overwritten: give another name, or go on with that "
                 f"run with --resume {run.path}"
             )
         return run
 
-    def _is_free(self) -> bool:
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing is at the run's place."""
         if not self.path.exists():
             return True
         if not self.path.is_dir():
@@ -88,6 +93,33 @@ class RunFolder(os.PathLike[str]):
                 f"{run.path} is no run folder: it has no config.yaml; give the folder that `primenet fit` printed"
             )
         return run
+
+    def try_writing(self) -> None:
+        """Write something into the folder, and take it away again, the folder too where it was not there.
+
+        Raises:
+            OSError: If that is not possible.
+        """
+        missing = self._missing()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise OSError(
+                f"run={self.path} cannot be written ({error.strerror}); give a folder in which you may write"
+            ) from error
+        finally:
+            _remove_empty(missing)
+
+    def _missing(self) -> list[Path]:
+        """The folder and those above it that are not there, the innermost first."""
+        return [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it, and the one that it lies in if that is empty then."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        _remove_empty([self.path.parent])
 
     # -- its files -----------------------------------------------------------------------------------------------------
 
@@ -208,6 +240,33 @@ class RunFolder(os.PathLike[str]):
             return {}
         summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
         return summary
+
+
+def checkpoint_in(path: str | os.PathLike[str]) -> Path:
+    """Find a checkpoint.
+
+    Args:
+        path: A checkpoint file, or the folder of a run, whose best one is taken.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: If there is no such file or run.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        return RunFolder.existing(file).best
+    if not file.is_file():
+        raise FileNotFoundError(f"ckpt={path} does not exist; give a run folder or a checkpoint file")
+    return file
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the innermost first, as far as they are there and empty."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _unused(parent: Path, label: str) -> Path:

@@ -84,7 +84,7 @@ def image(data: bytes, kind: str, caption: str) -> Markup:
 
     Args:
         data: Of the file.
-        kind: ``"png"`` or ``"gif"``.
+        kind: ``"png"``, ``"gif"`` or ``"svg"``.
         caption: What is said where it is not seen.
 
     Returns:
@@ -103,9 +103,15 @@ def inlined(data: bytes, kind: str) -> str:
 
     Args:
         data: Of the file.
-        kind: ``"png"`` or ``"gif"``.
+        kind: ``"png"``, ``"gif"`` or ``"svg"``.
 
     Returns:
         For the ``src`` of an image.
+
+    Example:
+        >>> inlined(b"<svg/>", "svg")
+        'data:image/svg+xml;base64,PHN2Zy8+'
     """
+    if kind == "svg":
+        kind = "svg+xml"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -5,23 +5,82 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from primenet_lightning.files import write_whole
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.runs.page import inlined, render
 from primenet_lightning.runs.summary import result_rows
 
+
+class Caption(NamedTuple):
+    """What is said of a figure.
+
+    Attributes:
+        title: Above it, and in the page's contents.
+        text: Below it: what is drawn, and how it is read.
+    """
+
+    title: str
+    text: str
+
+
 CAPTIONS = {
-    "losses": "Loss of each capsule and of the head by training batch",
-    "accuracy": "Accuracy of each capsule and of the head",
-    "routing": "Which capsule was routed, by how much, and how often that changed",
-    "tsne": "Learned features, embedded by t-SNE",
-    "feature_maps": "Feature maps of the capsules, and the one routed",
-    "confusion": "True and predicted classes of the test images",
-    "errors": "Worst errors on the test images",
+    "losses": Caption(
+        "Losses",
+        "Loss of each capsule and of the head, over training batches, on a logarithmic axis. In training each point is "
+        "averaged since the previous point. The total is the head's loss and, of each block, that of the capsule whose "
+        "map goes on, or where all maps do, of the one with the least loss.",
+    ),
+    "error_rates": Caption(
+        "Errors of the learners",
+        "How often each capsule's own classifier, and the head, are wrong, in percent, on a logarithmic axis.",
+    ),
+    "accuracy": Caption("Accuracies of the learners", "How often each capsule's classifier, and the head, are right."),
+    "routing": Caption(
+        "Routing",
+        "Left: the share of batches that were routed to each capsule, by epoch. Right: the margin, by which the least "
+        "loss lies below the second, and how often another capsule was routed than in the batch before.",
+    ),
+    "tsne": Caption(
+        "Learned features",
+        "Validation images, placed by t-SNE so that images of similar features are neighbours; colour and marker are "
+        "the true class. Only the numbers in the title are measured in feature space.",
+    ),
+    "feature_maps": Caption(
+        "Feature maps",
+        "Each row: an image, what each capsule of a block makes of it, and what the head says. Capsules whose maps go "
+        "on to the next block are framed.",
+    ),
+    "confusion": Caption(
+        "Confusion matrix",
+        "Test images by their true class (rows) and the class that was predicted (columns).",
+    ),
+    "errors": Caption(
+        "Worst errors",
+        "The test images with the largest losses among those that were classified wrongly; above each its true class, "
+        "an arrow, and the predicted class.",
+    ),
 }
 """Figures in the order of the page; others follow by name."""
+
+PROBE = Caption(
+    "Phase 2",
+    "Error and loss of a linear classifier on the learned features, by epoch. The dotted line is where it has "
+    "converged.",
+)
+"""Of the figure of a probe, whose name begins so."""
+
+NOTHING_ROUTED = Caption(
+    "Least loss",
+    "All maps go on, or each image takes its own, so that no batch is routed. Left: the share of batches in which each "
+    "capsule has the least loss, by epoch. Right: the margin, by which that lies below the second, and how often it is "
+    "another capsule's than in the batch before.",
+)
+"""Of the figure of routing where ``routing.csv`` has no share of batches routed."""
+
+SHOWN = (".png", ".svg", ".gif")
+"""Kinds of pictures that a page shows."""
 
 EPOCH_METRICS = ("val/error", "train/error", "val/loss/head", "train/epoch_loss/head", "train/epoch_loss/total")
 """What the table of epochs shows, as far as it was logged."""
@@ -80,7 +139,7 @@ def _results(summary: Mapping[str, Any]) -> PageTable:
     if not summary:
         return PageTable()
     rows = result_rows(summary)
-    rows.append(["training images a second", f"{summary['images_per_second']:,.0f}", ""])
+    rows.append(["training images per second", f"{summary['images_per_second']:,.0f}", ""])
     rows.append(["optimizer steps skipped (fp16)", f"{summary.get('skipped_steps', 0):,}", ""])
     rows += _routing(summary)
     heads = ["", "measured"]
@@ -90,13 +149,33 @@ def _results(summary: Mapping[str, Any]) -> PageTable:
 
 
 def _routing(summary: Mapping[str, Any]) -> list[list[str]]:
-    """How a run routes; nothing of a network that does not."""
-    if "routing" not in summary:
+    """What a run hands on from block to block; nothing of a network that has no capsules."""
+    if "routing_mode" not in summary:
         return []
-    rows = [["routing at inference", str(summary["routing_mode"]), ""]]
-    for index, shares in enumerate(summary["routing"]):
-        rows.append([f"routing shares of block{index}", " / ".join(map("{:.2f}".format, shares)), ""])
+    rows: list[list[str]] = []
+    if "routing" in summary:
+        rows.append(["routing at inference", str(summary["routing_mode"]), ""])
+        rows += _shares("share of batches routed", summary["routing"])
+    if "least_loss" in summary:
+        rows.append(["what a block hands on", str(summary["routing_mode"]), ""])
+        rows += _shares("share of batches with the least loss", summary["least_loss"])
     return rows
+
+
+def _shares(what: str, shares: Any) -> list[list[str]]:
+    """A row per capsule."""
+    if isinstance(shares, list):
+        shares = _named_as_in_0_1(shares)
+    return [[f"{what}: {name}", f"{share:.2f}", ""] for name, share in shares.items()]
+
+
+def _named_as_in_0_1(shares: Sequence[Sequence[float]]) -> dict[str, float]:
+    """A summary of version 0.1 has shares by block, without names."""
+    share_by_name: dict[str, float] = {}
+    for block, shares_of_block in enumerate(shares):
+        for capsule, share in enumerate(shares_of_block, start=1):
+            share_by_name[f"block{block}, capsule {capsule} of {len(shares_of_block)}"] = share
+    return share_by_name
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
@@ -113,14 +192,29 @@ def _ordered(folder: Path) -> list[Path]:
 
     pictures: list[Path] = []
     for path in folder.glob("*.*"):
-        if path.suffix in (".png", ".gif") and path.is_file():
+        if path.suffix in SHOWN and path.is_file():
             pictures.append(path)
     return sorted(pictures, key=place)
 
 
 def _figure(path: Path) -> dict[str, str]:
-    caption = CAPTIONS.get(path.stem, path.stem.replace("_", " "))
-    return {"caption": caption, "picture": inlined(path.read_bytes(), path.suffix.removeprefix("."))}
+    caption = CAPTIONS.get(path.stem, Caption(path.stem.replace("_", " "), ""))
+    if path.stem.startswith("probe"):
+        caption = PROBE
+    if path.stem == "routing" and not _has_routed(path.with_suffix(".csv")):
+        caption = NOTHING_ROUTED
+    if path.suffix == ".gif":
+        caption = Caption(f"{caption.title}, by epoch", caption.text)
+    picture = inlined(path.read_bytes(), path.suffix.removeprefix("."))
+    return {"id": path.name, "title": caption.title, "caption": caption.text, "picture": picture}
+
+
+def _has_routed(path: Path) -> bool:
+    """Whether the table beside the figure has shares of batches routed; yes where it is not there."""
+    if not path.is_file():
+        return True
+    heads = path.read_text(encoding="utf-8").partition("\n")[0]
+    return "share/" in heads or "least_loss/" not in heads
 
 
 # -- epochs ------------------------------------------------------------------------------------------------------------

@@ -126,6 +126,7 @@ def result_table(summary: Mapping[str, Any]) -> Table:
     for row in result_rows(summary):
         table.add_row(*row[:columns])
     if "routing_mode" in summary:
-        table.caption = f"routed by {summary['routing_mode']}"
+        words = "routed by" if "least_loss" not in summary else "what a block hands on:"
+        table.caption = f"{words} {summary['routing_mode']}"
         table.caption_justify = "left"
     return table

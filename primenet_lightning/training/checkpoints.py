@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.strategies import Strategy
 
 from primenet_lightning.arguments import at_least, first_line
@@ -103,6 +103,17 @@ class BestCheckpoint(ModelCheckpoint):
         return Path(self.dirpath) / "best.ckpt"
 
 
+def come_last(callback: Callback, trainer: Trainer) -> None:
+    """Put a callback behind all others.
+
+    Args:
+        callback: Of the Trainer.
+        trainer: The Trainer.
+    """
+    others = [other for other in trainer.callbacks if other is not callback]  # type: ignore[attr-defined]
+    trainer.callbacks = [*others, callback]  # type: ignore[attr-defined]  # a new list: Lightning goes through the old one
+
+
 class CheckpointOfState(Checkpoint):
     """A checkpoint callback that knows of no best one, and so comes after those that do.
 
@@ -113,8 +124,7 @@ class CheckpointOfState(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Become the Trainer's last callback."""
-        others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
-        trainer.callbacks = [*others, self]  # type: ignore[attr-defined]  # a new list: Lightning is going through the old one
+        come_last(self, trainer)
 
 
 class LastCheckpoint(CheckpointOfState):

@@ -1,7 +1,7 @@
 """A LightningModule that predicts and evaluates a row of stages, whoever trained it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -73,12 +73,13 @@ class Evaluator(LightningModule, ABC):
         logits: Tensor = self.network(self.images_of(x))
         return logits
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Give class probabilities.
 
         Args:
             batch: Images, or a sequence whose first element are the images.
             batch_idx: Index of the batch.
+            dataloader_idx: Which of several loaders it is of.
 
         Returns:
             ``(batch, classes)``, float32.
@@ -104,6 +105,36 @@ class Evaluator(LightningModule, ABC):
                 f"images have dtype {images.dtype}; normalise them to floating point, as ImageDataModule does"
             )
         return images.to(self.dtype)
+
+    def images_and_target(self, batch: Any) -> Batch:
+        """Take a batch that has labels apart.
+
+        Args:
+            batch: Images, normalised, ``(batch, channels, height, width)``, and class indices, ``(batch,)``.
+
+        Returns:
+            Images in the network's precision, ``(batch, channels, height, width)``, and class indices, int64
+            ``(batch,)``.
+
+        Raises:
+            ValueError: If the batch has other parts, or if its labels are no class indices.
+        """
+        if not isinstance(batch, Sequence) or len(batch) != 2:
+            raise ValueError(f"a batch must be (images, labels), but this is {_described(batch)}")
+        images, target = batch
+        if target.dim() != 1 or target.is_floating_point() or len(target) != len(images):
+            raise ValueError(
+                f"labels have shape {tuple(target.shape)} and dtype {target.dtype}, but must be class indices, one "
+                f"integer for each of the {len(images)} images; the soft labels of MixUp and CutMix are not taken"
+            )
+        if target.device.type == "cpu" and len(target):  # on a GPU it would have to be waited for
+            least, most = int(target.min()), int(target.max())
+            if least < 0 or most >= self.num_classes:
+                raise ValueError(
+                    f"labels go from {least} to {most}, but num_classes={self.num_classes} are counted from 0; give "
+                    "labels from 0 to num_classes - 1"
+                )
+        return self.images_of(images), target.long()
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
@@ -151,12 +182,12 @@ class Evaluator(LightningModule, ABC):
 
     def _evaluate(self, metrics: LearnerMetrics, batch: Batch) -> Tensor:
         """Count a batch; the head's logits."""
-        images, target = batch
+        images, target = self.images_and_target(batch)
         if not self.evaluates_learners:
             logits: Tensor = self(images)
             metrics.update({HEAD: logits}, target, {HEAD: cross_entropy(logits, target)})
             return logits
-        evaluation = self.network.evaluate(self.images_of(images), target)
+        evaluation = self.network.evaluate(images, target)
         losses = dict(evaluation.losses)
         if evaluation.total is not None:
             losses["total"] = evaluation.total
@@ -187,3 +218,8 @@ class Evaluator(LightningModule, ABC):
                 sync_dist=self.exchange is not ALONE,
                 reduce_fx="max",
             )
+
+
+def _described(batch: Any) -> str:
+    kind = f"a {type(batch).__name__}"
+    return f"{kind} of {len(batch)}" if isinstance(batch, Sized) else kind

@@ -178,7 +178,8 @@ def fit_and_test(
         Its errors, and the time it took.
 
     Raises:
-        NothingChosen: If there was no validation, or no checkpoint was saved; the model is trained all the same.
+        NothingChosen: If there was no validation, no checkpoint was saved, or the Trainer leaves the test out; the
+            model is trained all the same.
 
     Example:
         >>> import tempfile
@@ -198,6 +199,8 @@ def fit_and_test(
     seconds = _seconds_of(trainer, time.perf_counter() - began)  # before the test, which loads the timer's state
 
     # choose
+    if trainer.limit_test_batches == 0:
+        raise NothingChosen("limit_test_batches=0 leaves the test out")
     validation_error, checkpoint = _choose(best, trainer, model)
 
     # test

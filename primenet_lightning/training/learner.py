@@ -5,39 +5,40 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal, TypeVar
 
+import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.strategies import ParallelStrategy
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch import distributed as dist
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from primenet_lightning.nn.names import HEAD
+from primenet_lightning.arguments import plain, whole_number
 from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.checkpoints import use_atomic_checkpoints
 from primenet_lightning.training.evaluator import Batch
 from primenet_lightning.training.exchange import ALONE, Replicas
 from primenet_lightning.training.loss_log import LossLog
-from primenet_lightning.training.optimizers import (
-    CompositeOptimizer,
-    CompositeScheduler,
-    LRSchedulerCallable,
-    OptimizerCallable,
+from primenet_lightning.training.optimizers import LRSchedulerCallable, OptimizerCallable
+from primenet_lightning.training.optimizing import Optimizing
+from primenet_lightning.training.recipe import OptimizerRecipe
+from primenet_lightning.training.refusals import (
+    description_of,
+    refuse_automatic_options,
+    refuse_data,
+    refuse_options,
+    refuse_trainer,
 )
-from primenet_lightning.training.refusals import description_of, refuse_data, refuse_options, refuse_trainer
-from primenet_lightning.training.resumable import Resumable
 from primenet_lightning.training.runner import Per, Rhythm, StageRunner
-from primenet_lightning.training.schedules import Schedule, steps_of_fit
-from primenet_lightning.training.schedules import schedule as make_schedule
+from primenet_lightning.training.schedules import Schedule
 from primenet_lightning.training.step_output import REQUESTS, StepOutput
 from primenet_lightning.training.stopping import GracefulStop
 
 Value = TypeVar("Value")
 
 
-class LocalLearner(Resumable, ABC):
+class LocalLearner(Optimizing, ABC):
     """Trains the stages of a network, each learner by its own loss and optimizer.
 
     Optimization is manual: the stages run in turn, each one's losses go backward and its activations are freed, its map
@@ -56,6 +57,7 @@ class LocalLearner(Resumable, ABC):
         optimizer: Makes the optimizer of one learner from its parameters. The default is the paper's: Adam, learning
             rate 2e-4, betas (0.99, 0.999). No part of a checkpoint's hyperparameters, whose loading must run no code.
         head_optimizer: Makes the head's; None takes ``optimizer``.
+        lr: Learning rate of all learners, in place of what their optimizers begin with; None leaves those.
         scheduler: Makes the learning rate schedule of one learner's optimizer.
         head_scheduler: Makes the head's; None for none.
         schedule: ``"cosine"``, ``"step"`` or ``"one_cycle"`` over the whole fit, for all optimizers, see
@@ -113,6 +115,7 @@ class LocalLearner(Resumable, ABC):
         num_classes: int = 10,
         optimizer: OptimizerCallable = PaperAdam,
         head_optimizer: OptimizerCallable | None = None,
+        lr: float | None = None,
         scheduler: LRSchedulerCallable | None = None,
         head_scheduler: LRSchedulerCallable | None = None,
         schedule: Schedule | None = None,
@@ -126,17 +129,24 @@ class LocalLearner(Resumable, ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=list(self.UNSAVED), logger=self.LOGS_HYPERPARAMETERS)
+        self.hparams.update(plain(dict(self.hparams)))  # numpy's numbers would keep a checkpoint from being loaded
         self.automatic_optimization = False
         refuse_options(
             scheduler_interval, schedule, (scheduler, head_scheduler), step, accumulate_grad_batches, gradient_clip_val
         )
         # what it learns from, and by which optimizers
-        self.in_shape: tuple[int, int, int] = (in_channels, image_size[0], image_size[1])
-        self.num_classes = num_classes
-        self.optimizer = optimizer
-        self.head_optimizer = optimizer if head_optimizer is None else head_optimizer
-        self.scheduler = scheduler
-        self.head_scheduler = head_scheduler
+        height, width = image_size
+        self.in_shape = (
+            whole_number(1, in_channels=in_channels),
+            whole_number(1, image_size=height),
+            whole_number(1, image_size=width),
+        )
+        self.num_classes = whole_number(2, num_classes=num_classes)
+        self.example_input_array = torch.zeros(1, *self.in_shape)  # Lightning's summary counts operations with it
+        self.recipe = OptimizerRecipe(optimizer, head_optimizer, scheduler, head_scheduler)
+        if lr is not None and not lr > 0:
+            raise ValueError(f"lr={lr} must be positive, or None for what the optimizers begin with")
+        self.lr = lr
         self.schedule: Schedule | None = schedule
         self.scheduler_interval = "step" if schedule is not None else scheduler_interval
         # when it goes backward, exchanges and steps
@@ -146,59 +156,36 @@ class LocalLearner(Resumable, ABC):
         self.gradient_clip_val = gradient_clip_val
         # what a run leaves in it
         self.requests: set[str] = set()
-        self._steps_applied = 0
 
     # -- extension points ----------------------------------------------------------------------------------------------
 
     def configure_callbacks(self) -> list[Callback]:
-        """Attach the loss log and the graceful stop, unless the Trainer has them already."""
+        """Attach the loss log and the graceful stop, unless the Trainer has them already.
+
+        Returns:
+            The callbacks that are missing.
+
+        Raises:
+            ValueError: If the Trainer has options that the engine takes itself. This is Lightning's first call.
+        """
+        if self.trainer.state.fn == "fit":
+            refuse_automatic_options(self.trainer, self)
         present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         kinds: list[type[Callback]] = [LossLog, GracefulStop]
         return [kind() for kind in kinds if not any(isinstance(callback, kind) for callback in present)]
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build one optimizer a learner, all in one `CompositeOptimizer`."""
-        optimizers: dict[str, Optimizer] = {}
-        schedulers: dict[str, LRScheduler] = {}
-        for name, parameters in self.network.learners().items():
-            if not parameters:
-                continue
-            make_optimizer, make_scheduler = self.optimizer, self.scheduler
-            if name == HEAD:
-                make_optimizer, make_scheduler = self.head_optimizer, self.head_scheduler
-            optimizers[name] = make_optimizer(parameters)
-            if make_scheduler is not None:
-                schedulers[name] = make_scheduler(optimizers[name])
-        composite = CompositeOptimizer(optimizers)
-        composite.register_step_post_hook(self._count_step)
-        # the command line tries the optimizers before it fits; then nobody knows yet how many steps there will be
-        named = self.schedule is not None and self.trainer.state.fn == "fit"
-        if not (named or schedulers):
-            return composite
-        scheduler: LRScheduler = CompositeScheduler(composite, schedulers)
-        if self.schedule is not None:
-            self.schedule_steps = steps_of_fit(self.trainer, self.schedule, self.accumulate_grad_batches)
-            scheduler = make_schedule(self.schedule, composite, self.schedule_steps)
-        return {
-            "optimizer": composite,
-            "lr_scheduler": {"scheduler": scheduler, "interval": self.scheduler_interval},
-        }
-
-    @property
-    def learner_optimizers(self) -> dict[str, Optimizer]:
-        """The optimizers by learner, once the Trainer has made them."""
-        return self._composite().children
-
-    def _composite(self) -> CompositeOptimizer:
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, CompositeOptimizer)
-        return optimizer
-
     # -- training ------------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """Go on where the run that is resumed was saved, and make the engine ready."""
+        """Go on where the run that is resumed was saved, and make the engine ready.
+
+        Raises:
+            ValueError: If that run's schedule was laid out over another number of steps.
+        """
         super().on_train_start()
+        scheduler: Any = self.lr_schedulers()
+        for change in self.resumption.begin(self._composite(), scheduler):
+            rank_zero_info(change)
         self.runner = self.configure_runner()
 
     def configure_runner(self) -> StageRunner:
@@ -218,12 +205,7 @@ class LocalLearner(Resumable, ABC):
             return
         self._late.catch_up(self.network.classifier_names)  # while all that answered are there
         dropped = self.network.prune()
-        left = self._composite().drop(dropped)
-        scheduler = self.lr_schedulers()
-        if isinstance(scheduler, CompositeScheduler):
-            scheduler.drop(dropped)
-        elif isinstance(scheduler, LRScheduler):
-            scheduler.base_lrs = [scheduler.base_lrs[place] for place in left]
+        self.drop_learners(dropped)
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         """Learn from one batch, stage by stage.
@@ -239,7 +221,7 @@ class LocalLearner(Resumable, ABC):
             NonFiniteError: If a loss is NaN or infinite; names learner, step and learning rate, and comes before any
                 parameter changes (with ``step="stage"``: before any of that stage or a later one).
         """
-        images, target = self.images_of(batch[0]), batch[1]
+        images, target = self.images_and_target(batch)
         ends = self.window_ends(batch_idx)
         share = self.exchange.share(len(target), target.device, self._flags())
         # learn, stage by stage
@@ -255,9 +237,21 @@ class LocalLearner(Resumable, ABC):
         if ends:
             self._mend_short_window(batch_idx)
             self._step_all()
+        # tell
+        self._call_forward_hooks(images, record.answers)
         raised = share.any(self._flags())
         requests = [request for request, asked in zip(REQUESTS, raised, strict=True) if asked]
-        return {"losses": record.values | {"total": record.total}, "route": list(record.route), "requests": requests}
+        return {
+            "loss": torch.tensor(record.total),
+            "losses": record.values | {"total": record.total},
+            "route": list(record.route),
+            "requests": requests,
+        }
+
+    def _call_forward_hooks(self, images: Tensor, answers: Tensor) -> None:
+        """Call the hooks of `forward`, which training never calls: W&B's ``watch`` logs the parameters in one."""
+        for hook in self._forward_hooks.values():
+            hook(self, (images,), answers)
 
     def _flags(self) -> list[bool]:
         return [request in self.requests for request in REQUESTS]
@@ -302,15 +296,7 @@ class LocalLearner(Resumable, ABC):
         optimizer.step()
         self.skipped_steps += self._steps_applied == applied  # by fp16's scaler, for all learners on all ranks
         optimizer.zero_grad()
-        self._step_schedulers("step")
-
-    def _step_schedulers(self, interval: str) -> None:
-        scheduler = self.lr_schedulers()
-        if self.scheduler_interval == interval and scheduler is not None:
-            scheduler.step()  # type: ignore[union-attr]
-
-    def _count_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._steps_applied += 1
+        self.step_schedulers("step")
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip, learner by learner; gradients have been unscaled by now."""
@@ -334,8 +320,9 @@ class LocalLearner(Resumable, ABC):
         Returns:
             Those of learners that are there, and of no learner's.
         """
-        present = set(self.network.loss_names)
-        return {key: value for key, value in values.items() if "." not in key or key.rpartition("/")[2] in present}
+        endings = tuple(f"/{name}" for name in self.network.loss_names)
+        # with a slash before it a bare name is a path, too; names of capsules may have slashes themselves
+        return {key: value for key, value in values.items() if "." not in key or f"/{key}".endswith(endings)}
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training accuracies, and step schedules that count epochs."""
@@ -350,7 +337,7 @@ class LocalLearner(Resumable, ABC):
             logger.log_metrics(metrics | {"epoch": self.current_epoch}, step=self.trainer.fit_loop.total_batch_idx)
         self.train_metrics.reset()
         self._epoch_losses.reset()
-        self._step_schedulers("epoch")
+        self.step_schedulers("epoch")
 
     # -- checks --------------------------------------------------------------------------------------------------------
 
@@ -390,9 +377,12 @@ class LocalLearner(Resumable, ABC):
             datamodule: The data; None takes the Trainer's.
 
         Raises:
-            ValueError: If the strategy splits up parameters or gradients, if losses would be scaled under
-                ``step="stage"``, or if the data module has other images or classes than the model was built for.
+            ValueError: If the Trainer has options that the engine takes itself, if the strategy splits up parameters or
+                gradients, if losses would be scaled under ``step="stage"``, or if the data module has other images or
+                classes than the model was built for.
         """
+        if stage == "fit":
+            refuse_automatic_options(trainer, self)
         refuse_trainer(trainer, stage, self.rhythm)
         described = description_of(trainer, datamodule)
         if described is not None:

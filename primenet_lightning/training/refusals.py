@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.strategies import (
     DDPStrategy,
     DeepSpeedStrategy,
@@ -12,6 +13,7 @@ from lightning.pytorch.strategies import (
 )
 from lightning.pytorch.strategies.xla import XLAStrategy
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.compile import to_uncompiled
 from torch import Tensor
 
 from primenet_lightning.arguments import at_least
@@ -45,6 +47,54 @@ def refuse_strategy(strategy: Strategy) -> None:
                 f"{name}({option}=...) changes how DDP averages gradients, which the engine does itself, once a step; "
                 "use strategy='ddp' without it"
             )
+
+
+AVERAGES: tuple[type[Callback], ...] = (WeightAveraging, StochasticWeightAveraging)
+"""Lightning's callbacks that average weights."""
+
+
+def refuse_automatic_options(trainer: Trainer, model: LightningModule) -> None:
+    """Refuse what Lightning would do in the course of a step, or to the weights: the engine has its own ways for it.
+
+    Args:
+        trainer: The Trainer.
+        model: To be trained.
+
+    Raises:
+        ValueError: For ``gradient_clip_val`` and ``accumulate_grad_batches`` of the Trainer, for Lightning's callbacks
+            that average weights or accumulate gradients, and for a model that was compiled as a whole.
+    """
+    name = type(model).__name__
+    if trainer.gradient_clip_val:
+        value = trainer.gradient_clip_val
+        raise ValueError(
+            f"Trainer(gradient_clip_val={value}) would clip all learners together; use "
+            f"{name}(gradient_clip_val={value}), which clips each by itself"
+        )
+    if trainer.accumulate_grad_batches != 1:
+        value = trainer.accumulate_grad_batches
+        raise ValueError(
+            f"Trainer(accumulate_grad_batches={value}) knows nothing of the learners' own steps; use "
+            f"{name}(accumulate_grad_batches={value})"
+        )
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if isinstance(callback, AVERAGES):
+            raise ValueError(
+                f"callbacks has a {type(callback).__name__}, which would average the weights, but not the route that "
+                "belongs to them; use AveragedWeights of primenet_lightning.callbacks"
+            )
+        if isinstance(callback, GradientAccumulationScheduler):
+            raise ValueError(
+                f"callbacks has a GradientAccumulationScheduler, whose schedule would be ignored; use "
+                f"{name}(accumulate_grad_batches=...)"
+            )
+    if getattr(model, "_compiler_ctx", None) is not None:
+        to_uncompiled(model)  # it is the user's own
+        raise ValueError(
+            "torch.compile(model) would compile the training step with its backward passes, which cannot be done; fit "
+            "the model itself, and compile its parts, as `for capsule in block.capsules.values(): capsule.compile()`"
+        )
 
 
 def refuse_trainer(trainer: Trainer, stage: str, rhythm: Rhythm) -> None:

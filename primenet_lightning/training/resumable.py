@@ -4,10 +4,15 @@ from abc import ABC
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
+import torch
+from torch import Tensor
+
+from primenet_lightning.datamodules.preprocessing import Preprocess
 from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.training.evaluator import Evaluator
 from primenet_lightning.training.refusals import description_of, refuse_architecture, refuse_classes
 from primenet_lightning.training.resuming import ProcessStates
+from primenet_lightning.training.resumption import Resumption
 from primenet_lightning.training.version_0_1 import FORMAT, FORMAT_KEY, is_of_0_1, readable, rename_entries
 
 Model = TypeVar("Model", bound="Resumable")
@@ -19,7 +24,7 @@ class Resumable(Evaluator, ABC):
     Attributes:
         data_description: Of the data trained on, from `ImageDataModule.description`; None before the fit.
         skipped_steps: Optimizer steps that fp16's scaler left out because a gradient was not finite.
-        schedule_steps: Over how many steps the schedule is laid out; None without one, or before the fit.
+        resumption: What its optimizers and its schedule are, and were in the run that is resumed.
     """
 
     ENTRIES_OF_0_1: ClassVar[dict[str, str]] = {}
@@ -29,24 +34,31 @@ class Resumable(Evaluator, ABC):
         super().__init__()
         self.data_description: dict[str, Any] | None = None
         self.skipped_steps = 0
-        self.schedule_steps: int | None = None
-        self._resumed_schedule_steps: int | None = None
+        self.resumption = Resumption()
         self._states = ProcessStates()
 
     def on_train_start(self) -> None:
-        """Go on with the random numbers, and the waiting gradients, of the run that is resumed.
+        """Go on with the random numbers, and the waiting gradients, of the run that is resumed."""
+        self._states.restore(self.network, self.device, self.global_rank, self.trainer.world_size)
+
+    def images_of(self, images: Tensor) -> Tensor:
+        """Bring images to the network's precision; of uint8, resize and normalise them first, as those trained on.
+
+        Not in training, where a data module may have to augment them first: then the Trainer has to know it.
+
+        Args:
+            images: ``(batch, channels, height, width)``: normalised, or uint8 as the loaders of an `ImageDataModule`
+                give them to a Trainer that does not know the data module.
+
+        Returns:
+            The same, ``(batch, channels, height, width)``, in the type of the parameters.
 
         Raises:
-            ValueError: If that run's schedule was laid out over another number of steps.
+            ValueError: If they are integers, and nobody knows how to normalise them.
         """
-        resumed = self._resumed_schedule_steps
-        if resumed is not None and resumed != self.schedule_steps:
-            raise ValueError(
-                f"schedule={self.hparams.get('schedule')!r} of the resumed run was laid out over {resumed} steps, and "
-                f"this fit has {self.schedule_steps}; resume with the same max_epochs, max_steps and data"
-            )
-        self._resumed_schedule_steps = None
-        self._states.restore(self.network, self.device, self.global_rank, self.trainer.world_size)
+        if images.dtype == torch.uint8 and self.data_description is not None and not self.training:
+            images = Preprocess.of(self.data_description)(images)
+        return super().images_of(images)
 
     def located(self, error: NonFiniteError) -> NonFiniteError:
         """Tell of a number that is not finite when it came.
@@ -79,7 +91,7 @@ class Resumable(Evaluator, ABC):
         checkpoint["data_description"] = self.data_description
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["skipped_steps"] = self.skipped_steps
-        checkpoint["schedule_steps"] = self.schedule_steps
+        checkpoint |= self.resumption.state_dict()
         # in place: Lightning's state_dict, collected already, shares these tensors
         self.exchange.settle(self.network)
         self._late.catch_up(self.network.classifier_names)
@@ -117,7 +129,7 @@ class Resumable(Evaluator, ABC):
                 "can be tested and used for prediction, but its training cannot go on: start a new run"
             )
         self.skipped_steps = checkpoint.get("skipped_steps", 0)
-        self._resumed_schedule_steps = checkpoint.get("schedule_steps")
+        self.resumption.resume(checkpoint, self.hparams.get("schedule"))
         self._states.load(checkpoint)
         self._epoch_losses.load_state_dict(checkpoint.get("train_losses", {}))
         loggers: list[Any] = self.loggers

@@ -73,16 +73,17 @@ def schedule(name: Schedule, optimizer: Optimizer, total_steps: int) -> LRSchedu
     return OneCycleLR(optimizer, rates, total_steps, pct_start=ONE_CYCLE_RISE, cycle_momentum=False)
 
 
-def steps_of_fit(trainer: Trainer, name: Schedule, window: int = 1) -> int:
+def steps_of_fit(trainer: Trainer, name: Schedule, window: int = 1, start: int = 0) -> int:
     """Tell how many optimizer steps a fit has, which a named schedule is laid out over.
 
     Args:
         trainer: The Trainer, in a fit.
         name: Of the schedule, for the sentence.
         window: Batches an optimizer step.
+        start: Optimizer steps that this Trainer had done before, in a fit that is over.
 
     Returns:
-        Optimizer steps of the whole fit.
+        Optimizer steps of the whole fit, without those.
 
     Raises:
         ValueError: If the fit has no end.
@@ -100,4 +101,5 @@ def steps_of_fit(trainer: Trainer, name: Schedule, window: int = 1) -> int:
         # counted here, since the Trainer knows nothing of windows
         windows = -(-int(trainer.num_training_batches) // window) * epochs
         steps = min(windows, trainer.max_steps) if trainer.max_steps > 0 else windows
-    return int(steps)
+    # a fit with nothing left to do ends before its first step
+    return int(steps) - start if steps > start else int(steps)

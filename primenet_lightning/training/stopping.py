@@ -10,10 +10,10 @@ from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from primenet_lightning.training.checkpoints import CheckpointOfState, LastCheckpoint, validation_follows
+from primenet_lightning.training.checkpoints import CheckpointOfState, LastCheckpoint, come_last, validation_follows
 from primenet_lightning.training.exchange import gather
 
 TERMINATED = 128 + signal.SIGTERM
@@ -34,7 +34,7 @@ class _PassesRequestsOn(Protocol):
     requests: set[str]
 
 
-class GracefulStop(CheckpointOfState):
+class GracefulStop(Callback):
     """Save and stop at Ctrl-C or SIGTERM, and requeue at SLURM's signal, after the batch that is under way.
 
     In the middle of a batch some capsules may have been updated and others not, and of several processes each would
@@ -67,6 +67,10 @@ class GracefulStop(CheckpointOfState):
         self._before: dict[int, Any] = {}
         self._agreed: list[str] = []
         self._saved: Path | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Become the Trainer's last callback: what is due after a batch is done before it stops."""
+        come_last(self, trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the signals over; Lightning gives them back to their owners when it is done."""
@@ -118,8 +122,16 @@ class GracefulStop(CheckpointOfState):
             requests_by_rank = gather(self.requests)
         self._agreed = sorted(set().union(*requests_by_rank))
         if self._agreed and trainer.is_last_batch:
-            self._save(trainer)
-            self._requeue()  # here, where the loops are between two epochs: its handler saves, too
+            come_last(_BehindCheckpoints(self), trainer)
+
+    def end_epoch(self, trainer: Trainer) -> None:
+        """Save and requeue once all else of the epoch is done.
+
+        Args:
+            trainer: Between two epochs.
+        """
+        self._save(trainer)
+        self._requeue()  # here, where the loops are between two epochs: its handler saves, too
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop between two epochs."""
@@ -172,6 +184,18 @@ class GracefulStop(CheckpointOfState):
             return "no checkpoint was saved"
         command = self.resume_with or f"Trainer.fit(..., ckpt_path={str(self._saved)!r})"
         return f"go on with: {command}"
+
+
+class _BehindCheckpoints(CheckpointOfState):
+    """Ends an epoch for `GracefulStop`, once: Lightning calls checkpoint callbacks after all else."""
+
+    def __init__(self, stop: GracefulStop) -> None:
+        self.stop = stop
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let it save and requeue, and go."""
+        trainer.callbacks = [other for other in trainer.callbacks if other is not self]  # type: ignore[attr-defined]
+        self.stop.end_epoch(trainer)
 
 
 def _meanings_of_signals() -> dict[int, str]:

@@ -35,10 +35,10 @@ def figures(monkeypatch):
     """The figures that were published."""
     seen, publish = [], feature_maps.publish
 
-    def keep(figure, name, trainer, folder):
+    def keep(figure, name, trainer, folder, figure_format="png"):
         seen.append(figure)
         if len(seen) == 1:  # saving takes longer than the training
-            publish(figure, name, trainer, folder)
+            publish(figure, name, trainer, folder, figure_format)
 
     monkeypatch.setattr(feature_maps, "publish", keep)
     return seen
@@ -222,3 +222,29 @@ def test_two_processes_draw_once(ranks, tmp_path):
     assert first > 0
     assert second == 0
     assert (tmp_path / "figures/feature_maps.png").is_file()
+
+
+def test_all_blocks_are_shown_below_each_other(train, figures):
+    train(FeatureMaps(images=2), model=PrimeNet(num_classes=3, depth=2))
+    titles = [axes.get_title() for axes in figures[0].axes]
+    starts = [title.partition(":")[0].partition("\n")[0] for title in titles]
+    first = ["image of class", "block0.k3", "block0.k5", "block0.k7", "block1.k3", "block1.k5", "block1.k7", ""]
+    assert starts == first * 2
+    assert sum("head" in text.get_text() for axes in figures[0].axes for text in axes.texts) == 2
+
+
+def test_blocks_of_different_capsules_have_a_row_each(train, figures):
+    class Narrowing(PrimeNet):
+        def configure_capsules(self, index, in_shape):
+            capsules = super().configure_capsules(index, in_shape)
+            return capsules if index == 0 else {"k3": capsules["k3"]}
+
+    train(FeatureMaps(images=1), model=Narrowing(num_classes=3, depth=2))
+    starts = [axes.get_title().partition(":")[0] for axes in figures[0].axes]
+    assert starts[1:] == ["block0.k3", "block0.k5", "block0.k7", "block1.k3", ""]
+
+
+@pytest.mark.parametrize("router", ["concatenate", "mean"])
+def test_where_all_maps_go_on_none_is_called_routed(train, figures, router):
+    train(FeatureMaps(images=1), model=PrimeNet(num_classes=3, router=router))
+    assert [axes.get_xlabel() for axes in figures[0].axes] == ["", "goes on", "goes on", "goes on", ""]

@@ -30,9 +30,9 @@ def test_picture_is_drawn_without_a_logger(train, tmp_path):
     assert {(0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00), (0x00, 0x9E, 0x73)} <= colours  # a curve a capsule
 
 
-def test_accuracy_is_drawn_beside_the_losses(train, tmp_path):
+def test_errors_are_drawn_beside_the_losses(train, tmp_path):
     train(callbacks=[CapsuleLossCurves()], max_epochs=2)
-    with Image.open(tmp_path / "figures/accuracy.png") as picture:
+    with Image.open(tmp_path / "figures/error_rates.png") as picture:
         colours = {pixel for _, pixel in picture.convert("RGB").getcolors(10**6)}
     assert {(0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00), (0x00, 0x9E, 0x73)} <= colours
 

@@ -1,4 +1,7 @@
+import io
+
 import pytest
+import rich
 from lightning.pytorch import Callback
 
 from primenet_lightning import PrimeNet
@@ -50,3 +53,43 @@ def test_bar_moves_by_the_clock(make_trainer, make_batches, loader, monkeypatch)
     for batch_idx in range(8):
         bar.on_train_batch_end(None, None, {"losses": {}}, None, batch_idx)
     assert drawn == [0, 2, 4, 7]  # a quarter of a second apart, and the last
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_bar_is_never_higher_than_two_lines_and_leaves_nothing(width, depth, make_trainer, make_batches, loader):
+    screen = io.StringIO()
+    bar = LossProgressBar(console_kwargs={"file": screen, "force_terminal": True, "width": width, "height": 50})
+    heights = []
+
+    class Measure(Callback):
+        def measure(self, trainer, *_):
+            lines = trainer.progress_bar_callback.progress.console.render_lines(
+                trainer.progress_bar_callback.progress.get_renderable()
+            )
+            heights.append(len(lines))
+            assert all(sum(segment.cell_length for segment in line) <= width for line in lines)
+
+        on_train_batch_end = on_validation_batch_end = on_validation_end = on_train_epoch_end = measure
+
+    trainer = make_trainer(enable_progress_bar=True, callbacks=[bar, Measure()], max_epochs=2)
+    trainer.fit(
+        PrimeNet(num_classes=3, image_size=(16, 16), depth=depth, channels=4, projection_channels=4, reduce_channels=2),
+        loader(make_batches(2, shape=(1, 16, 16))),
+        loader(make_batches(2, shape=(1, 16, 16), seed=1)),
+    )
+    assert {2} <= set(heights) <= {1, 2}
+    assert screen.getvalue().endswith("\x1b[1A\x1b[2K")  # the last it does is to take its lines away
+
+
+def test_in_a_file_nothing_is_drawn(make_trainer, make_batches, loader, capfd):
+    trainer = make_trainer(enable_progress_bar=True, callbacks=[LossProgressBar()])
+    trainer.fit(PrimeNet(num_classes=3, image_size=(8, 8)), loader(make_batches(2)), loader(make_batches(1)))
+    assert capfd.readouterr().out == ""
+
+
+@pytest.fixture(autouse=True)
+def _console():
+    """Each test has the console that rich shares anew."""
+    yield
+    rich.reconfigure()

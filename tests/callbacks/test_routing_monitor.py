@@ -9,8 +9,11 @@ from PIL import Image
 from tiny import Steps, TinyData, make_model, make_trainer
 
 from primenet_lightning import PrimeNet
+from primenet_lightning.analysis.routing import shares_of_capsules
 from primenet_lightning.callbacks.routing import RoutingMonitor
 from primenet_lightning.figures.style import COLOURS
+from primenet_lightning.nn.prime.mixing import Concatenate
+from primenet_lightning.nn.prime.router import LeastLoss
 
 
 class Quiet(RoutingMonitor):
@@ -153,7 +156,7 @@ def test_one_capsule_all_the_time_is_named_once_also_over_a_resume(tmp_path, rec
     fit(tmp_path, model, [Quiet()], epochs=4, ckpt_path=tmp_path / "end.ckpt")
     said = [text for text in sentences(recwarn) if text.startswith("In every batch")]
     assert len(said) == 1
-    assert "epoch 0 the same capsule was routed: block0.k7." in said[0]
+    assert "of the training the same capsule was routed: block0.k7." in said[0]
 
 
 def test_an_inference_choice_that_training_did_not_make_is_told_once(tmp_path, recwarn):
@@ -236,3 +239,37 @@ def test_two_ranks_count_the_same_and_one_draws(ranks, tmp_path):
 def test_impossible_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         RoutingMonitor(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [
+        (dict(router="concatenate"), {"least_loss", "changes"}),
+        (dict(router="mean"), {"least_loss", "changes"}),
+        (dict(router="gate"), {"least_loss", "changes"}),
+        (dict(router="gate", router_options={"per": "batch"}), {"share", "switches"}),
+        (dict(router="settle"), {"share", "switches"}),
+    ],
+)
+def test_routed_is_said_only_where_a_batch_was_routed(options, kinds, tmp_path):
+    monitor = Quiet()
+    fit(tmp_path, make_model(**options), [monitor], epochs=1)
+    (_, means), *_ = monitor.history
+    assert {name.partition("/")[0] for name in means} == kinds | {"margin", "loss"}
+    (kind,) = kinds - {"changes", "switches"}
+    names = [f"{kind}/block0.k{size}" for size in (3, 5, 7)]
+    assert sum(means[name] for name in names) == pytest.approx(1)
+
+
+def test_shares_of_a_network_carry_the_capsules_names(tmp_path):
+    class Both(PrimeNet):
+        def configure_router(self, index):
+            return Concatenate() if index == 0 else LeastLoss()
+
+    steps, model = Steps(), make_model(Both, depth=2)
+    fit(tmp_path, model, [steps], epochs=1)
+    shares = shares_of_capsules(model.network)
+    for index, kind in enumerate(("least_loss", "routing")):
+        routes = [output["route"][index] for output in steps.outputs]
+        by_hand = {f"block{index}.k{size}": routes.count(place) / 4 for place, size in enumerate((3, 5, 7))}
+        assert shares[kind] == by_hand

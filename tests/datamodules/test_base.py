@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 from itertools import chain
 
 import numpy as np
@@ -87,6 +89,8 @@ def test_description_survives_json_and_says_what_prediction_needs(loaded):
         "num_classes": 3,
         "mean": [0.5],
         "std": [0.5],
+        "picture_size": [1, 2],
+        "fit": None,
     }
 
 
@@ -337,3 +341,96 @@ def test_data_before_setup_and_files_that_are_not_there(numbered, tmp_path):
         data.predict_dataloader()
     with pytest.raises(ValueError, match="predict_files=None names nothing to predict"):
         numbered().predict_dataloader()
+
+
+# Classes and labels
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("zero", "one"), "class_names of numbered has 2 names for num_classes=3; give one name for each class"),
+        (("zero", "one", "two", "three"), "class_names of numbered has 4 names for num_classes=3"),
+        (("zero", "one", "one"), "class_names of numbered has 'one' 2 times; give each class a name of its own"),
+        (("zero", "", "two"), "class_names of numbered has '' for class 1; give each class a name"),
+        ((0, 1, 2), "class_names of numbered has 0 for class 0; give each class a name"),
+        ((), "class_names of numbered has 0 names for num_classes=3"),
+        ("abc", "class_names='abc' of numbered is one text; give a tuple"),
+    ],
+)
+def test_names_that_do_not_tell_the_classes_apart_are_refused(numbered, monkeypatch, names, message):
+    monkeypatch.setattr(numbered, "class_names", names)
+    with pytest.raises(ValueError, match=message):
+        numbered().setup()
+
+
+@pytest.fixture
+def labelled(numbered, monkeypatch):
+    """A data set of given training labels."""
+
+    def make(labels, **attributes):
+        for name, value in attributes.items():
+            monkeypatch.setattr(numbered, name, value)
+        images = np.zeros((len(labels), 1, 2), np.uint8)
+        monkeypatch.setattr(numbered, "load_arrays", lambda self: (images, labels, images, labels))
+        data = numbered()
+        data.setup()
+        return data
+
+    return make
+
+
+def test_labels_from_one_are_told_apart_from_too_few_images(labelled):
+    labels = np.arange(60) % 3 + 1
+    four = dict(num_classes=4, class_names=("?", "a", "b", "c"))
+    with pytest.raises(ValueError, match=r"numbered has no training image at all of class '\?'; .*labels count from 0"):
+        labelled(labels, **four)
+    with pytest.raises(
+        ValueError, match=r"train label is 3; num_classes=3 allows 0 to 2\. .*count from 0: give labels - 1"
+    ):
+        labelled(labels, num_classes=3, class_names=("a", "b", "c"))
+
+
+def test_a_class_in_the_middle_or_many_without_an_image(labelled):
+    with pytest.raises(
+        ValueError, match="no training image at all of class 'one'; add images of it, or leave the class"
+    ):
+        labelled(np.arange(60) % 2 * 2)
+    names = tuple(f"c{i}" for i in range(40_000))
+    with pytest.raises(ValueError, match=r"of class 'c10', 'c11', 'c12', 'c13', 'c14', \.\.\. \(39990 classes\);"):
+        labelled(np.arange(60) % 10, num_classes=40_000, class_names=names)
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "uint16", ">i4", "<u4", "int64", "uint64"])
+def test_whole_numbers_of_every_kind_are_labels(labelled, kind):
+    labels = (np.arange(60) % 3).astype(kind)
+    assert labelled(labels).train_dataset.labels.tolist() == labels.tolist()
+    torch_labels = torch.from_numpy(labels.astype(np.int64)).to(torch.int32)
+    assert labelled(torch_labels).train_dataset.labels.dtype == torch.int64
+
+
+# Copies
+
+
+def test_a_data_module_can_be_pickled_and_copied_after_a_fit(loaded, recorder, make_trainer):
+    data = loaded(batch_size=60)
+    trainer = make_trainer()
+    trainer.fit(recorder, datamodule=data)
+    trainer.validate(recorder, datamodule=data, verbose=False)
+    for copied in (pickle.loads(pickle.dumps(data)), copy.deepcopy(data), copy.copy(data)):
+        assert copied.trainer is None
+        assert torch.equal(copied.train_dataset.indices, data.train_dataset.indices)
+        assert torch.equal(copied.train_dataset.images, data.train_dataset.images)
+    assert data.trainer is trainer
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        loader = pickle.loads(pickle.dumps(getattr(data, name)()))
+        expected = next(iter(getattr(copy.deepcopy(data), name)()))
+        assert all(map(torch.equal, next(iter(loader)), expected))
+
+
+def test_a_copy_trains_as_the_data_module_itself(loaded, recorder, make_trainer):
+    data = loaded(batch_size=60)
+    make_trainer().fit(recorder, datamodule=data)
+    again = type(recorder)()
+    make_trainer().fit(again, datamodule=pickle.loads(pickle.dumps(data)))
+    assert again.numbers("train") == recorder.numbers("train")

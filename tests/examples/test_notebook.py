@@ -1,4 +1,4 @@
-"""The notebook is kept without outputs, and its code runs from top to bottom, without Jupyter."""
+"""The notebook is kept with the outputs of one run, and its code runs from top to bottom, without Jupyter."""
 
 import json
 import re
@@ -35,10 +35,29 @@ def notebook(tmp_path_factory):
     return names | {"printed": printed, "folder": folder}
 
 
-def test_it_is_a_notebook_without_outputs():
+def test_it_is_a_notebook_with_the_outputs_of_one_run():
     assert (NOTEBOOK["nbformat"], NOTEBOOK["nbformat_minor"]) == (4, 5)
     assert len({cell["id"] for cell in NOTEBOOK["cells"]}) == len(NOTEBOOK["cells"])
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in CODE)
+    assert [cell["execution_count"] for cell in CODE] == list(range(1, len(CODE) + 1))
+    outputs = [output for cell in CODE for output in cell["outputs"]]
+    assert {output["output_type"] for output in outputs} == {"stream", "display_data"}
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
+    text = PATH.read_text()
+    assert len(text) < 250_000
+    assert "/home/" not in text
+    assert "/work/" not in text
+
+
+def test_what_it_printed_is_what_it_prints(notebook):
+    """But for the numbers of a training, which is shorter here."""
+    stored = "".join(
+        "".join(output["text"]) for cell in CODE for output in cell["outputs"] if output["output_type"] == "stream"
+    )
+    kept, printed = stored.splitlines(), notebook["printed"]
+    assert len(kept) == len(printed)
+    assert kept[:3] == printed[:3]
+    assert kept[-1] == printed[-1]
+    assert [line.split()[0] for line in kept[4:10]] == [line.split()[0] for line in printed[4:10]]
 
 
 def test_every_loss_falls(notebook):

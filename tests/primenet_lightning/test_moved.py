@@ -115,7 +115,7 @@ def test_the_command_runs_by_its_old_path(forget, monkeypatch, capsys):
     ):
         runpy.run_module("primenet_lightning.cli", run_name="__main__", alter_sys=True)
     assert ended.value.code in (0, None)
-    assert "{fit," in capsys.readouterr().out
+    assert "fit  " in capsys.readouterr().out
 
 
 def test_what_never_was_is_not_found(forget):

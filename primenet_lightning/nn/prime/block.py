@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from primenet_lightning.nn.classifiers import LocalClassifier, local_classifier
+from primenet_lightning.nn.in_place import unchanged
 from primenet_lightning.nn.layers import at_least_float32, check_input, size_after, trial_run
 from primenet_lightning.nn.losses import LocalLossKind, LogitsLoss, cross_entropy
 from primenet_lightning.nn.numbers import WHOLE, Share
@@ -15,7 +16,7 @@ from primenet_lightning.nn.prime.capsule_dict import CapsuleDict
 from primenet_lightning.nn.prime.capsules import Capsule, conv_capsules
 from primenet_lightning.nn.prime.projection import Projection
 from primenet_lightning.nn.prime.router import GATE, LeastLoss, Router
-from primenet_lightning.nn.prime.routes import BY_LABELS, EACH_SUREST, RouteHistory, least_entropy, least_loss
+from primenet_lightning.nn.prime.routes import BY_LABELS, EACH_SUREST, RouteHistory, least_loss, surest_maps
 from primenet_lightning.nn.prime.shapes import MapShape, shape_handed_on
 from primenet_lightning.nn.stages import LearnerOutput, Stage, StageOutput, logits_of
 
@@ -242,8 +243,10 @@ class PrimeBlock(Stage):
             yield output
             del output  # or its graph lives on while the next capsule runs
         if self.projection is not None and self.projection_classifier is not None:
-            projected = self.projection(x)
-            logits = self.projection_classifier(projected)
+            with unchanged(x, "the projection", "the capsules"):
+                projected = self.projection(x)
+            with unchanged(projected, "the classifier of the projection", "the next block"):
+                logits = self.projection_classifier(projected)
             loss = self.loss(logits, target)
             yield LearnerOutput(self.full_name(PROJECTION), loss, logits.detach(), projected.detach())
             del projected, logits, loss
@@ -254,7 +257,8 @@ class PrimeBlock(Stage):
 
     def _run_capsule(self, name: str, x: Tensor, target: Tensor) -> LearnerOutput:
         capsule = self.capsules.named(name)
-        feature_map, logits = capsule(x)
+        with unchanged(x, f"capsule {name}", "the other capsules and the projection"):
+            feature_map, logits = capsule(x)
         loss = self.loss(logits, target) if capsule.loss is None else capsule.loss(feature_map, logits, target)
         return LearnerOutput(self.full_name(name), loss, logits.detach(), feature_map.detach())
 
@@ -278,7 +282,7 @@ class PrimeBlock(Stage):
         capsules = outputs[: len(self.capsules)]
         maps = [output.feature_map for output in capsules if output.feature_map is not None]
         if choice == EACH_SUREST:
-            routed = _surest(maps, list(logits_of(capsules).values()))
+            routed = surest_maps(maps, list(logits_of(capsules).values()))
         else:
             routed = self.router.select(x, maps, choice)
         if self.projection is None:
@@ -307,7 +311,7 @@ class PrimeBlock(Stage):
         check_input(x, self.in_shape, "block")
         if choice == EACH_SUREST:
             maps, logits = zip(*[capsule(x) for capsule in self.in_order], strict=True)
-            return _surest(maps, logits)
+            return surest_maps(maps, logits)
         return self.router.infer(x, [capsule.features for capsule in self.in_order], choice)
 
     def _join(self, routed: Tensor, projected: Tensor | None) -> Tensor:
@@ -391,9 +395,3 @@ def _cross_entropies(logits: Sequence[Tensor], target: Tensor) -> Tensor:
     stacked = at_least_float32(torch.stack(list(logits)))
     losses = functional.cross_entropy(stacked.flatten(0, 1), target.repeat(len(stacked)), reduction="none")
     return losses.view(stacked.shape[:2])
-
-
-def _surest(maps: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
-    """Take each sample's map from the capsule whose verdict on it has the least entropy."""
-    choice = least_entropy(torch.stack(list(logits)))
-    return torch.stack(list(maps))[choice, torch.arange(choice.shape[0], device=choice.device)]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from primenet_lightning.nn.names import HEAD, TOTAL
 from primenet_lightning.nn.prime.capsules import Capsule
 
 
@@ -18,6 +19,9 @@ class CapsuleDict(nn.ModuleDict):
     Args:
         capsules: By name, in routing order.
 
+    Raises:
+        ValueError: For a name that a module cannot have, or that would be read as another learner's.
+
     Example:
         >>> from primenet_lightning.nn.prime.capsules import conv_capsules
         >>> capsules = CapsuleDict(conv_capsules(1, (8, 8), num_classes=3, channels=4))
@@ -28,6 +32,8 @@ class CapsuleDict(nn.ModuleDict):
     """
 
     def __init__(self, capsules: Mapping[str, Capsule]) -> None:
+        for name in capsules:
+            _refuse_name(name)
         super().__init__(capsules)
         self._order = list(capsules)
         self._gone: dict[str, nn.Module] = {}
@@ -100,6 +106,23 @@ class CapsuleDict(nn.ModuleDict):
         self._gone = {}
         self.clear()
         self.update({name: capsules[name] for name in self._order})
+
+
+def _refuse_name(name: Any) -> None:
+    """Refuse what cannot name a module, a metric and a curve alike."""
+    if not isinstance(name, str):
+        raise ValueError(f"capsules has one named {name!r}, which is no string; name it {str(name)!r}")
+    if not name.strip() or not name.isprintable():
+        raise ValueError(f"capsules has one named {name!r}, which cannot be read; use printable letters")
+    if "." in name:
+        advice = name.replace(".", "_")
+        raise ValueError(
+            f"capsules has one named {name!r}; a dot parts a block's name from its capsule's, so use {advice!r} instead"
+        )
+    if name in (HEAD, TOTAL):
+        raise ValueError(f"capsules has one named {name!r}, a name that every network has already; rename it")
+    if hasattr(nn.ModuleDict(), name) or hasattr(CapsuleDict, name) or name in ("_order", "_gone"):
+        raise ValueError(f"capsules has one named {name!r}, a name that torch's ModuleDict needs itself; rename it")
 
 
 def _tensors(module: nn.Module) -> list[Any]:

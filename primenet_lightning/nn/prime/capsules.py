@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from primenet_lightning.nn.classifiers import FollowingLayer, LocalClassifier, local_classifier
 from primenet_lightning.nn.fast import run_convolutions
+from primenet_lightning.nn.in_place import unchanged
 from primenet_lightning.nn.layers import glorot_, size_after
 from primenet_lightning.nn.layout import channels_last
 from primenet_lightning.nn.losses import LocalLoss, LocalLossKind, local_loss
@@ -48,12 +49,17 @@ class Capsule(nn.Module):
 
         Returns:
             The feature map, ``(batch, channels', height', width')``, and the logits, ``(batch, classes)``.
+
+        Raises:
+            ValueError: If the classifier changes the feature map in place.
         """
         feature_map: Tensor = self.features(x)
         classified = feature_map
         if self.loss is not None and self.loss.detaches_features:
             classified = feature_map.detach()
-        return feature_map, self.classifier(classified)
+        with unchanged(feature_map, "the classifier of a capsule", "the router and the next block"):
+            logits = self.classifier(classified)
+        return feature_map, logits
 
 
 class ConvFeatures(nn.Sequential):

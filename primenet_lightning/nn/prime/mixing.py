@@ -91,6 +91,11 @@ class Gate(Router):
         self.hidden = hidden
         self.classifier = nn.Sequential()
 
+    @property
+    def routes_batches(self) -> bool:
+        """Whether it decides by the batch."""
+        return self.per == "batch"
+
     def build(self, in_shape: tuple[int, int, int], capsules: int, index: int | None = None) -> None:
         """Make the classifier for inputs of this shape."""
         super().build(in_shape, capsules, index)

@@ -22,7 +22,7 @@ from primenet_lightning.nn.prime.routes import (
     RouteHistory,
 )
 from primenet_lightning.nn.prime.routing_checks import refuse_pools, refuse_route, refuse_routing
-from primenet_lightning.nn.stages import Route, Stage
+from primenet_lightning.nn.stages import Route, StageRow
 from primenet_lightning.nn.whole import Whole
 
 
@@ -122,9 +122,9 @@ class PrimeNetwork(StagedNetwork):
     # -- stages and names ----------------------------------------------------------------------------------------------
 
     @property
-    def stages(self) -> Sequence[Stage]:
+    def stages(self) -> StageRow:
         """The blocks, then the head. Its stage is made when it is asked for, so that checkpoints know one head."""
-        return [*self.prime_blocks, Whole(self.head)]
+        return StageRow([*self.prime_blocks, Whole(self.head)])
 
     @property
     def prime_blocks(self) -> list[PrimeBlock]:

@@ -55,6 +55,14 @@ class Router(nn.Module):
     block_index: int = 0
 
     @property
+    def routes_batches(self) -> bool:
+        """Whether a batch as a whole takes the map of the capsule of its route.
+
+        False where all maps go on, or each image takes its own: then a route names the capsule of least loss alone.
+        """
+        return self.chooses
+
+    @property
     def settled(self) -> int | None:
         """The capsule that label-free inference takes, by index; None leaves that to the routes of the last batches."""
         return None

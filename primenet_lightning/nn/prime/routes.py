@@ -139,3 +139,17 @@ class RouteHistory(nn.Module):
         """Take a ring from a checkpoint; a longer one is cut to the window, newest kept."""
         self.ring.clear()
         self.ring.extend(tuple(route) for route in state.tolist())
+
+
+def surest_maps(maps: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
+    """Take each sample's map from the capsule whose verdict on it has the least entropy.
+
+    Args:
+        maps: Of each capsule, ``(batch, channels, height, width)``.
+        logits: Of each capsule, ``(batch, classes)``.
+
+    Returns:
+        ``(batch, channels, height, width)``.
+    """
+    choice = least_entropy(torch.stack(list(logits)))
+    return torch.stack(list(maps))[choice, torch.arange(choice.shape[0], device=choice.device)]

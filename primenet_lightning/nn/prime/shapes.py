@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from primenet_lightning.nn.in_place import unchanged
 from primenet_lightning.nn.layers import blank_input
 from primenet_lightning.nn.prime.router import Router
 
@@ -34,7 +35,8 @@ def shape_handed_on(
     channels = router.out_channels(channels, len(capsules))
     if projection is None:
         return channels, height, width
-    projected = tuple(projection(x).shape[1:])
+    with unchanged(x, "the projection", "the capsules"):
+        projected = tuple(projection(x).shape[1:])
     if projected[1:] != (height, width):
         raise ValueError(
             f"the projection gives {projected} but the capsules {maps}; their heights and widths must "
@@ -49,7 +51,8 @@ def _shape_of_maps(x: Tensor, capsules: Mapping[str, nn.Module]) -> MapShape:
     shapes: dict[str, tuple[int, ...]] = {}
     for name, capsule in capsules.items():
         try:
-            feature_map, _ = capsule(x)
+            with unchanged(x, f"capsule {name}", "the other capsules and the projection"):
+                feature_map, _ = capsule(x)
         except RuntimeError as error:
             raise ValueError(f"capsule {name} cannot take an input of shape {in_shape}: {error}") from error
         shapes[name] = tuple(feature_map.shape[1:])

@@ -1,6 +1,5 @@
 """The end-to-end twin: a PrimeNetwork trained by backpropagation, to compare local learning with."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.network import Evaluation
 from primenet_lightning.nn.prime.network import PrimeNetwork
-from primenet_lightning.nn.stages import Route, Stage
+from primenet_lightning.nn.stages import Route, StageRow
 from primenet_lightning.nn.whole import Whole
 
 
@@ -50,9 +49,9 @@ class EndToEndNetwork(PrimeNetwork):
                 capsule.loss = None
 
     @property
-    def stages(self) -> Sequence[Stage]:
+    def stages(self) -> StageRow:
         """One stage: the whole network under the head's loss."""
-        return [Whole(self)]
+        return StageRow([Whole(self)])
 
     @property
     def loss_names(self) -> list[str]:

@@ -1,6 +1,7 @@
 import pytest
+from tiny import make_model
 
-from primenet_lightning.analysis.routing import best_and_since
+from primenet_lightning.analysis.routing import best_and_since, shares_of_capsules
 
 
 @pytest.mark.parametrize(
@@ -9,3 +10,7 @@ from primenet_lightning.analysis.routing import best_and_since
 )
 def test_best_and_since(losses, expected):
     assert best_and_since(losses, 0.1) == expected
+
+
+def test_a_network_that_is_trained_end_to_end_has_no_shares():
+    assert shares_of_capsules(make_model(router="mean", local=False).network) == {}

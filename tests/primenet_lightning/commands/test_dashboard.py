@@ -13,7 +13,14 @@ from primenet_lightning.commands.main import main
 
 ROOT = Path(__file__).resolve().parents[3]
 LOGGED = ["train/loss/block0.k3", "val/loss/head", "val/error", "train/error/block0.k5", "routing/share/block0.k3"]
-LOGGED += ["routing/switches/block0", "routing/margin/block0", "tsne/silhouette", "tsne/neighbour_accuracy"]
+LOGGED += [
+    "routing/switches/block0",
+    "routing/margin/block0",
+    "routing/least_loss/block0.k3",
+    "routing/changes/block0",
+    "tsne/silhouette",
+    "tsne/neighbour_accuracy",
+]
 
 
 def panels():
@@ -32,7 +39,7 @@ def test_each_curve_has_one_panel(name):
 
 def test_each_figure_is_there():
     media = [name for panel in panels() for name in panel.get("media", [])]
-    figures = ("losses", "accuracy", "routing", "tsne", "feature_maps", "confusion", "errors")
+    figures = ("losses", "error_rates", "routing", "tsne", "feature_maps", "confusion", "errors")
     assert sorted(media) == sorted(f"figures/{name}" for name in figures)
 
 

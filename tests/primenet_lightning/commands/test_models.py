@@ -75,7 +75,7 @@ def test_a_baseline_is_trained_tested_and_summed_up_without_a_word_of_routing(ba
     words = re.sub('src="[^"]*"', "", page.partition("<details>")[0])
     assert "rout" not in words
     pictures = {path.stem for path in (baseline / "figures").glob("*.png")}
-    assert {"losses", "accuracy", "confusion", "errors"} <= pictures
+    assert {"losses", "error_rates", "confusion", "errors"} <= pictures
     assert not {"routing", "feature_maps"} & pictures
     assert [row["step"] for row in rows(baseline) if row["train/loss/head"]] == ["1", "2", "4", "5"]
 

@@ -81,7 +81,7 @@ def test_two_processes_make_one_run_folder(unbroken):
     assert steps == ["2", "4", "7", "9"]
     assert [row["step"] for row in rows(unbroken) if row["train/accuracy"]] == ["4", "9"]
     pictures = sorted(path.stem for path in (unbroken / "figures").glob("*.png"))
-    assert pictures == ["accuracy", "confusion", "errors", "feature_maps", "losses", "routing", "tsne"]
+    assert pictures == ["confusion", "error_rates", "errors", "feature_maps", "losses", "routing", "tsne"]
 
 
 def test_a_run_stopped_by_a_signal_to_one_process_is_resumed_exactly(unbroken, ranks, tmp_path):

@@ -2,6 +2,7 @@ import io
 import subprocess
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from primenet_lightning.runs import summary
@@ -52,3 +53,11 @@ def test_git_commit_is_that_of_the_checkout_only(tmp_path, monkeypatch):
     assert git_commit() is None
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)  # somebody else's repository around it
     assert git_commit() is None
+
+
+@pytest.mark.parametrize(
+    ("shares", "caption"),
+    [({"routing": {}}, "routed by concatenate"), ({"least_loss": {}}, "what a block hands on: concatenate")],
+)
+def test_a_table_says_routed_only_where_batches_are(shares, caption):
+    assert result_table(SUMMARY | shares | {"routing_mode": "concatenate"}).caption == caption

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from primenet_lightning.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from primenet_lightning.training.stopping import GracefulStop
@@ -160,7 +161,16 @@ def test_the_best_checkpoint_is_found_behind_others(kind, silent, tmp_path):
     assert trainer.checkpoint_callback is best
     (found,) = trainer.validate(ckpt_path="best", dataloaders=batch, verbose=False)
     assert found["val/error"] == 1
-    trainer = Trainer(**options, callbacks=[kind(tmp_path)])
+
+
+def test_the_last_checkpoint_is_not_taken_for_the_best(silent, tmp_path):
+    batch = [torch.zeros(1)]
+    trainer = Trainer(**silent | dict(enable_checkpointing=True), callbacks=[LastCheckpoint(tmp_path)])
     trainer.fit(Worsening(), batch, batch)
     with pytest.raises(ValueError, match="not configured to save the best model"):
         trainer.validate(ckpt_path="best", dataloaders=batch)
+
+
+def test_the_graceful_stop_is_no_checkpoint(silent, tmp_path):
+    trainer = Trainer(**silent | dict(enable_checkpointing=True, default_root_dir=tmp_path), callbacks=[GracefulStop()])
+    assert [type(callback) for callback in trainer.checkpoint_callbacks] == [ModelCheckpoint]

@@ -67,7 +67,8 @@ def test_every_router_trains_tests_and_is_drawn(router, tmp_path):
     assert (tmp_path / "figures" / "routing.png").stat().st_size > 0
     assert (tmp_path / "figures" / "feature_maps.png").stat().st_size > 0
     for number, means in monitor.history:
-        shares = [value for name, value in means.items() if name.startswith("share/block0.")]
+        kind = "share" if model.network.prime_blocks[0].router.routes_batches else "least_loss"
+        shares = [value for name, value in means.items() if name.startswith(f"{kind}/block0.")]
         assert sum(shares) == pytest.approx(1), number
     last = monitor.history[-1][1]
     assert sum(name.startswith("loss/block0") for name in last) == (1 if router == "commit" else 3)

@@ -44,7 +44,7 @@ def test_figure_4_frames_the_route_and_marks_the_least_loss(drawn):
         assert ["by label" in label for _, label in shown] == [k == kept["least_loss"][row] for k in range(3)]
         for k, name in enumerate(("k3", "k5", "k7")):
             title = axes[1 + k].get_title()
-            assert title.startswith(f"{name}: {kept['losses'][row, k]:.3g} nats")
+            assert title.startswith(f"block0.{name}: {kept['losses'][row, k]:.3g} nats")
             assert title.endswith("right" if kept["verdicts"][row, k] == kept["labels"][row] else "wrong")
 
 
@@ -59,9 +59,9 @@ def test_figure_5_has_every_curve_on_a_logarithmic_scale(drawn):
     assert axes.get_yscale() == "log"
     losses = parts(1)["prime"][0].extra["losses"]
     for line in axes.lines:
-        assert line.get_ydata().tolist() == losses[line.get_label()]
+        assert line.get_ydata().tolist() == losses[line.get_label().removeprefix("block0.")]
         assert line.get_xdata().tolist() == losses["step"]
-    assert [line.get_label() for line in axes.lines] == ["k3", "k5", "k7", "head", "total"]
+    assert [line.get_label() for line in axes.lines] == ["block0.k3", "block0.k5", "block0.k7", "head", "total"]
     assert len({to_hex(line.get_color()) for line in axes.lines}) == 5
 
 

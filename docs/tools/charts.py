@@ -1,0 +1,320 @@
+"""The charts of the pages under "Measured", from the numbers stored beside them: ``python docs/tools/charts.py``.
+
+Each number is read from ``docs/results/*.json``. Those of a reproduction were written by ``primenet reproduce``; those
+in ``deep.json`` and ``performance.json`` are the numbers of the tables of the pages of these names, which a test
+compares. The charts are ``docs/images/charts/*.svg``.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from primenet_lightning.figures.style import COLOURS, LINE_STYLES, MARKERS, add_legend, new_figure, write_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DOCS = Path(__file__).resolve().parents[1]
+RESULTS = DOCS / "results"
+CHARTS = DOCS / "images" / "charts"
+
+DATA = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
+REPRODUCED = {"digits": "Digits", **DATA}
+
+GROUPS = {
+    "end to end": ("end to end, concatenate", "end to end, mean"),
+    "one map goes on": ("least_loss", "settle", "commit", "gate by image", "gate by batch"),
+    "all maps go on": ("the base: concatenate, cross_entropy, layers", "mean"),
+}
+"""Rows of the ablation that differ in the router alone."""
+
+NETWORKS = {
+    "PrimeNet, least loss": ("prime",),
+    "PrimeNet, another router": ("local_fixed", "local_random", "local_mean", "local_concatenate"),
+    "end-to-end twin": ("end_to_end_mean", "end_to_end_concatenate"),
+    "one scale, end to end": ("one_scale_3", "one_scale_5", "one_scale_7"),
+}
+"""Parts of a reproduction, by the kind of network."""
+
+SHORT = {
+    "prime": "least loss",
+    "local_fixed": "fixed",
+    "local_random": "random",
+    "local_mean": "mean",
+    "local_concatenate": "concatenate",
+    "end_to_end_mean": "mean",
+    "end_to_end_concatenate": "concatenate",
+    "one_scale_3": "3x3",
+    "one_scale_5": "5x5",
+    "one_scale_7": "7x7",
+}
+
+VERDICTS = {
+    "confirmed": ("o", "#009E73"),
+    "not confirmed": ("X", "#D55E00"),
+    "cannot be tested here": ("_", "#777777"),
+}
+"""Marks that are told apart by form and by colour."""
+
+
+def stored(name: str) -> Any:
+    """Read results.
+
+    Args:
+        name: Of the file, without suffix.
+
+    Returns:
+        Plain values.
+    """
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+# -- deep stacks -------------------------------------------------------------------------------------------------------
+
+
+def deep_ratios() -> "Figure":
+    """Draw local over end to end with intervals: the gap, and all that the ablation compares."""
+    deep = stored("deep")
+    figure = new_figure(8, 7.2)
+    above, *below = figure.subplot_mosaic("aa;bc", height_ratios=[1, 7]).values()
+    names = [f"{row['data']}, {row['epochs']} epochs" for row in deep["gap"]]
+    _draw_ratios(above, names, [row["ratio"] for row in deep["gap"]], 0)
+    above.set_title("10,000 images, with augmentation", fontsize=10)
+    names = [row["name"].replace(": concatenate,", ":\nconcatenate,") for row in deep["ablation"]]
+    for place, (axes, (key, data)) in enumerate(zip(below, DATA.items(), strict=True)):
+        _draw_ratios(axes, names, [row[key]["ratio"] for row in deep["ablation"]], place)
+        axes.set_title(f"{data}: 5,000 images, 3 epochs", fontsize=10)
+    below[1].set_yticklabels([])
+    figure.supxlabel("error over that of the end-to-end twin, with 95 % intervals (1: as good)", fontsize=10)
+    return figure
+
+
+def _draw_ratios(axes: "Axes", names: Sequence[str], ratios: Sequence[Mapping[str, float]], look: int) -> None:
+    """One below the other, on an axis on which twice and half are as far from 1."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    places = range(len(names))
+    values = [ratio["value"] for ratio in ratios]
+    down = [ratio["value"] - ratio["low"] for ratio in ratios]
+    up = [ratio["high"] - ratio["value"] for ratio in ratios]
+    look_of: dict[str, Any] = {"fmt": MARKERS[look], "color": COLOURS[look], "capsize": 3, "markersize": 5}
+    axes.errorbar(values, places, xerr=[down, up], **look_of)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log")
+    ticks = [0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5]
+    if max(values) > 2:
+        ticks = [0.8, 1, 1.5, 2, 3, 4]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.tick_params(labelsize=8)
+    axes.set_yticks(places, names, fontsize=8)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(alpha=0.3, linewidth=0.5)
+
+
+def deep_cost() -> "Figure":
+    """Draw the error of each router against what an answer costs."""
+    rows = {row["name"]: row for row in stored("deep")["ablation"]}
+    figure = new_figure(8, 4)
+    panels = figure.subplots(1, 2)
+    for axes, (key, data) in zip(panels, DATA.items(), strict=True):
+        points: dict[str, dict[str, tuple[float, float, float]]] = {}
+        for group, names in GROUPS.items():
+            points[group] = {}
+            for name in names:
+                row = rows[name][key]
+                points[group][_router_of(name)] = (row["inference"], row["error"], row["spread"])
+        _draw_costs(axes, points)
+        axes.set_title(data, fontsize=10)
+    _name_groups(figure, panels[0], list(GROUPS))
+    return figure
+
+
+def _router_of(name: str) -> str:
+    return name.removeprefix("end to end, ").removeprefix("the base: ").partition(",")[0]
+
+
+def _draw_costs(axes: "Axes", points: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> None:
+    """Multiply-adds in millions, error and its spread, by group and name."""
+    for place, by_name in enumerate(points.values()):
+        costs = [cost for cost, _, _ in by_name.values()]
+        errors = [error for _, error, _ in by_name.values()]
+        spreads = [spread for _, _, spread in by_name.values()]
+        look: dict[str, Any] = {
+            "fmt": MARKERS[place],
+            "color": COLOURS[place],
+            "markersize": 6,
+            "capsize": 2,
+            "elinewidth": 0.8,
+        }
+        axes.errorbar(costs, errors, yerr=spreads, **look)
+    axes.margins(x=0.2, y=0.1)
+    _label_points(axes, points)
+    axes.set_xlabel("multiply-adds per image at inference (M)")
+    axes.set_ylabel("test error (%)")
+    axes.grid(alpha=0.3, linewidth=0.5)
+
+
+def _label_points(axes: "Axes", points: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> None:
+    """Name each point beside it; of points that lie close together, each name higher than the one before."""
+    places: list[tuple[float, float, str]] = []
+    for by_name in points.values():
+        places += [(error, cost, name) for name, (cost, error, _) in by_name.items()]
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    taken: list[tuple[float, float]] = []
+    for error, cost, name in sorted(places):
+        height = error
+        for other_height, other_cost in taken:
+            if abs(cost - other_cost) < 0.2 * (right - left):
+                height = max(height, other_height + 0.055 * (high - low))
+        taken.append((height, cost))
+        shift, side = 0.04 * (right - left), "left"
+        if cost > left + 0.6 * (right - left):
+            shift, side = -shift, "right"
+        line: dict[str, Any] = {"arrowstyle": "-", "linewidth": 0.5, "color": "0.4", "shrinkA": 0, "shrinkB": 3}
+        look: dict[str, Any] = {"fontsize": 7.5, "va": "center", "ha": side, "arrowprops": line}
+        axes.annotate(name, (cost, error), (cost + shift, height), **look)
+
+
+def _name_groups(figure: "Figure", axes: "Axes", names: Sequence[str]) -> None:
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": 4, "fontsize": 8}
+    add_legend(figure, axes.containers, names, **place)
+
+
+# -- performance -------------------------------------------------------------------------------------------------------
+
+
+def memory() -> "Figure":
+    """Draw what is held for backward, over the depth."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    results = stored("performance")["memory"]
+    figure = new_figure(7, 4)
+    axes = figure.subplots()
+    for place, values in enumerate(results["mebibytes"].values()):
+        look: dict[str, Any] = {
+            "color": COLOURS[place],
+            "marker": MARKERS[place],
+            "linestyle": LINE_STYLES[place % len(LINE_STYLES)],
+        }
+        axes.plot(results["depths"], values, **look)
+    axes.set(xscale="log", yscale="log", xlabel="blocks", ylabel="peak of saved activations (MiB)")
+    for axis, ticks in ((axes.xaxis, results["depths"]), (axes.yaxis, [5, 10, 20, 50, 100, 200, 500])):
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+    axes.grid(alpha=0.3, linewidth=0.5)
+    place_of_legend: dict[str, Any] = {"loc": "outside lower center", "ncols": 2, "fontsize": 8}
+    add_legend(figure, axes.lines, list(results["mebibytes"]), **place_of_legend)
+    return figure
+
+
+def training() -> "Figure":
+    """Draw how fast a step is, against what a user would write instead, with quartiles."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    results = stored("performance")["training"]
+    figure = new_figure(8, 3.2)
+    axes = figure.subplots()
+    shift = 0.2
+    for place, ratios in enumerate(results["over"].values()):
+        heights = [row + (place - 1) * shift for row in range(len(ratios))]
+        values = [ratio["value"] for ratio in ratios]
+        down = [ratio["value"] - ratio["low"] for ratio in ratios]
+        up = [ratio["high"] - ratio["value"] for ratio in ratios]
+        look: dict[str, Any] = {"fmt": MARKERS[place], "color": COLOURS[place], "capsize": 3, "markersize": 5}
+        axes.errorbar(values, heights, xerr=[down, up], **look)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator([0.3, 0.4, 0.5, 0.7, 1, 1.5, 2, 3]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_yticks(range(len(results["cases"])), results["cases"])
+    axes.set_ylim(len(results["cases"]) - 0.5, -0.5)
+    axes.grid(alpha=0.3, linewidth=0.5)
+    place_of_legend: dict[str, Any] = {"loc": "outside lower center", "ncols": 3, "fontsize": 8}
+    names = [_in_a_legend(name) for name in results["over"]]
+    add_legend(figure, axes.containers, names, **place_of_legend)
+    return figure
+
+
+def _in_a_legend(name: str) -> str:
+    """What a ratio is of, and over what."""
+    if name.startswith("over"):
+        return f"images per second {name}"
+    return name.removesuffix(" with all that makes ours fast") + ("" if "plain" in name else ", equally fast")
+
+
+# -- the paper's claims ------------------------------------------------------------------------------------------------
+
+
+def verdicts() -> "Figure":
+    """Draw what came of each claim, on each data set."""
+    verdicts_by_data = {title: stored(name)["verdicts"] for name, title in REPRODUCED.items()}
+    claims = [verdict["claim"] for verdict in verdicts_by_data["MNIST"]]
+    figure = new_figure(7, 5)
+    axes = figure.subplots()
+    for column, verdicts_of_data in enumerate(verdicts_by_data.values()):
+        for verdict in verdicts_of_data:
+            marker, colour = VERDICTS[verdict["verdict"]]
+            axes.plot(column, claims.index(verdict["claim"]), marker=marker, color=colour, markersize=11, linewidth=0)
+    axes.set_xticks(range(len(verdicts_by_data)), list(verdicts_by_data))
+    axes.xaxis.tick_top()
+    axes.set_yticks(range(len(claims)), claims)
+    axes.set_xlim(-0.5, len(verdicts_by_data) - 0.5)
+    axes.set_ylim(len(claims) - 0.5, -0.5)
+    axes.tick_params(length=0)
+    axes.grid(axis="y", alpha=0.3, linewidth=0.5)
+    handles: list[Any] = []
+    for marker, colour in VERDICTS.values():
+        handles += axes.plot([], [], marker=marker, color=colour, markersize=9, linewidth=0)
+    add_legend(figure, handles, list(VERDICTS), loc="outside lower center", ncols=3, fontsize=9)
+    return figure
+
+
+def reproduced() -> "Figure":
+    """Draw the errors of a reproduction against what an answer costs."""
+    figure = new_figure(9, 4.4)
+    panels = figure.subplots(1, len(REPRODUCED))
+    for axes, (name, title) in zip(panels, REPRODUCED.items(), strict=True):
+        parts = stored(name)["parts"]
+        points: dict[str, dict[str, tuple[float, float, float]]] = {}
+        for group, keys in NETWORKS.items():
+            points[group] = {}
+            for key in keys:
+                if key in parts:
+                    error = parts[key]["test_error"]
+                    cost = parts[key]["cost/multiply_adds_inference"]["mean"] / 1e6
+                    points[group][SHORT[key]] = (cost, error["mean"], error["spread"] or 0.0)
+        _draw_costs(axes, points)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("multiply-adds (M)")
+    for axes in panels[1:]:
+        axes.set_ylabel("")
+    _name_groups(figure, panels[0], list(NETWORKS))
+    return figure
+
+
+ALL = {
+    "deep-ratios": deep_ratios,
+    "deep-cost": deep_cost,
+    "memory": memory,
+    "training": training,
+    "verdicts": verdicts,
+    "reproduced": reproduced,
+}
+"""Charts by the name of their file."""
+
+
+def main() -> None:
+    """Draw all charts."""
+    CHARTS.mkdir(parents=True, exist_ok=True)
+    for name, draw in ALL.items():
+        write_figure(draw(), CHARTS / f"{name}.svg", "svg")
+
+
+if __name__ == "__main__":
+    main()

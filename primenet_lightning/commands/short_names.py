@@ -1,0 +1,107 @@
+"""Short names of the classes that come with the package, for the command line and YAML."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from primenet_lightning.commands.command_line import given_options, yaml_content
+
+SHORT_NAMES: dict[str, dict[str, str]] = {
+    "model": {
+        "prime": "primenet_lightning.PrimeNet",
+        "resnet20": "primenet_lightning.baselines.CifarResNet20",
+        "resnet50": "primenet_lightning.baselines.ResNet50",
+        "one_scale": "primenet_lightning.baselines.OneScale",
+        "multi_exit": "primenet_lightning.baselines.MultiExit",
+    },
+    "data": {
+        "mnist": "primenet_lightning.datamodules.MNISTDataModule",
+        "fashion-mnist": "primenet_lightning.datamodules.FashionMNISTDataModule",
+        "cifar10": "primenet_lightning.datamodules.CIFAR10DataModule",
+        "cifar100": "primenet_lightning.datamodules.CIFAR100DataModule",
+        "svhn": "primenet_lightning.datamodules.SVHNDataModule",
+        "digits": "primenet_lightning.datamodules.DigitsDataModule",
+        "folder": "primenet_lightning.datamodules.FolderDataModule",
+    },
+}
+"""By option, the class path of each short name. ``config.yaml`` has the class paths."""
+
+
+def full_name(option: str, name: Any) -> Any:
+    """Give the class path of a short name.
+
+    Args:
+        option: ``"model"`` or ``"data"``.
+        name: What the user has given.
+
+    Returns:
+        The class path; what is no short name, as it is.
+
+    Example:
+        >>> full_name("data", "mnist"), full_name("data", "mine.Stripes")
+        ('primenet_lightning.datamodules.MNISTDataModule', 'mine.Stripes')
+    """
+    if not isinstance(name, str):
+        return name
+    return SHORT_NAMES[option].get(name, name)
+
+
+def with_full_names(args: Sequence[str]) -> list[str]:
+    """Replace short names by class paths, on the command line and in the YAML files that it names.
+
+    Args:
+        args: Command line without the program's name.
+
+    Returns:
+        The same; of a YAML file with short names its content, which ``--config`` takes as well.
+
+    Example:
+        >>> with_full_names(["fit", "--data", "mnist", "--model=prime"])
+        ['fit', '--data', 'primenet_lightning.datamodules.MNISTDataModule', '--model=primenet_lightning.PrimeNet']
+    """
+    args = list(args)
+    for option in given_options(args):
+        value = _with_full_names(option.name, option.value)
+        if value != option.value:
+            given = [f"{option.name}={value}"]
+            if option.end - option.start == 2:
+                given = [option.name, value]
+            args[option.start : option.end] = given
+    return args
+
+
+def _with_full_names(name: str, value: str) -> str:
+    """The value of one option."""
+    if name in ("-c", "--config"):
+        return _config_with_full_names(value)
+    option = name.removeprefix("--").removesuffix(".help")
+    if option not in SHORT_NAMES:
+        return value
+    if value in SHORT_NAMES[option]:
+        return SHORT_NAMES[option][value]
+    described = yaml_content(value)
+    spelled = _class_with_full_name(option, described)
+    if spelled == described:
+        return value
+    return yaml.safe_dump(spelled, default_flow_style=True)
+
+
+def _config_with_full_names(value: str) -> str:
+    """A YAML file; one with short names by its content."""
+    config = yaml_content(value)
+    if not isinstance(config, Mapping):
+        return value
+    spelled = {name: _class_with_full_name(name, described) for name, described in config.items()}
+    if spelled == config:
+        return value
+    return yaml.safe_dump(spelled, sort_keys=False)
+
+
+def _class_with_full_name(option: str, described: Any) -> Any:
+    """A class as YAML describes it: by name alone, or with its arguments."""
+    if option not in SHORT_NAMES:
+        return described
+    if isinstance(described, Mapping) and "class_path" in described:
+        return {**described, "class_path": full_name(option, described["class_path"])}
+    return full_name(option, described)

@@ -1,0 +1,99 @@
+"""A LightningModule with one optimizer a learner, stepped as one."""
+
+from abc import ABC
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from primenet_lightning.training.optimizers import CompositeOptimizer, CompositeScheduler
+from primenet_lightning.training.recipe import OptimizerRecipe
+from primenet_lightning.training.resumable import Resumable
+from primenet_lightning.training.schedules import Schedule, steps_of_fit
+from primenet_lightning.training.schedules import schedule as make_schedule
+from primenet_lightning.training.settings import settings_of
+
+
+class Optimizing(Resumable, ABC):
+    """Builds the optimizers and schedules of a network's learners, and steps the schedules.
+
+    Attributes:
+        recipe: Makes optimizers and schedules of single learners.
+        lr: Learning rate of all learners; None leaves what the optimizers begin with.
+        schedule: Of all learners, by name; None for none.
+        scheduler_interval: What schedules count, ``"epoch"`` or ``"step"``.
+        accumulate_grad_batches: Batches an optimizer step.
+    """
+
+    recipe: OptimizerRecipe
+    lr: float | None
+    schedule: Schedule | None
+    scheduler_interval: str
+    accumulate_grad_batches: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._steps_applied = 0
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build one optimizer a learner, all in one `CompositeOptimizer`."""
+        composite, schedulers = self.recipe.make(self.network.learners(), self.lr)
+        self.resumption.built(settings_of(composite, schedulers))
+        composite.register_step_post_hook(self._count_step)
+        # the command line tries the optimizers before it fits; then nobody knows yet how many steps there will be
+        named = self.schedule is not None and self.trainer.state.fn == "fit"
+        if not (named or schedulers):
+            return composite
+        scheduler: LRScheduler = CompositeScheduler(composite, schedulers)
+        if self.schedule is not None:
+            scheduler = make_schedule(self.schedule, composite, self._lay_out(self.schedule))
+        return {
+            "optimizer": composite,
+            "lr_scheduler": {"scheduler": scheduler, "interval": self.scheduler_interval},
+        }
+
+    def _lay_out(self, schedule: Schedule) -> int:
+        """Over how many steps: all of a fit that is resumed, those left of a Trainer that fits on."""
+        start = 0 if self.resumption.is_resumed else self.trainer.global_step
+        steps = steps_of_fit(self.trainer, schedule, self.accumulate_grad_batches, start)
+        self.resumption.laid_out(start, steps)
+        return steps
+
+    @property
+    def learner_optimizers(self) -> dict[str, Optimizer]:
+        """The optimizers by learner, once the Trainer has made them."""
+        return self._composite().children
+
+    def _composite(self) -> CompositeOptimizer:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, CompositeOptimizer)
+        return optimizer
+
+    def drop_learners(self, names: Sequence[str]) -> None:
+        """Take the optimizers and schedules of some learners out for good.
+
+        Args:
+            names: Of the learners.
+        """
+        places = self._composite().drop(names)
+        self.resumption.dropped(names)
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, CompositeScheduler):
+            scheduler.drop(names)
+        elif isinstance(scheduler, LRScheduler):
+            scheduler.base_lrs = [scheduler.base_lrs[place] for place in places]
+
+    def step_schedulers(self, interval: str) -> None:
+        """Step the schedules that count this, those too that Lightning has put in place of the model's own.
+
+        Args:
+            interval: ``"step"`` or ``"epoch"``.
+        """
+        for config in self.trainer.lr_scheduler_configs:
+            if config.interval == interval:
+                config.scheduler.step()  # type: ignore[call-arg]
+
+    def _count_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._steps_applied += 1
