@@ -7,17 +7,19 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from primenet_lightning.analysis.cost import count_inference, count_training
-from primenet_lightning.models.prime import PrimeNet
+from primenet_lightning.analysis.cost import count_inference, count_training, local_share
 from primenet_lightning.nn.names import LearnerName
+from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.prime.network import PrimeNetwork
 from primenet_lightning.nn.stages import Route
+from primenet_lightning.training.learner import LocalLearner
 
 
 class CostSummary(Callback):
     """Print each learner's parameters, and the network's multiply-adds at training and at inference.
 
-    Use it instead of Lightning's own summary (``Trainer(enable_model_summary=False)``).
+    Of a `CutNet` also what local classifiers, and what else parts learn from, make up of it in training. Use it instead
+    of Lightning's own summary (``Trainer(enable_model_summary=False)``).
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -26,11 +28,11 @@ class CostSummary(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the summary, on the first rank only."""
-        if trainer.is_global_zero and isinstance(pl_module, PrimeNet):
+        if trainer.is_global_zero and isinstance(pl_module, LocalLearner):
             Console().print(cost_table(pl_module))
 
 
-def cost_table(model: PrimeNet) -> Table:
+def cost_table(model: LocalLearner) -> Table:
     """Describe a model's cost.
 
     Args:
@@ -41,18 +43,36 @@ def cost_table(model: PrimeNet) -> Table:
     """
     network = model.network
     shape = " x ".join(map(str, model.in_shape))
-    table = Table(title=f"{type(model).__name__}, images {shape}", title_justify="left", box=None)
+    table = Table(title=f"{_title(model)}, images {shape}", title_justify="left", box=None)
     table.add_column("learns from its own loss")
     table.add_column("parameters", justify="right")
     for name, parameters in network.learners().items():
         table.add_row(name, _count(parameters))
     table.add_row("all", _count(network.parameters()))
+    share = local_share(network)
+    if share is not None:
+        table.add_row("local classifiers' share of parameters", f"{share.parameters:.1%}")
+        table.add_row("local classifiers' share of multiply-adds, forward", f"{share.multiply_adds:.1%}")
     table.add_row("multiply-adds an image, training step", f"{count_training(network):,}")
-    for route in _some_routes(network):
-        table.add_row(
-            f"multiply-adds an image, inference by {_computed(network, route)}", f"{count_inference(network, route):,}"
-        )
+    _add_inference(table, network)
     return table
+
+
+def _title(model: LocalLearner) -> str:
+    """The model's class, and the backbone that it has by name."""
+    kind = type(model).__name__
+    backbone = model.hparams.get("backbone")
+    return f"{kind} of {backbone}" if backbone else kind
+
+
+def _add_inference(table: Table, network: StagedNetwork) -> None:
+    """Rows of what a prediction costs: of a `PrimeNetwork`, by route."""
+    words = "multiply-adds an image, inference"
+    if not isinstance(network, PrimeNetwork):
+        table.add_row(words, f"{count_inference(network):,}")
+        return
+    for route in _some_routes(network):
+        table.add_row(f"{words} by {_computed(network, route)}", f"{count_inference(network, route):,}")
 
 
 def _count(parameters: Iterable[Tensor]) -> str:

@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
 
 from primenet_lightning.callbacks.publishing import DrawnAtTheEnd, publish, publish_series
 from primenet_lightning.figures.losses import draw_error_rates, draw_losses
 from primenet_lightning.figures.style import FigureFormat
+from primenet_lightning.models.cut import CutNet
 from primenet_lightning.models.prime import PrimeNet
+from primenet_lightning.nn.cutting.neighbours import Averaged
+from primenet_lightning.nn.cutting.network import CutNetwork
+from primenet_lightning.nn.cutting.objectives import Classified
 from primenet_lightning.nn.losses import CrossEntropy
 from primenet_lightning.training.loss_log import LossLog
 
@@ -33,7 +38,7 @@ class CapsuleLossCurves(LossLog, DrawnAtTheEnd):
         validation_accuracy: And in each validation.
 
     Example:
-        >>> from lightning.pytorch import Trainer
+        >>> from lightning.pytorch import LightningModule, Trainer
         >>> trainer = Trainer(callbacks=[CapsuleLossCurves()], logger=False, enable_checkpointing=False)
     """
 
@@ -55,10 +60,23 @@ class CapsuleLossCurves(LossLog, DrawnAtTheEnd):
 
 def _unit(trainer: Trainer) -> str:
     """What the losses are."""
-    model = trainer.lightning_module
+    if _cross_entropy_everywhere(trainer.lightning_module):
+        return "cross-entropy (nats)"
+    return "local loss; the head's cross-entropy (nats)"
+
+
+def _cross_entropy_everywhere(model: LightningModule) -> bool:
+    """Whether every learner has the loss that the head has."""
     if isinstance(model, PrimeNet):
-        for block in model.network.prime_blocks:
-            for capsule in block.in_order:
-                if not isinstance(capsule.loss, CrossEntropy | None):
-                    return "local loss; the head's cross-entropy (nats)"
-    return "cross-entropy (nats)"
+        capsules = [capsule for block in model.network.prime_blocks for capsule in block.in_order]
+        return all(isinstance(capsule.loss, CrossEntropy | None) for capsule in capsules)
+    if isinstance(model, CutNet) and isinstance(model.network, CutNetwork):
+        return all(_is_cross_entropy(objective) for objective in model.network.objectives)
+    return True
+
+
+def _is_cross_entropy(objective: nn.Module) -> bool:
+    """Whether a part learns from the cross-entropy of its classifier alone."""
+    if isinstance(objective, Averaged):
+        objective = objective.objective
+    return isinstance(objective, Classified)

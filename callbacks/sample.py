@@ -15,6 +15,7 @@ from primenet_lightning.figures.style import FigureFormat
 from primenet_lightning.files import without_stopping
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.layers import trial_run
+from primenet_lightning.training.learner import LocalLearner
 
 
 class SampleCallback(Callback, ABC):
@@ -45,12 +46,17 @@ class SampleCallback(Callback, ABC):
         self._collected = False
         self._looked_at: tuple[int, int] = (0, -1)  # epochs that were done, and the last batch
 
+    @property
+    def looks_at(self) -> tuple[type[LocalLearner], ...]:
+        """Kinds of models that there is something to see of; others are left alone."""
+        return (PrimeNet,)
+
     @abstractmethod
-    def check(self, model: PrimeNet) -> int:
+    def check(self, model: Any) -> int:
         """Refuse a model that could not be looked at.
 
         Args:
-            model: The model that is to be fitted.
+            model: The model that is to be fitted, of a kind that it looks at.
 
         Returns:
             How many images are wanted.
@@ -60,12 +66,12 @@ class SampleCallback(Callback, ABC):
         """
 
     @abstractmethod
-    def look(self, trainer: Trainer, model: PrimeNet, sample: BalancedSample, epoch: int, folder: Path) -> None:
+    def look(self, trainer: Trainer, model: Any, sample: BalancedSample, epoch: int, folder: Path) -> None:
         """Do the work, on rank 0.
 
         Args:
             trainer: The Trainer.
-            model: The model.
+            model: The model, of a kind that it looks at.
             sample: At least one image.
             epoch: Epochs done so far.
             folder: The run's folder.
@@ -74,8 +80,9 @@ class SampleCallback(Callback, ABC):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the model and ask for the folder, while all ranks are at the same place."""
         self._sample, self._collected = None, False
-        if not isinstance(pl_module, PrimeNet):
-            rank_zero_warn(f"{type(self).__name__} has nothing to show: {type(pl_module).__name__} is no PrimeNet")
+        if not isinstance(pl_module, self.looks_at):
+            kinds = " or ".join(kind.__name__ for kind in self.looks_at)
+            rank_zero_warn(f"{type(self).__name__} has nothing to show: {type(pl_module).__name__} is no {kinds}")
         elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._sample = BalancedSample(self.check(pl_module), pl_module.num_classes)
             self._folder = folder_of(trainer, self.folder)
@@ -117,7 +124,6 @@ class SampleCallback(Callback, ABC):
         # the ranks' samples differ, so nothing below may be a collective
         self._looked_at = (epoch, trainer.fit_loop.total_batch_idx)
         if self._sample is not None and len(self._sample) and trainer.is_global_zero:
-            assert isinstance(pl_module, PrimeNet)
             with without_stopping(f"the picture of {type(self).__name__}"), trial_run(pl_module):
                 self.look(trainer, pl_module, self._sample, epoch, self._folder)
 

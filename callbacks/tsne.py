@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from primenet_lightning.analysis.embedding import FEWEST, Frame, embed, separation
-from primenet_lightning.analysis.features import FeatureLayer, compute_features, last_linear
+from primenet_lightning.analysis.features import FeatureLayer, compute_features, last_linear, uncut
 from primenet_lightning.analysis.sample import BalancedSample
 from primenet_lightning.analysis.views import as_pixels
 from primenet_lightning.arguments import at_least
@@ -19,8 +19,10 @@ from primenet_lightning.callbacks.publishing import class_names, normalization, 
 from primenet_lightning.callbacks.sample import SampleCallback
 from primenet_lightning.figures.embedding import LAYERS, draw_embedding, write_animation
 from primenet_lightning.figures.style import FigureFormat
+from primenet_lightning.models.backbones import last_layer
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.names import LearnerName
+from primenet_lightning.training.learner import LocalLearner
 
 
 class FeatureTSNE(SampleCallback):
@@ -38,12 +40,14 @@ class FeatureTSNE(SampleCallback):
 
     The picture is ``figures/tsne.png``, and an image in W&B and TensorBoard; the table ``figures/tsne.csv`` has
     positions, class and the head's prediction, in W&B with the image. On several devices the sample is of rank 0's
-    share, and rank 0 works while the others wait. Modules other than `PrimeNet` are left alone.
+    share, and rank 0 works while the others wait. A `LocalLearner` that is no `PrimeNet` has only the layer ``"head"``;
+    other modules are left alone.
 
     Args:
         samples: Images in the sample.
         every_n_epochs: How often it is drawn, beside the end; None only when the fit ends.
-        layer: ``"head"``: what the head's last linear layer sees. ``"routed"``: what the head sees, under the
+        layer: ``"head"``: what the head's last linear layer sees, or of a model that is no `PrimeNet` the layer that
+            gives its logits. ``"routed"``: what the head sees, under the
             inference route. ``"capsules"``: each capsule's map, one picture each. Maps are averaged to 4x4 pixels.
         perplexity: t-SNE's number of effective neighbours; at most a third of the other images are taken.
         neighbours: Neighbours that vote.
@@ -91,7 +95,14 @@ class FeatureTSNE(SampleCallback):
         self.frames: list[Frame] = []
         self._warned = False
 
-    def check(self, model: PrimeNet) -> int:
+    @property
+    def looks_at(self) -> tuple[type[LocalLearner], ...]:
+        """`PrimeNet`; or for the layer ``"head"`` any `LocalLearner`."""
+        if self.layer == "head":
+            return (PrimeNet, LocalLearner)
+        return (PrimeNet,)
+
+    def check(self, model: LocalLearner) -> int:
         """Refuse a head without a linear layer where it is needed, and too few images for the classes.
 
         Args:
@@ -102,18 +113,23 @@ class FeatureTSNE(SampleCallback):
 
         Raises:
             ValueError: If ``samples`` is below the number of classes, or ``layer`` is ``"head"`` and the head has no
-                linear layer.
+                linear layer, or the model no layer that gives logits.
         """
         if self.samples < model.num_classes:
             raise ValueError(
                 f"FeatureTSNE's samples={self.samples} is too small for {model.num_classes} classes; give samples="
                 f"{model.num_classes} or more, at least one image a class"
             )
-        if self.layer == "head":
-            last_linear(model.network.head)
+        if isinstance(model, PrimeNet):
+            if self.layer == "head":
+                last_linear(model.network.head)
+        elif not last_layer(uncut(model.network)):
+            raise ValueError(
+                f"FeatureTSNE needs a dense layer or a convolution, but {type(model).__name__} has none; leave it out"
+            )
         return self.samples
 
-    def look(self, trainer: Trainer, model: PrimeNet, sample: BalancedSample, epoch: int, folder: Path) -> None:
+    def look(self, trainer: Trainer, model: LocalLearner, sample: BalancedSample, epoch: int, folder: Path) -> None:
         """Embed, measure, draw and log."""
         began = time.perf_counter()
         images, labels = sample.images, sample.labels

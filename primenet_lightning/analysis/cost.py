@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from primenet_lightning.nn.cutting.network import CutNetwork, LocalShare
 from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.prime.block import PrimeBlock
@@ -63,6 +64,26 @@ def count_cost(network: StagedNetwork, route: Route | None = None, as_run: bool 
         Cost(parameters=141344, multiply_adds_inference=1520192, multiply_adds_training=4899264)
     """
     return Cost(_parameters(network), count_inference(network, route, as_run), count_training(network, as_run))
+
+
+def local_share(network: StagedNetwork) -> LocalShare | None:
+    """Tell what local classifiers, and what else parts learn from, make up of a network in training.
+
+    Args:
+        network: The network.
+
+    Returns:
+        Their shares; None of a network that is not a `CutNetwork`.
+
+    Example:
+        >>> from primenet_lightning.nn.cutting.network import CutNetwork
+        >>> layers = [nn.Flatten(), nn.Linear(64, 30), nn.ReLU(), nn.Linear(30, 10)]
+        >>> local_share(CutNetwork(nn.Sequential(*layers), (1, 8, 8), at=["3"], recipe="greedy"))
+        LocalShare(parameters=0.12015503875968993, multiply_adds=0.11904761904761904)
+    """
+    if not isinstance(network, CutNetwork):
+        return None
+    return network.local_share()
 
 
 def count_module(

@@ -13,7 +13,9 @@ from primenet_lightning.analysis.views import view_capsules
 from primenet_lightning.arguments import at_least
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.datamodules.features import SplitFeatures
+from primenet_lightning.models.backbones import last_layer
 from primenet_lightning.models.prime import PrimeNet
+from primenet_lightning.nn.cutting.network import CutNetwork, UncutNetwork
 from primenet_lightning.nn.layers import trial_run
 from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.prime.network import PrimeNetwork
@@ -67,12 +69,27 @@ def feature_extractor(model: nn.Module, layer: FeatureLayer = "head") -> nn.Modu
         return _PrimeFeatures(network, layer)
     if layer != "head":
         raise ValueError(f"layer={layer!r} is of a PrimeNet, and {type(model).__name__} is none; use 'head'")
+    network = uncut(network)
     if not any(isinstance(part, nn.Linear) for part in network.modules()):
         raise ValueError(
             f"model is a {type(model).__name__} without a linear layer, before which its features would be; give a "
             "module from images to features to LinearProbe instead"
         )
     return _LastLayerFeatures(network)
+
+
+def uncut(network: nn.Module) -> nn.Module:
+    """Give the model that a network was cut from, without local classifiers.
+
+    Args:
+        network: Any network.
+
+    Returns:
+        The model; of a network that is no `CutNetwork`, the network.
+    """
+    if isinstance(network, CutNetwork | UncutNetwork):
+        return network.backbone
+    return network
 
 
 class _LastLayerFeatures(nn.Module):
@@ -138,8 +155,42 @@ def before_last_linear(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
         >>> features.shape, logits.shape
         (torch.Size([2, 4]), torch.Size([2, 3]))
     """
+    features, output = _input_of(last_linear(network), network, x)
+    return features.flatten(1), output
+
+
+def before_last_layer(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a whole network, and catch what the layer that gives its logits sees.
+
+    Args:
+        network: From images to logits.
+        x: Images, ``(batch, channels, height, width)``.
+
+    Returns:
+        What the layer sees, ``(batch, features)``, of a convolution averaged over all pixels; and the logits.
+
+    Raises:
+        ValueError: If the network has no dense layer and no convolution, or does not run it.
+
+    Example:
+        >>> model = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> features, logits = before_last_layer(model, torch.zeros(2, 3, 4, 4))
+        >>> features.shape, logits.shape
+        (torch.Size([2, 3]), torch.Size([2, 10]))
+    """
+    name = last_layer(network)
+    if not name:
+        raise ValueError(f"layer='head' needs a dense layer or a convolution, but {type(network).__name__} has none")
+    features, output = _input_of(network.get_submodule(name), network, x)
+    if features.dim() == 4:
+        features = features.mean((2, 3))
+    return features.flatten(1), output
+
+
+def _input_of(layer: nn.Module, network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What a layer sees, and the network's output."""
     inputs: list[Tensor] = []
-    hook = last_linear(network).register_forward_pre_hook(lambda layer, args: inputs.append(args[0]))
+    hook = layer.register_forward_pre_hook(lambda layer, args: inputs.append(args[0]))
     try:
         output = network(x)
     finally:
@@ -149,7 +200,7 @@ def before_last_linear(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
             f"layer='head': {type(network).__name__} has a last linear layer that its forward does not run; give a "
             "module from images to features to LinearProbe instead"
         )
-    return inputs[-1].flatten(1), output
+    return inputs[-1], output
 
 
 def last_linear(head: nn.Module) -> nn.Linear:
@@ -240,12 +291,12 @@ def extract_features(
 
 
 def compute_features(
-    model: PrimeNet, images: Tensor, labels: Tensor, layer: FeatureLayer
+    model: Evaluator, images: Tensor, labels: Tensor, layer: FeatureLayer
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Run a sample through the network, 250 images at a time, in the modes that its parts are in.
 
     Args:
-        model: In evaluation mode.
+        model: In evaluation mode; a `PrimeNet`, or of any other the layer ``"head"``.
         images: ``(images, channels, height, width)``, normalised, on the CPU.
         labels: Class indices, ``(images,)``.
         layer: As in `feature_extractor`; ``"capsules"``: of all blocks, each capsule's map by itself.
@@ -255,12 +306,15 @@ def compute_features(
         that the head says, ``(images,)``, int64.
 
     Raises:
-        ValueError: If the layer is ``"head"`` and the head has no linear layer.
+        ValueError: If the layer is ``"head"`` and the head has no linear layer, or if it is another and the model no
+            `PrimeNet`.
     """
+    if layer != "head" and not isinstance(model, PrimeNet):
+        raise ValueError(f"layer={layer!r} is of a PrimeNet, and {type(model).__name__} is none; use 'head'")
     parts: dict[str, list[Tensor]] = {}
     predictions: list[Tensor] = []
     for some, targets in in_batches(TensorDataset(images, labels), BATCH):
-        if layer == "capsules":
+        if layer == "capsules" and isinstance(model, PrimeNet):
             view = view_capsules(model, some, targets)
             features = {name: pooled(maps) for name, maps in view.maps.items()}
             logits = view.logits[HEAD]
@@ -273,10 +327,14 @@ def compute_features(
     return {name: torch.cat(values) for name, values in parts.items()}, torch.cat(predictions)
 
 
-def _head_features(model: PrimeNet, images: Tensor, layer: FeatureLayer) -> tuple[Tensor, Tensor]:
+def _head_features(model: Evaluator, images: Tensor, layer: FeatureLayer) -> tuple[Tensor, Tensor]:
     """What the head sees, or its last linear layer; and the logits."""
+    images = model.images_of(images.to(model.device))
+    if not isinstance(model, PrimeNet):
+        features, logits = before_last_layer(uncut(model.network), images)
+        return features.float().cpu(), logits
     head = model.network.head
-    routed = model.network.features(model.images_of(images.to(model.device)))
+    routed = model.network.features(images)
     if layer == "routed":
         return pooled(routed.float().cpu()), head(routed)
     features, logits = before_last_linear(head, routed)

@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from primenet_lightning.commands.short_names import SHORT_NAMES
+from primenet_lightning.models.backbones import backbone_names
 
 KINDS = {
     "<class 'int'>": "a whole number",
@@ -187,8 +188,15 @@ def _no_class(option: str, value: str, message: str) -> str:
     if "correspond to a subclass" in message:
         why = " of the kind that is wanted"
     said = f"{option}={value} is no class{why}"
+    if name == "model":
+        names += backbone_names()
     for close in _closest(value, names):
         return f"{said}; did you mean {close}?"
+    if name == "model":
+        return (
+            f"{said}; use one of {', '.join(known)}, the name of a model of torchvision or timm, or the import path of "
+            "your own, as module.Class"
+        )
     if known:
         return f"{said}; use one of {', '.join(known)}, or the import path of your own, as module.Class"
     return f"{said}; give the import path of one, as module.Class"

@@ -1,4 +1,4 @@
-"""Short names of the classes that come with the package, for the command line and YAML."""
+"""Short names of the classes that come with the package, and of backbones, for the command line and YAML."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,10 +6,13 @@ from typing import Any
 import yaml
 
 from primenet_lightning.commands.command_line import given_options, yaml_content
+from primenet_lightning.models.backbones import names_backbone
 
 SHORT_NAMES: dict[str, dict[str, str]] = {
     "model": {
         "prime": "primenet_lightning.PrimeNet",
+        "cut": "primenet_lightning.CutNet",
+        "cutnet": "primenet_lightning.CutNet",
         "resnet20": "primenet_lightning.baselines.CifarResNet20",
         "resnet50": "primenet_lightning.baselines.ResNet50",
         "one_scale": "primenet_lightning.baselines.OneScale",
@@ -26,6 +29,9 @@ SHORT_NAMES: dict[str, dict[str, str]] = {
     },
 }
 """By option, the class path of each short name. ``config.yaml`` has the class paths."""
+
+CUT = SHORT_NAMES["model"]["cut"]
+"""The class of which a backbone's name is an argument."""
 
 
 def full_name(option: str, name: Any) -> Any:
@@ -47,6 +53,25 @@ def full_name(option: str, name: Any) -> Any:
     return SHORT_NAMES[option].get(name, name)
 
 
+def backbone_name(option: str, name: Any) -> str | None:
+    """Tell whether a name stands for a `CutNet` of a backbone.
+
+    Args:
+        option: ``"model"`` or ``"data"``.
+        name: What the user has given.
+
+    Returns:
+        The name of the backbone; None if it is a short name, or none of a backbone.
+
+    Example:
+        >>> backbone_name("model", "resnet18"), backbone_name("model", "resnet50"), backbone_name("model", "mine.Net")
+        ('resnet18', None, None)
+    """
+    if option != "model" or not isinstance(name, str) or name in SHORT_NAMES["model"] or not names_backbone(name):
+        return None
+    return name
+
+
 def with_full_names(args: Sequence[str]) -> list[str]:
     """Replace short names by class paths, on the command line and in the YAML files that it names.
 
@@ -54,14 +79,25 @@ def with_full_names(args: Sequence[str]) -> list[str]:
         args: Command line without the program's name.
 
     Returns:
-        The same; of a YAML file with short names its content, which ``--config`` takes as well.
+        The same; of a YAML file with short names its content, which ``--config`` takes as well. The name of a backbone
+        becomes `CutNet`, and an argument of it.
+
+    Raises:
+        ValueError: If two backbones are named at once.
 
     Example:
         >>> with_full_names(["fit", "--data", "mnist", "--model=prime"])
         ['fit', '--data', 'primenet_lightning.datamodules.MNISTDataModule', '--model=primenet_lightning.PrimeNet']
+        >>> with_full_names(["fit", "--model", "resnet18"])
+        ['fit', '--model', 'primenet_lightning.CutNet', '--model.backbone', 'resnet18']
     """
     args = list(args)
-    for option in given_options(args):
+    for option in reversed(list(given_options(args))):
+        backbone = backbone_name(option.name.removeprefix("--"), option.value)
+        if backbone is not None:
+            _refuse_second_backbone(backbone, args)
+            args[option.start : option.end] = [option.name, CUT, "--model.backbone", backbone]
+            continue
         value = _with_full_names(option.name, option.value)
         if value != option.value:
             given = [f"{option.name}={value}"]
@@ -69,6 +105,16 @@ def with_full_names(args: Sequence[str]) -> list[str]:
                 given = [option.name, value]
             args[option.start : option.end] = given
     return args
+
+
+def _refuse_second_backbone(backbone: str, args: Sequence[str]) -> None:
+    for option in given_options(args):
+        if option.name in ("--model.backbone", "--model.init_args.backbone"):
+            raise _two_backbones(backbone, f"{option.name.removeprefix('--')}={option.value}")
+
+
+def _two_backbones(backbone: str, other: str) -> ValueError:
+    return ValueError(f"model={backbone} is itself a backbone, and {other} another; leave one of them out")
 
 
 def _with_full_names(name: str, value: str) -> str:
@@ -80,6 +126,8 @@ def _with_full_names(name: str, value: str) -> str:
         return value
     if value in SHORT_NAMES[option]:
         return SHORT_NAMES[option][value]
+    if backbone_name(option, value) is not None:  # of which --model.help is asked
+        return CUT
     described = yaml_content(value)
     spelled = _class_with_full_name(option, described)
     if spelled == described:
@@ -103,5 +151,19 @@ def _class_with_full_name(option: str, described: Any) -> Any:
     if option not in SHORT_NAMES:
         return described
     if isinstance(described, Mapping) and "class_path" in described:
+        backbone = backbone_name(option, described["class_path"])
+        if backbone is not None:
+            return _cut(backbone, described)
         return {**described, "class_path": full_name(option, described["class_path"])}
+    backbone = backbone_name(option, described)
+    if backbone is not None:
+        return _cut(backbone, {})
     return full_name(option, described)
+
+
+def _cut(backbone: str, described: Mapping[str, Any]) -> dict[str, Any]:
+    """A `CutNet` of a backbone, with what else YAML says of it."""
+    arguments = dict(described.get("init_args") or {})
+    if "backbone" in arguments:
+        raise _two_backbones(backbone, f"backbone={arguments['backbone']}")
+    return {**described, "class_path": CUT, "init_args": {"backbone": backbone, **arguments}}

@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 
-from primenet_lightning.analysis.cost import count_cost
+from primenet_lightning.analysis.cost import count_cost, local_share
 from primenet_lightning.analysis.routing import shares_of_capsules
 from primenet_lightning.commands.attached import has_capsules
 from primenet_lightning.commands.wandb_process import finish_wandb, wandb_place
@@ -82,7 +82,8 @@ def summary_of(
         seed: Of everything random.
 
     Returns:
-        Plain values; of routing and of the paper's claims only where there are capsules.
+        Plain values; of routing and of the paper's claims only where there are capsules, and of local classifiers'
+        shares only where a backbone is cut.
     """
     network: Any = model.network
     cost = count_cost(network)
@@ -100,6 +101,7 @@ def summary_of(
         "seconds": fitted.seconds,
         "images_per_second": images_seen(trainer, data) / fitted.seconds,
         "peak_memory_bytes": peak_memory_bytes(),
+        **_local_share(model),
         **_routing(model),
         "versions": versions(),
         "git_commit": git_commit(),
@@ -107,6 +109,14 @@ def summary_of(
     if has_capsules(model) and data.dataset_name in PAPER:
         summary["paper"] = PAPER[data.dataset_name] | PAPER_COST
     return summary
+
+
+def _local_share(model: LocalLearner) -> dict[str, float]:
+    """What local classifiers make up of a backbone that is cut; nothing of others."""
+    share = local_share(model.network)
+    if share is None:
+        return {}
+    return {"local_share_parameters": share.parameters, "local_share_multiply_adds": share.multiply_adds}
 
 
 def _routing(model: LocalLearner) -> dict[str, Any]:

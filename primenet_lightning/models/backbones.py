@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from primenet_lightning.arguments import first_line
 from primenet_lightning.nn.resnets import SmallImageResNet
+from primenet_lightning.nn.small_images import convnext, densenet_bc, vit_tiny
 
 Pretrained = bool | str
 """Whether a model begins with the weights that its library has for it; or a file of weights."""
@@ -30,7 +31,8 @@ def build_backbone(
 
     Args:
         name: ``"resnet20"``, ``"resnet32"``, ``"resnet44"``, ``"resnet56"`` or ``"resnet110"``, see `SmallImageResNet`;
-            or of a model of torchvision, or else of timm; ``"timm/..."`` says which.
+            ``"densenet_bc"``, ``"vit_tiny"`` or ``"convnext"``, see `primenet_lightning.nn.small_images`; or of a model
+            of torchvision, or else of timm; ``"torchvision/..."`` or ``"timm/..."`` says which.
         in_shape: Channels, height and width of the images.
         num_classes: Number of classes.
         pretrained: Whether it begins with the library's weights, which are downloaded once; or a file with a
@@ -65,6 +67,56 @@ def build_backbone(
 SMALL_IMAGE_RESNETS = {f"resnet{depth}": depth for depth in (20, 32, 44, 56, 110)}
 """Layers of the residual networks for small images, by name."""
 
+SMALL_IMAGE_MODELS: dict[str, Callable[..., nn.Module]] = {
+    "densenet_bc": densenet_bc,
+    "vit_tiny": vit_tiny,
+    "convnext": convnext,
+}
+"""Builders of the other models for small images, by name."""
+
+LIBRARIES = ("torchvision", "timm")
+"""What a name may begin with, before a slash."""
+
+
+def backbone_names() -> list[str]:
+    """List the models that can be built by name.
+
+    Returns:
+        Those for small images, of torchvision, and of timm where it is installed.
+
+    Example:
+        >>> {"resnet32", "vit_tiny", "convnext_tiny"} <= set(backbone_names())
+        True
+    """
+    from torchvision import models
+
+    names = [*SMALL_IMAGE_RESNETS, *SMALL_IMAGE_MODELS, *models.list_models(module=models)]
+    timm = _timm()
+    if timm is not None:
+        names += timm.list_models()
+    return names
+
+
+def names_backbone(name: str) -> bool:
+    """Tell whether a text is the name of a backbone, and of nothing else.
+
+    Args:
+        name: Such as a user gives for a model.
+
+    Returns:
+        Whether it is one of `backbone_names`, or begins with the name of a library and a slash.
+
+    Example:
+        >>> names_backbone("resnet18"), names_backbone("timm/levit_128s"), names_backbone("mine.Network")
+        (True, True, False)
+    """
+    if name.partition("/")[0] in LIBRARIES:
+        return "/" in name
+    if not name.islower() or "." in name:  # a class, or its import path
+        return False
+    return name in backbone_names()
+
+
 Builder = Callable[[tuple[int, int, int], int, bool, dict[str, Any]], nn.Module]
 
 
@@ -73,17 +125,16 @@ def _builder_of(name: str) -> Builder:
     from torchvision import models
 
     library, _, short = name.rpartition("/")
-    known = [*SMALL_IMAGE_RESNETS, *models.list_models(module=models)]
-    if name in SMALL_IMAGE_RESNETS:
-        return lambda *given: _of_small_images(SMALL_IMAGE_RESNETS[name], *given)
-    if library in ("", "torchvision") and short in known:
+    if name in (*SMALL_IMAGE_RESNETS, *SMALL_IMAGE_MODELS):
+        return lambda *given: _of_small_images(name, *given)
+    if library in ("", "torchvision") and short in models.list_models(module=models):
         return lambda *given: _of_torchvision(short, *given)
     timm = _timm()
-    if timm is not None and library in ("", "timm"):
-        if timm.is_model(short):
-            return lambda *given: _of_timm(timm, short, *given)
-        known = known + timm.list_models()
-    raise ValueError(f"backbone={name!r} is unknown; {_instead(short, known, timm is not None)}")
+    if timm is not None and library in ("", "timm") and timm.is_model(short):
+        return lambda *given: _of_timm(timm, short, *given)
+    if timm is None and library == "timm":
+        raise ValueError(f"backbone={name!r} is a model of timm, which is not installed; install it: pip install timm")
+    raise ValueError(f"backbone={name!r} is unknown; {_instead(short, timm is not None)}")
 
 
 def _timm() -> Any:
@@ -95,8 +146,8 @@ def _timm() -> Any:
     return timm
 
 
-def _instead(name: str, known: list[str], with_timm: bool) -> str:
-    close = difflib.get_close_matches(name, known, n=3)
+def _instead(name: str, with_timm: bool) -> str:
+    close = difflib.get_close_matches(name, backbone_names(), n=3)
     if close:
         return f"did you mean {' or '.join(map(repr, close))}?"
     more = "or timm" if with_timm else "or, once it is installed (pip install timm), of timm"
@@ -104,11 +155,13 @@ def _instead(name: str, known: list[str], with_timm: bool) -> str:
 
 
 def _of_small_images(
-    depth: int, in_shape: tuple[int, int, int], num_classes: int, pretrained: bool, options: dict[str, Any]
+    name: str, in_shape: tuple[int, int, int], num_classes: int, pretrained: bool, options: dict[str, Any]
 ) -> nn.Module:
     if pretrained:
         raise ValueError("there are no weights of it; give pretrained a file, or False")
-    return SmallImageResNet(depth, in_shape[0], num_classes, **options)
+    if name in SMALL_IMAGE_MODELS:
+        return SMALL_IMAGE_MODELS[name](in_shape, num_classes, **options)
+    return SmallImageResNet(SMALL_IMAGE_RESNETS[name], in_shape[0], num_classes, **options)
 
 
 def _of_torchvision(

@@ -90,7 +90,7 @@ class CutNet(LocalLearner):
         self.parts = parts
         self.at = list(at)
         self.balance: Balance = balance
-        self.recipe = recipe
+        self.local_recipe = recipe  # self.recipe is that of the optimizers
         self.local_classifier = local_classifier
         self.pretrained = pretrained
         self.frozen = list(frozen)
@@ -134,7 +134,7 @@ class CutNet(LocalLearner):
             self.at,
             parts,
             self.balance,
-            self.recipe,
+            self.local_recipe,
             self.local_classifier,
             self.frozen,
         )

@@ -83,11 +83,16 @@ ROWS = (
     ("test error (%)", "test_error", "test_error", ".2f"),
     ("validation error (%)", "validation_error", "", ".2f"),
     ("parameters", "parameters", "parameters", ","),
+    ("local classifiers' share of parameters", "local_share_parameters", "", ".1%"),
+    ("local classifiers' share of multiply-adds", "local_share_multiply_adds", "", ".1%"),
     ("multiply-adds, inference", "multiply_adds_inference", "multiply_adds", ","),
     ("epochs", "epochs", "epochs", ""),
     ("training time (s)", "seconds", "", ".1f"),
 )
 """What a result table says: title, key in ``summary.json``, key of the paper's claim, format."""
+
+OF_CUT_NETWORKS = ("local_share_parameters", "local_share_multiply_adds")
+"""Keys that other runs do not have."""
 
 
 def result_rows(summary: Mapping[str, Any]) -> list[list[str]]:
@@ -102,6 +107,8 @@ def result_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     claims = summary.get("paper", {})
     rows = []
     for name, key, claimed, form in ROWS:
+        if key in OF_CUT_NETWORKS and key not in summary:
+            continue
         claim = ""
         if claimed in claims:
             claim = format(claims[claimed], form)
