@@ -60,7 +60,9 @@ class Setting(NamedTuple):
 
 def vit_small() -> nn.Module:
     """The vision transformer of 22 M parameters that others call vit_small_patch16_224."""
-    model: nn.Module = VisionTransformer(224, 16, num_layers=12, num_heads=6, hidden_dim=384, mlp_dim=1536, num_classes=1000)
+    model: nn.Module = VisionTransformer(
+        224, 16, num_layers=12, num_heads=6, hidden_dim=384, mlp_dim=1536, num_classes=1000
+    )
     return model
 
 
