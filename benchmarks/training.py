@@ -170,7 +170,7 @@ def measure(case: str, data: ImageDataModule, rounds: int, device: str) -> dict[
     times = in_turns(steps, rounds, synchronize=torch.cuda.synchronize if device == "cuda" else None)
     written = count_training(network)
     as_run = count_training(network, as_run=True)
-    print(f"\n{case}: {written / 1e6:.2f} M multiply-adds an image as written, {as_run / 1e6:.2f} M as run")
+    print(f"\n{case}: {written / 1e6:.2f} M multiply-adds per image as written, {as_run / 1e6:.2f} M as run")
     figures = speeds(times) | ratios(times) | shares(times, written, as_run, device)
     return {f"{case}_{name}": figure for name, figure in figures.items()}
 

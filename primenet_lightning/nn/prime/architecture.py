@@ -71,7 +71,7 @@ class Architecture:
             widths = (given,) * depth if isinstance(given, int) else given
             if len(widths) != depth:
                 raise ValueError(
-                    f"{field}={tuple(widths)} has {len(widths)} numbers for depth={depth}; give one a block, or one "
+                    f"{field}={tuple(widths)} has {len(widths)} numbers for depth={depth}; give one per block, or one "
                     "for all"
                 )
             for width in widths:

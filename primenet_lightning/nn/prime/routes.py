@@ -95,7 +95,7 @@ class RouteHistory(nn.Module):
         """Remember that this route was taken.
 
         Args:
-            route: One capsule index a block.
+            route: One capsule index per block.
         """
         self.ring.append(route)
 
