@@ -107,14 +107,14 @@ def test_an_optimizer_on_the_command_line_takes_nothing_from_the_file(built, tmp
 def test_a_data_module_takes_its_own_defaults_and_keeps_what_was_given(built, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "my_data", raising=False)
-    (tmp_path / "my_data.py").write_text(
+    monkeypatch.delitem(sys.modules, "data_with_defaults", raising=False)
+    (tmp_path / "data_with_defaults.py").write_text(
         "from primenet_lightning.datamodules import DigitsDataModule\n"
         "class Small(DigitsDataModule):\n"
         "    def __init__(self, batch_size: int = 7, limit_train: int = 300, seed: int = 0):\n"
         "        super().__init__(batch_size=batch_size, limit_train=limit_train, seed=seed)\n"
     )
-    small = built("--data=my_data.Small").datamodule
+    small = built("--data=data_with_defaults.Small").datamodule
     assert (small.batch_size, small.limit_train) == (7, 300)
-    given = built("--data.batch_size=9", "--data=my_data.Small").datamodule
+    given = built("--data.batch_size=9", "--data=data_with_defaults.Small").datamodule
     assert (given.batch_size, given.limit_train) == (9, 300)
