@@ -347,7 +347,7 @@ def changed_late(routes: Sequence[Sequence[str]], late: float = LATE) -> list[fl
     """Count how often the route changed late in a training.
 
     Args:
-        routes: Names of the routed capsules, one a block, batch by batch.
+        routes: Names of the routed capsules, one per block, batch by batch.
         late: Which share of the training, its end.
 
     Returns:

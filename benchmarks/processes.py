@@ -90,7 +90,7 @@ def train(rank: int, size: int, port: int, threads: int, root: str, steps: int) 
 
 
 def run(size: int, threads: int, root: str, steps: int) -> float:
-    """Train in so many fresh processes; seconds a step."""
+    """Train in so many fresh processes; seconds per step."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]

@@ -24,7 +24,7 @@ class PlainPrimeNet(nn.Module):
     Args:
         in_shape: Channels, height and width of the images.
         widths: The fields of a size.
-        kernel_sizes: One capsule a scale.
+        kernel_sizes: One capsule per scale.
         classes: Number of classes.
     """
 

@@ -90,7 +90,7 @@ def best_rate(dtype: torch.dtype, device: str = "cpu") -> float:
         device: ``"cpu"`` or ``"cuda"``.
 
     Returns:
-        The best of thirty tries, multiply-adds a second, of a matrix product of 2048 and of 3x3 convolutions of 64 and
+        Best of thirty tries, multiply-adds per second, of a matrix product of 2048 and of 3x3 convolutions of 64 and
         of 128 channels, channels last.
     """
     # the jobs, and their multiply-adds

@@ -170,7 +170,7 @@ def measure(case: str, data: ImageDataModule, rounds: int, device: str) -> dict[
     times = in_turns(steps, rounds, synchronize=torch.cuda.synchronize if device == "cuda" else None)
     written = count_training(network)
     as_run = count_training(network, as_run=True)
-    print(f"\n{case}: {written / 1e6:.2f} M multiply-adds an image as written, {as_run / 1e6:.2f} M as run")
+    print(f"\n{case}: {written / 1e6:.2f} M multiply-adds per image as written, {as_run / 1e6:.2f} M as run")
     figures = speeds(times) | ratios(times) | shares(times, written, as_run, device)
     return {f"{case}_{name}": figure for name, figure in figures.items()}
 
@@ -204,7 +204,7 @@ def ratios(times: dict[str, list[float]]) -> dict[str, float]:
 
 
 def shares(times: dict[str, list[float]], written: int, as_run: int, device: str) -> dict[str, float]:
-    """Shares of the limit, and the limit, printed; counts are multiply-adds an image."""
+    """Shares of the limit, and the limit, printed; counts are multiply-adds per image."""
     best = {"float32": best_rate(torch.float32, device), "bfloat16": best_rate(torch.bfloat16, device)}
     figures = {f"best_gflops_{precision}": 2e-9 * rate for precision, rate in best.items()}
     for name, count, kind, precision in (

@@ -53,12 +53,12 @@ def fused(network: PrimeNetwork, images: Tensor, target: Tensor) -> None:
 
 
 def blockwise(network: PrimeNetwork, images: Tensor, target: Tensor) -> None:
-    """One backward a block, before the next one runs."""
+    """One backward per block, before the next one runs."""
     StageRunner(network).run(images, target)
 
 
 def capsulewise(network: PrimeNetwork, images: Tensor, target: Tensor) -> None:
-    """One backward a capsule, before the next one runs."""
+    """One backward per capsule, before the next one runs."""
     StageRunner(network, rhythm=Rhythm(backward="learner")).run(images, target)
 
 

@@ -74,7 +74,7 @@ class AveragedWeights(Callback):
 
     @torch.no_grad()
     def _update(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
-        """Bring the average up to date, and give the network's weights; once a step, whoever asks first.
+        """Bring the average up to date, and give the network's weights; once per step, whoever asks first.
 
         A callback before this one may save a checkpoint before this one has seen the batch's end.
         """

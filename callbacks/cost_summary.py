@@ -55,7 +55,7 @@ def cost_table(model: LocalLearner) -> Table:
             table.caption = "not strictly local: gradients cross between parts"
         table.add_row("local classifiers' share of parameters", f"{share.parameters:.1%}")
         table.add_row("local classifiers' share of multiply-adds, forward", f"{share.multiply_adds:.1%}")
-    table.add_row("multiply-adds an image, training step", f"{count_training(network):,}")
+    table.add_row("multiply-adds per image, training step", f"{count_training(network):,}")
     _add_inference(table, network)
     return table
 
@@ -69,7 +69,7 @@ def _title(model: LocalLearner) -> str:
 
 def _add_inference(table: Table, network: StagedNetwork) -> None:
     """Rows of what a prediction costs: of a `PrimeNetwork`, by route."""
-    words = "multiply-adds an image, inference"
+    words = "multiply-adds per image, inference"
     if not isinstance(network, PrimeNetwork):
         table.add_row(words, f"{count_inference(network):,}")
         return

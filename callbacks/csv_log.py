@@ -18,7 +18,7 @@ EVERY = 100
 
 
 class ResumableCSVLogger(Logger):
-    """Writes ``metrics.csv`` right into the folder of the run, as Lightning's CSV logger writes it, a row a step.
+    """Writes ``metrics.csv`` right into the folder of the run, as Lightning's CSV logger writes it, one row per step.
 
     Lightning's own deletes the file of a run that is resumed into its folder; this one keeps the rows of the
     steps that are not done again. It writes no ``hparams.yaml``: the run's ``config.yaml`` says more.

@@ -14,7 +14,7 @@ Array = npt.NDArray[Any] | Tensor
 class ImageTensors(Dataset[tuple[Tensor, Tensor]]):
     """Images and labels in memory, indexed by a whole batch at once.
 
-    One gather a batch, where a `DataLoader` otherwise fetches, converts and stacks image by image. Several of
+    One gather per batch, where a `DataLoader` otherwise fetches, converts and stacks image by image. Several of
     these may look at different indices of the same memory.
 
     Args:
@@ -115,7 +115,7 @@ def to_label_tensor(labels: Array, count: int, num_classes: int, name: str) -> T
         int64 (count,).
 
     Raises:
-        ValueError: If they are not one whole number an image in that range.
+        ValueError: If they are not one whole number per image in that range.
 
     Example:
         >>> to_label_tensor(np.array([0, 2], dtype=np.uint8), 2, num_classes=3, name="train")

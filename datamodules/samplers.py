@@ -15,7 +15,7 @@ class EpochBatchSampler(DistributedSampler[Tensor]):
     """Yields this rank's share of each global batch, as one index tensor a batch.
 
     The order depends on ``seed`` and ``epoch`` alone, never on the number of ranks: the same images meet in
-    the same step on one device as on eight. Every image is used exactly once an epoch over all ranks. Each
+    the same step on one device as on eight. Every image is used exactly once per epoch over all ranks. Each
     batch is cut into ``num_replicas`` consecutive shares.
 
     The last, partial batch is kept if it has more than half of ``batch_size``, and otherwise joined to the

@@ -22,7 +22,7 @@ class AttentionPrimeNet(PrimeNet):
     """PrimeNet whose capsules weigh their channels."""
 
     def configure_capsules(self, index: int, in_shape: tuple[int, int, int]) -> Mapping[str, Capsule]:
-        """Build one capsule a scale, each with its own classifier."""
+        """Build one capsule per scale, each with its own classifier."""
         in_channels, *map_size = in_shape
         capsules: dict[str, Capsule] = {}
         for size in self.kernel_sizes:

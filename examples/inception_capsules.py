@@ -29,7 +29,7 @@ class InceptionPrimeNet(PrimeNet):
     """PrimeNet whose capsules are Inception modules."""
 
     def configure_capsules(self, index: int, in_shape: tuple[int, int, int]) -> Mapping[str, Capsule]:
-        """Build one capsule a scale, each with its own classifier; called once a block, with its input's shape."""
+        """Build one capsule per scale, each with its own classifier; called once per block, with its input's shape."""
         in_channels, *map_size = in_shape
         capsules: dict[str, Capsule] = {}
         for size in self.kernel_sizes:

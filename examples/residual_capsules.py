@@ -38,7 +38,7 @@ class ResidualPrimeNet(PrimeNet):
     """PrimeNet whose capsules are residual blocks."""
 
     def configure_capsules(self, index: int, in_shape: tuple[int, int, int]) -> Mapping[str, Capsule]:
-        """Build one capsule a scale, each with its own classifier."""
+        """Build one capsule per scale, each with its own classifier."""
         in_channels, *map_size = in_shape
         capsules: dict[str, Capsule] = {}
         for size in self.kernel_sizes:

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> float:
 
     seed_everything(args.seed)
     data = MNISTDataModule(root=args.data, batch_size=args.batch_size, limit_train=args.limit, seed=args.seed)
-    # one optimizer a capsule, and one for the head, each made by a call of these
+    # one optimizer per capsule, and one for the head, each made by a call of these
     adam = partial(PaperAdam, lr=args.lr)
     model = PrimeNet(data.in_channels, data.image_size, data.num_classes, capsule_optimizer=adam, head_optimizer=adam)
     best = ModelCheckpoint(monitor="val/error", filename="best")

@@ -22,6 +22,7 @@ import pytest
 import wandb.cli.cli
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LearningRateFinder
+from torchvision.datasets import FashionMNIST
 
 import primenet_lightning
 from primenet_lightning import baselines, callbacks, datamodules
@@ -92,19 +93,30 @@ def finished_run(tmp_path_factory):
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch, finished_run):
-    """A folder as a reader may have it: the tutorial's run, and FashionMNIST, of 40 images in its official layout."""
+    """A folder as a reader may have it: the tutorial's run, and no data; FashionMNIST is downloaded from here."""
     shutil.copytree(finished_run, tmp_path / "runs" / "first")
-    raw = tmp_path / "data" / "FashionMNIST" / "raw"
-    raw.mkdir(parents=True)
+    monkeypatch.setattr(FashionMNIST, "download", write_fashion_mnist)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PRIMENET_DATA", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def write_fashion_mnist(dataset):
+    """In place of its download: 200 and 40 images in the official layout."""
+    raw = Path(dataset.raw_folder)
+    raw.mkdir(parents=True, exist_ok=True)
     for prefix, count in (("train", 200), ("t10k", 40)):
         pixels = bytes((37 * i) % 256 for i in range(count * 28 * 28))
         (raw / f"{prefix}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, count, 28, 28) + pixels)
         labels = bytes(i % 10 for i in range(count))
         (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, count) + labels)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PRIMENET_DATA", raising=False)
-    monkeypatch.syspath_prepend(tmp_path)
-    return tmp_path
+
+
+def test_a_page_finds_no_data_that_it_has_not_fetched(workplace):
+    with pytest.raises(RuntimeError, match="download=True"):
+        FashionMNIST("data", train=True)
+    assert len(FashionMNIST("data", train=True, download=True)) == 200
 
 
 @pytest.fixture
@@ -202,9 +214,16 @@ def test_the_commands_of_the_tutorial_and_the_backbones_are_run():
 
 
 def test_readme_and_pages_have_their_examples():
-    readme = "".join(block.code for block in blocks("README.md", "python"))
-    for word in ("Trainer", "configure_capsules", "load_arrays", "fit_probe"):
-        assert word in readme
+    shown = {
+        "README.md": ("Trainer", "from_datasets", "download=True"),
+        "docs/how-to/backbone.md": ("configure_capsules", "StageRunner", "local_targets"),
+        "docs/how-to/data.md": ("load_arrays", "from_datasets"),
+        "docs/how-to/reproduce.md": ("fit_probe", "OneScale"),
+    }
+    for page, words in shown.items():
+        code = "".join(block.code for block in blocks(page, "python"))
+        assert [word for word in words if word not in code] == [], page
+    assert len(PAGES["README.md"].splitlines()) <= 120
     assert {"docs/tutorial.md", "docs/method.md", "docs/deep.md"} <= {*pages_with("python")}
     assert len([page for page in pages_with("python") if page.startswith("docs/how-to/")]) >= 7
 

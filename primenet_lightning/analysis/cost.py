@@ -79,7 +79,7 @@ def local_share(network: StagedNetwork) -> LocalShare | None:
         >>> from primenet_lightning.nn.cutting.network import CutNetwork
         >>> layers = [nn.Flatten(), nn.Linear(64, 30), nn.ReLU(), nn.Linear(30, 10)]
         >>> local_share(CutNetwork(nn.Sequential(*layers), (1, 8, 8), at=["3"], recipe="greedy"))
-        LocalShare(parameters=0.12015503875968993, multiply_adds=0.11904761904761904)
+        LocalShare(parameters=0.12062256809338522, multiply_adds=0.11904761904761904)
     """
     if not isinstance(network, CutNetwork):
         return None
@@ -134,7 +134,7 @@ def count_training(network: StagedNetwork, as_run: bool = False) -> int:
         as_run: Count what is computed, not what the architecture says.
 
     Returns:
-        Multiply-adds an image.
+        Multiply-adds per image.
     """
     runner = StageRunner(_copy(network, as_run).train())
 
@@ -153,7 +153,7 @@ def count_inference(network: StagedNetwork, route: Route | None = None, as_run: 
         as_run: Count what is computed, not what the architecture says.
 
     Returns:
-        Multiply-adds an image. Where a gate chooses, which depends on the images, the mean over its capsules.
+        Multiply-adds per image. Where a gate chooses, which depends on the images, the mean over its capsules.
     """
     copied = _copy(network, as_run).eval()
     gated = [stage for stage in copied.stages if isinstance(stage, PrimeBlock) and isinstance(stage.router, Gate)]
@@ -209,7 +209,7 @@ def _copy(module: Module, as_run: bool = False) -> Module:
 
 
 def _per_image(run: Callable[[Tensor], None], in_shape: tuple[int, ...]) -> int:
-    """Multiply-adds that one image more costs: products of weights are made once a batch and are not in it."""
+    """Multiply-adds that one image more costs: products of weights are made once per batch and are not in it."""
     totals = []
     with torch.random.fork_rng(devices=[]):  # dropout draws from the generator that a training goes on with
         for batch in (2, 3):  # not one, since batch norm in training needs more than one value

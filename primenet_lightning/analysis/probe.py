@@ -57,7 +57,7 @@ def epochs_until_converged(accuracies: Sequence[float], within: float = WITHIN) 
     """Tell when a curve has come to its end.
 
     Args:
-        accuracies: In %, one an epoch.
+        accuracies: In %, one per epoch.
         within: Percentage points.
 
     Returns:

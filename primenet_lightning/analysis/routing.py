@@ -123,7 +123,7 @@ class EpochOfRoutes:
 
         Args:
             blocks: The capsules that are there.
-            routed: Full name of the routed capsule, one a block.
+            routed: Full name of the routed capsule, one per block.
             before: Those of the batch before; empty for the first.
             losses: By full name.
         """

@@ -116,7 +116,7 @@ def _by_channel(statistic: Any) -> Tensor:
 
 
 def _fits(statistic: Any, images: Tensor) -> bool:
-    """Whether there is one number for all channels, or one a channel."""
+    """Whether there is one number for all channels, or one per channel."""
     return statistic is not None and torch.as_tensor(statistic).numel() in (1, images.shape[1])
 
 

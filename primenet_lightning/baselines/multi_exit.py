@@ -72,7 +72,7 @@ class MultiExitNetwork(nn.Module):
     Args:
         in_channels: Channels of the images, whose size may be any.
         num_classes: Number of classes.
-        exits: Exits, one a stage.
+        exits: Exits, one per stage.
         layers: Layers of a stage.
         channels: Channels of the first fine map; of the first coarse one, twice as many.
         growth: Channels that a layer adds to the fine scale; to the coarse one, twice as many.

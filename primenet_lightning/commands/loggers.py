@@ -58,7 +58,7 @@ class RunLoggers:
             project=os.environ.get("WANDB_PROJECT") or "primenet",
             name=os.environ.get("WANDB_NAME") or self.run.path.name,
             id=self.wandb_id,
-            save_dir=self.run.path,
+            save_dir=self.run.path.absolute(),  # its own process may run elsewhere
             mode=mode,  # not offline=True, which sets an environment variable that outlives the run
             log_model=mode == "online",
             tags=[*self.tags, *filter(None, os.environ.get("WANDB_TAGS", "").split(","))],

@@ -1,4 +1,4 @@
-"""``primenet predict``: one line a file, class and probability, from the checkpoint alone."""
+"""``primenet predict``: one line per file, class and probability, from the checkpoint alone."""
 
 import sys
 from collections.abc import Sequence

@@ -25,7 +25,7 @@ BATCH_SIZE, PROBE_BATCH_SIZE = 200, 32
 """The paper's, of both phases."""
 
 OVERHEAD = 2_000_000
-"""Multiply-adds an image that loading it, norms, losses and optimizers take the time of, roughly; for estimates."""
+"""Multiply-adds per image that loading it, norms, losses and optimizers take the time of, roughly; for estimates."""
 
 
 def _parse(args: Sequence[str]) -> Any:

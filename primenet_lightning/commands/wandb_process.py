@@ -55,7 +55,7 @@ def wandb_place(run: Any) -> str | None:
     if run.disabled:
         return None
     if run.offline:
-        return f"W&B: offline; send it with: wandb sync {Path(run.dir).parent}"
+        return f"W&B: offline; send it with: wandb sync {_from_here(Path(run.dir).parent)}"
     return f"W&B: {run.url}"
 
 
@@ -69,3 +69,9 @@ def finish_wandb(exit_code: int = 0) -> None:
     if wandb is not None:
         with without_stopping("finishing with W&B"):
             wandb.finish(exit_code=exit_code)
+
+
+def _from_here(folder: Path) -> Path:
+    """A folder below the working directory as one would type it."""
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder

@@ -46,7 +46,7 @@ def draw_choices(arrays: Arrays) -> "Figure":
         arrays: As of `primenet_lightning.reproduction._evaluation.figure_maps`.
 
     Returns:
-        The figure, a row an image.
+        The figure, one row per image.
     """
     names = list(map(str, arrays["capsule_names"]))
     rows, capsules = arrays["maps"].shape[:2]
@@ -193,7 +193,7 @@ def draw_phase_2(panels: Mapping[str, Mapping[str, Curves]], title: str) -> "Fig
     """Draw the training curves of phase 2 beside those of nets of one scale.
 
     Args:
-        panels: By what is on the vertical axis, the second a loss: curves by network, phase 2 first, one a seed.
+        panels: By what is on the vertical axis, the second a loss: curves by network, phase 2 first, one per seed.
         title: Of the figure.
 
     Returns:

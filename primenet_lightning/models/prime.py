@@ -23,8 +23,8 @@ from primenet_lightning.nn.prime.twin import EndToEndNetwork
 from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.evaluator import Batch
 from primenet_lightning.training.learner import LocalLearner
+from primenet_lightning.training.optimizer_recipe import refuse_two_optimizers
 from primenet_lightning.training.optimizers import LRSchedulerCallable, OptimizerCallable
-from primenet_lightning.training.recipe import refuse_two_optimizers
 from primenet_lightning.training.version_0_1 import refuse_renamed
 
 
@@ -48,8 +48,8 @@ class PrimeNet(LocalLearner):
             ``reduce_channels`` to ``stride`` replace single fields of it.
         depth: Number of blocks.
         pool_every: A 2x2 max pool ends every so many blocks, or the blocks of these indices; never the last.
-        kernel_sizes: One capsule a scale, odd, the same in every block.
-        reduce_channels: Channels after each capsule's 1x1 convolution, of all blocks or one number a block; 0 leaves
+        kernel_sizes: One capsule per scale, odd, the same in every block.
+        reduce_channels: Channels after each capsule's 1x1 convolution, of all blocks or one number per block; 0 leaves
             the 1x1 out.
         channels: Channels of each capsule's feature map, likewise.
         projection_channels: Channels of the projection, likewise; 0 leaves it out.

@@ -44,7 +44,7 @@ def all_scores(model: PrimeNet, data: ImageDataModule, images: ImageTensors) -> 
 def routing_errors(scores: Scores, majority: int, names: list[str], batch: int = BATCH) -> dict[str, float]:
     """Test errors in % under every way of routing at inference; only those called oracle see the labels.
 
-    ``"majority"``; ``"fixed k3"``, ...; ``"random"`` (one capsule an image, the mean over all draws); ``"min_entropy"``
+    ``"majority"``; ``"fixed k3"``, ...; ``"random"`` (one capsule per image, mean over all draws); ``"min_entropy"``
     (each image takes its surest capsule); ``"vote"`` of the local classifiers, without a head; ``"mean of heads"``
     (probabilities averaged over all routes); ``"oracle per batch"`` and ``"oracle per sample"`` (equation 4 with the
     labels under test), and both with ``", own verdict"``: not the head answers, which knows the map of one capsule

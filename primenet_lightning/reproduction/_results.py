@@ -70,7 +70,7 @@ class Result:
     test_error: float | None
     validation_error: float
     test_images: int
-    curves: dict[str, list[float]] = field(default_factory=dict)  # one value an epoch: accuracies in %, losses in nats
+    curves: dict[str, list[float]] = field(default_factory=dict)  # one value per epoch: accuracies in %, losses in nats
     cost: dict[str, float] = field(default_factory=dict)  # of an image; activation_bytes: autograd's peak in a batch
     seconds_per_epoch: float = 0.0
     seconds: float = 0.0  # of the whole training
@@ -88,7 +88,7 @@ class Result:
 
 
 class Results:
-    """All results of a reproduction: of each part one a seed, and the arrays of the first seed."""
+    """All results of a reproduction: of each part one per seed, and the arrays of the first seed."""
 
     def __init__(
         self,

@@ -110,7 +110,7 @@ def _metric(metrics: nn.ModuleDict, name: str) -> Metric:
 
 
 class LateCounting:
-    """Counts what learners answered in training, many batches at a time: once a batch would cost more than the batch.
+    """Counts what learners answered in training, many batches at a time: once per batch would cost more than the batch.
 
     Args:
         metrics: Which count.

@@ -98,7 +98,7 @@ class GradientSum:
     """Sums gradients over ranks: one all-reduce for all that are handed over together, of 1.00 x their bytes.
 
     Gradients are summed, not averaged: whoever scaled the losses by `BatchShare.weight` then has the gradient of the
-    global batch's mean loss. Where a parameter has no gradient on a rank, zeros are sent; one number a parameter
+    global batch's mean loss. Where a parameter has no gradient on a rank, zeros are sent; one number per parameter
     says so, and where no rank had a gradient there is none afterwards, as on one process.
 
     Args:
@@ -160,7 +160,7 @@ class GradientSum:
 
 
 def _flattened(parameters: Sequence[nn.Parameter], statistics: Sequence[Tensor], weight: float) -> Tensor:
-    """Gradients, zeros where there are none; weighted statistics; and a number a parameter that says which is which."""
+    """Gradients, zeros where there are none; weighted statistics; and one number per parameter: which is which."""
     parts: list[Tensor] = []
     present: list[float] = []
     for parameter in parameters:

@@ -75,10 +75,10 @@ class Notes(Checkpoint):
         on_epoch: Called with the number of epochs done and the seconds they took, after each.
 
     Attributes:
-        curves: One value an epoch: ``"train_accuracy"`` and ``"validation_accuracy"`` in %, where the model logs them,
+        curves: One value per epoch: ``"train_accuracy"`` and ``"validation_accuracy"`` in %, where the model logs them,
             and ``"train_loss"``, the head's in nats, averaged over the images.
         losses: By training batch, nats, by name.
-        routes: By training batch, full names of the routed capsules, one a block; empty where there are none.
+        routes: By training batch, full names of the routed capsules, one per block; empty where there are none.
         seconds: Of training, without validation.
 
     Example:

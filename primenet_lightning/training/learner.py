@@ -20,9 +20,9 @@ from primenet_lightning.training.checkpoints import use_atomic_checkpoints
 from primenet_lightning.training.evaluator import Batch
 from primenet_lightning.training.exchange import ALONE, Replicas
 from primenet_lightning.training.loss_log import LossLog
+from primenet_lightning.training.optimizer_recipe import OptimizerRecipe
 from primenet_lightning.training.optimizers import LRSchedulerCallable, OptimizerCallable
 from primenet_lightning.training.optimizing import Optimizing
-from primenet_lightning.training.recipe import OptimizerRecipe
 from primenet_lightning.training.refusals import (
     description_of,
     refuse_automatic_options,
@@ -65,7 +65,7 @@ class LocalLearner(Optimizing, ABC):
         scheduler_interval: Schedules count ``"epoch"`` or ``"step"`` (optimizer steps).
         local: False trains the same network end to end, by the head's loss alone: the twin that local learning is
             compared with.
-        backward: ``"stage"``: one backward a stage, whose activations then are freed. ``"learner"``: one backward a
+        backward: ``"stage"``: one backward per stage, whose activations then are freed. ``"learner"``: one backward per
             learner, before the next one runs. ``"batch"``: one backward for all, at the memory of the whole network.
             All give the same numbers.
         exchange: On several devices, ``"batch"``: all gradients are averaged together before the step. ``"stage"``:
@@ -143,7 +143,7 @@ class LocalLearner(Optimizing, ABC):
         )
         self.num_classes = whole_number(2, num_classes=num_classes)
         self.example_input_array = torch.zeros(1, *self.in_shape)  # Lightning's summary counts operations with it
-        self.recipe = OptimizerRecipe(optimizer, head_optimizer, scheduler, head_scheduler)
+        self.optimizer_recipe = OptimizerRecipe(optimizer, head_optimizer, scheduler, head_scheduler)
         if lr is not None and not lr > 0:
             raise ValueError(f"lr={lr} must be positive, or None for what the optimizers begin with")
         self.lr = lr

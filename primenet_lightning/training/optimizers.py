@@ -1,4 +1,4 @@
-"""One optimizer a capsule, stepped as one."""
+"""One optimizer per capsule, stepped as one."""
 
 import copy
 import inspect
@@ -30,7 +30,7 @@ def _can_pool(child: Optimizer) -> bool:
 
 
 def _refuse_closure(name: str, child: Optimizer) -> None:
-    """Refuse an optimizer that computes the loss several times a step: the engine computes it once."""
+    """Refuse an optimizer that computes the loss several times per step: the engine computes it once."""
     closure = inspect.signature(child.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise TypeError(
@@ -42,9 +42,9 @@ def _refuse_closure(name: str, child: Optimizer) -> None:
 class CompositeOptimizer(Optimizer):
     """Several named optimizers behind the interface of one.
 
-    Lightning counts optimizer steps: with an optimizer a capsule, ``global_step`` would advance several times a
+    Lightning counts optimizer steps: with an optimizer per capsule, ``global_step`` would advance several times per
     batch, fp16 would unscale with factors already updated, and schedulers would be refused. This one is stepped once
-    a batch and steps each child. The children stay ordinary optimizers, in ``children``, with their own algorithms
+    per batch and steps each child. The children stay ordinary optimizers, in ``children``, with their own algorithms
     and settings; they share their parameter groups and state with the composite, so that a change seen through one
     is seen through the other. Each group carries the child's name, which Lightning's ``LearningRateMonitor`` shows.
 
@@ -167,7 +167,7 @@ class CompositeOptimizer(Optimizer):
         return loss
 
     def _to_step(self) -> list[Optimizer]:
-        """The children, those that can be pooled behind one optimizer a class."""
+        """The children, those that can be pooled behind one optimizer per class."""
         steps: list[Optimizer] = []
         pooled: dict[type[Optimizer], list[dict[str, Any]]] = {}
         for child in self.children.values():

@@ -1,4 +1,4 @@
-"""A LightningModule with one optimizer a learner, stepped as one."""
+"""A LightningModule with one optimizer per learner, stepped as one."""
 
 from abc import ABC
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from primenet_lightning.training.optimizer_recipe import OptimizerRecipe
 from primenet_lightning.training.optimizers import CompositeOptimizer, CompositeScheduler
-from primenet_lightning.training.recipe import OptimizerRecipe
 from primenet_lightning.training.resumable import Resumable
 from primenet_lightning.training.schedules import Schedule, steps_of_fit
 from primenet_lightning.training.schedules import schedule as make_schedule
@@ -20,14 +20,14 @@ class Optimizing(Resumable, ABC):
     """Builds the optimizers and schedules of a network's learners, and steps the schedules.
 
     Attributes:
-        recipe: Makes optimizers and schedules of single learners.
+        optimizer_recipe: Makes optimizers and schedules of single learners.
         lr: Learning rate of all learners; None leaves what the optimizers begin with.
         schedule: Of all learners, by name; None for none.
         scheduler_interval: What schedules count, ``"epoch"`` or ``"step"``.
         accumulate_grad_batches: Batches an optimizer step.
     """
 
-    recipe: OptimizerRecipe
+    optimizer_recipe: OptimizerRecipe
     lr: float | None
     schedule: Schedule | None
     scheduler_interval: str
@@ -38,8 +38,8 @@ class Optimizing(Resumable, ABC):
         self._steps_applied = 0
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build one optimizer a learner, all in one `CompositeOptimizer`."""
-        composite, schedulers = self.recipe.make(self.network.learners(), self.lr)
+        """Build one optimizer per learner, all in one `CompositeOptimizer`."""
+        composite, schedulers = self.optimizer_recipe.make(self.network.learners(), self.lr)
         self.resumption.built(settings_of(composite, schedulers))
         composite.register_step_post_hook(self._count_step)
         # the command line tries the optimizers before it fits; then nobody knows yet how many steps there will be

@@ -30,7 +30,7 @@ class Rhythm:
     """How often gradients are computed, exchanged and applied. All rhythms give the same numbers.
 
     Attributes:
-        backward: ``"stage"``: one backward a stage, whose activations then are freed. ``"learner"``: one a learner,
+        backward: ``"stage"``: one backward per stage, whose activations then are freed. ``"learner"``: one per learner,
             before the next one runs. ``"batch"``: one for all, at the memory of the whole network.
         exchange: On several processes, ``"batch"``: all gradients in one message before the step. ``"stage"``: those of
             each stage while the next one runs.
@@ -217,7 +217,7 @@ class StageRunner:
             answers.add(outputs)
             if stage.chooses:
                 route.append(choice)
-            # what is due once a stage; without maps and logits, which backward frees one after the other
+            # what is due once per stage; without maps and logits, which backward frees one after the other
             outputs = [output._replace(logits=None, feature_map=None) for output in outputs]
             self._reached("stage", outputs, batch, last=stage is stages[-1])
             del outputs  # or this stage's losses live on while the next one runs

@@ -30,9 +30,9 @@ def test_routes_differ_by_the_convolutions_of_their_capsules():
         name: height * width * sum(p.numel() for p in capsule.features.parameters() if p.dim() == 4)
         for name, capsule in block.capsules.items()
     }
-    route3, route7 = (shown[f"multiply-adds an image, inference by block0.{name}"] for name in ("k3", "k7"))
+    route3, route7 = (shown[f"multiply-adds per image, inference by block0.{name}"] for name in ("k3", "k7"))
     assert route7 - route3 == by_hand["k7"] - by_hand["k3"] > 0
-    assert shown["multiply-adds an image, training step"] > 2 * route7 + by_hand["k3"]
+    assert shown["multiply-adds per image, training step"] > 2 * route7 + by_hand["k3"]
 
 
 def test_printed_when_a_fit_starts(silent, make_batches, loader, capsys):

@@ -171,7 +171,7 @@ def test_timm_vit_without_timm_is_refused_in_a_sentence(example, monkeypatch, ca
 def test_timm_vit(example):
     pytest.importorskip("timm")
     module = example("timm_vit")
-    module.main(["--epochs", "2", "--limit", "100"])
+    module.main(["--epochs", "2", "--limit", "150"])
     first, last = curves_of(module)
     assert all(last[name] < first[name] for name in first)
 

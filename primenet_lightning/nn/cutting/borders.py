@@ -168,7 +168,7 @@ def _refuse_several(name: str, across: Sequence[Node], shapes: Mapping[Node, Any
 
 
 def is_batch(shape: Any) -> bool:
-    """Tell whether a value of `shapes_of` is a tensor of two images, which has more than one number an image.
+    """Tell whether a value of `shapes_of` is a tensor of two images, which has more than one number per image.
 
     Args:
         shape: Of the value, or the name of its type.

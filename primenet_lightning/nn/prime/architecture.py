@@ -11,7 +11,7 @@ from primenet_lightning.nn.prime.routers import RouterName
 Size = Literal["paper", "compact"]
 
 Widths = int | tuple[int, ...]
-"""Channels of all blocks, or one number a block."""
+"""Channels of all blocks, or one number per block."""
 
 WidthField = Literal["reduce_channels", "channels", "projection_channels"]
 """The fields of `Architecture` that may differ from block to block."""
@@ -71,7 +71,7 @@ class Architecture:
             widths = (given,) * depth if isinstance(given, int) else given
             if len(widths) != depth:
                 raise ValueError(
-                    f"{field}={tuple(widths)} has {len(widths)} numbers for depth={depth}; give one a block, or one "
+                    f"{field}={tuple(widths)} has {len(widths)} numbers for depth={depth}; give one per block, or one "
                     "for all"
                 )
             for width in widths:

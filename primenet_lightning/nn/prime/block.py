@@ -131,7 +131,7 @@ class PrimeBlock(Stage):
             in_channels: Channels of the input.
             image_size: Height and width of the input, in pixels.
             num_classes: Number of classes.
-            kernel_sizes: One capsule a scale, odd.
+            kernel_sizes: One capsule per scale, odd.
             reduce_channels: Channels after each capsule's 1x1 convolution.
             channels: Channels of each capsule's map.
             projection_channels: Channels of the projection; 0 leaves it out.

@@ -32,7 +32,7 @@ class Plan:
         architecture: Widths, local classifier, local loss and router.
         in_shape: Channels, height and width of the images.
         num_classes: Number of classes.
-        kernel_sizes: One capsule a scale, odd.
+        kernel_sizes: One capsule per scale, odd.
         depth: Number of blocks.
         pool_every: A 2x2 max pool ends every so many blocks, or those of these indices; never the last.
 

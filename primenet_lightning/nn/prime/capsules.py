@@ -208,7 +208,7 @@ def conv_capsules(
     following: Sequence[FollowingLayer] = (),
     classifier_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Capsule]:
-    """Build the paper's capsules, one a scale, named ``k3``, ``k5``, ....
+    """Build the paper's capsules, one per scale, named ``k3``, ``k5``, ....
 
     Args:
         in_channels: Channels of the input.

@@ -35,12 +35,12 @@ class PrimeNetwork(StagedNetwork):
     Args:
         blocks: First to last. All but the last need a projection that learns locally, or none.
         head: From the last block's output to logits.
-        inference_routing: Which joint route (one capsule a block) a label-free forward takes:
+        inference_routing: Which joint route (one capsule per block) a label-free forward takes:
 
             - ``"majority"``: the one that training took most often over its last ``routing_window`` batches;
             - ``"best_validation"``: the one of least validation error, see `select_route`;
             - ``"min_entropy"``: in each block, each sample takes its surest capsule; all capsules are computed;
-            - an index, or one index a block: always this one;
+            - an index, or one index per block: always this one;
             - ``"oracle"``: equation 4 with the labels of the very batch under test, for analysis. It leaks the label,
               works through `evaluate` only, and ``network(x)`` refuses it.
 
@@ -103,7 +103,7 @@ class PrimeNetwork(StagedNetwork):
             image_size: Height and width of the images, in pixels.
             num_classes: Number of classes.
             architecture: Widths, see `primenet_lightning.nn.prime.architecture.architecture`.
-            kernel_sizes: One capsule a scale, odd.
+            kernel_sizes: One capsule per scale, odd.
             depth: Number of blocks.
             routing_window: Batches that the majority is taken over.
             inference_routing: See the class.
@@ -199,7 +199,7 @@ class PrimeNetwork(StagedNetwork):
 
         Args:
             x: Images, ``(batch, channels, height, width)``.
-            route: One capsule index a block; None takes the route of ``inference_routing``.
+            route: One capsule index per block; None takes the route of ``inference_routing``.
 
         Returns:
             Logits, ``(batch, classes)``. The graph is whole.
@@ -215,7 +215,7 @@ class PrimeNetwork(StagedNetwork):
 
         Args:
             x: Images, ``(batch, channels, height, width)``.
-            route: One capsule index a block; None takes the route of ``inference_routing``.
+            route: One capsule index per block; None takes the route of ``inference_routing``.
 
         Returns:
             The last block's routed map and projection, ``(batch, channels, height, width)``. The graph is whole.
@@ -242,7 +242,7 @@ class PrimeNetwork(StagedNetwork):
         """The joint route that a label-free forward takes.
 
         Returns:
-            One index a block.
+            One index per block.
 
         Raises:
             ValueError: If ``inference_routing`` is ``"oracle"`` or ``"min_entropy"``, which have no such route, or
@@ -277,7 +277,7 @@ class PrimeNetwork(StagedNetwork):
         Args:
             x: Images, ``(batch, channels, height, width)``.
             target: Class indices, ``(batch,)``: for the losses, and for routing only if that is ``"oracle"``.
-            route: One capsule index a block; None routes by ``inference_routing``.
+            route: One capsule index per block; None routes by ``inference_routing``.
 
         Returns:
             Losses and logits by full name.

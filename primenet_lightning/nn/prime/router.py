@@ -94,7 +94,7 @@ class Router(nn.Module):
         """Take note of a training batch and say which capsule leads.
 
         Args:
-            values: Local losses of the (global) batch, one a capsule.
+            values: Local losses of the (global) batch, one per capsule.
 
         Returns:
             The leader's index; a router that `chooses` hands on its map.
@@ -119,7 +119,7 @@ class Router(nn.Module):
 
         Args:
             x: The block's input, ``(batch, in_channels, height', width')``, detached.
-            maps: One a capsule, ``(batch, channels, height, width)``.
+            maps: One per capsule, ``(batch, channels, height, width)``.
             index: From `decide`.
 
         Returns:
@@ -132,7 +132,7 @@ class Router(nn.Module):
 
         Args:
             x: The block's input, ``(batch, in_channels, height, width)``, detached.
-            logits: Local logits, one a capsule, ``(batch, classes)``.
+            logits: Local logits, one per capsule, ``(batch, classes)``.
             index: From `decide`.
 
         Returns:
@@ -149,7 +149,7 @@ class Router(nn.Module):
 
         Args:
             x: The block's input, ``(batch, in_channels, height', width')``, detached.
-            features: From ``x`` to a map, one a capsule.
+            features: From ``x`` to a map, one per capsule.
             index: From the inference route.
 
         Returns:

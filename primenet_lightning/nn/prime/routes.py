@@ -29,7 +29,7 @@ def least_loss(values: Sequence[float]) -> int:
     r"""Choose the capsule of least loss, equation 4: :math:`\arg\min_k L_k`. Ties go to the first.
 
     Args:
-        values: Mean local cross-entropies of the batch, one a capsule. They are numbers on the host: they cross once,
+        values: Mean local cross-entropies of the batch, one per capsule. They are numbers on the host: they cross once,
             all together, and choosing there costs less than any indexing on the device would.
 
     Returns:
@@ -95,7 +95,7 @@ class RouteHistory(nn.Module):
         """Remember that this route was taken.
 
         Args:
-            route: One capsule index a block.
+            route: One capsule index per block.
         """
         self.ring.append(route)
 

@@ -52,7 +52,7 @@ def refuse_routing(mode: InferenceRouting, blocks: Sequence[PrimeBlock]) -> None
     for router in [block.router for block in blocks]:
         if mode != "majority" and not router.chooses:
             raise ValueError(
-                f"inference_routing={mode!r} chooses one capsule a block, but router={router.name!r} makes its own "
+                f"inference_routing={mode!r} chooses one capsule per block, but router={router.name!r} makes its own "
                 "of all; use 'majority', the default"
             )
         if router.prunes and mode not in ROUTING_MODES:
@@ -66,7 +66,7 @@ def refuse_route(route: int | Sequence[int], blocks: Sequence[PrimeBlock]) -> No
     """Check that a route leads through the blocks.
 
     Args:
-        route: One capsule index a block, or one for all.
+        route: One capsule index per block, or one for all.
         blocks: First to last.
 
     Raises:
@@ -78,7 +78,7 @@ def refuse_route(route: int | Sequence[int], blocks: Sequence[PrimeBlock]) -> No
     if not fits:
         raise ValueError(
             f"inference_routing={route!r} is no route through blocks of {capsules} capsules; give an index, or one "
-            "index a block, from 0"
+            "index per block, from 0"
         )
 
 

@@ -41,7 +41,7 @@ class EndToEndNetwork(PrimeNetwork):
             if block.router.needs_losses and (len(block.capsules) > 1 or block.router.learns):
                 raise ValueError(
                     f"router={block.router.name!r} needs local losses, of which local=False has none; "
-                    "use 'concatenate' or 'mean', or one capsule a block"
+                    "use 'concatenate' or 'mean', or one capsule per block"
                 )
             block.projection_classifier = None
             for capsule in block.in_order:

@@ -66,7 +66,7 @@ def test_committed_run_is_resumed_tested_and_predicts(tmp_path, monkeypatch, cap
     fit = ["fit", "--config=deep.yaml", "--figures=false"]
     assert main([*fit, "--run=whole"]) == 0
     whole = network(tmp_path / "whole")
-    assert len({name.split(".")[4] + name.split(".")[2] for name in whole if ".capsules." in name}) == 2  # one a block
+    assert len({name.split(".")[4] + name.split(".")[2] for name in whole if ".capsules." in name}) == 2  # one each
     with pytest.raises(SystemExit):
         main([*fit, "--run=cut", "--trainer.callbacks+=my_classes.CtrlC"])
     assert main(["fit", "--resume=cut"]) == 0

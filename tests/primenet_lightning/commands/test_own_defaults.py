@@ -71,8 +71,8 @@ def test_optimizers_are_the_same_from_the_command_line_yaml_and_python(kind, arg
     options = as_options("capsule_optimizer", kind, arguments)
     for args in (options, options[::-1], [f"--config={path}"]):
         model = built(*args).model
-        assert settings(made(model, model.recipe.optimizer)) == expected
-        assert settings(made(model, model.recipe.head_optimizer)) == settings(made(model, PaperAdam))
+        assert settings(made(model, model.optimizer_recipe.optimizer)) == expected
+        assert settings(made(model, model.optimizer_recipe.head_optimizer)) == settings(made(model, PaperAdam))
 
 
 @pytest.mark.parametrize(("kind", "arguments"), SCHEDULERS)
@@ -91,7 +91,7 @@ def test_schedules_are_the_same_from_the_command_line_yaml_and_python(kind, argu
         tries.append([other, *options])
     for args in tries:
         model = built(*args).model
-        assert state(model.recipe.scheduler(made(model, PaperAdam))) == expected
+        assert state(model.optimizer_recipe.scheduler(made(model, PaperAdam))) == expected
 
 
 def test_an_optimizer_on_the_command_line_takes_nothing_from_the_file(built, tmp_path):
@@ -99,22 +99,22 @@ def test_an_optimizer_on_the_command_line_takes_nothing_from_the_file(built, tmp
     named = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.5, "weight_decay": 0.5}}
     path.write_text(yaml.safe_dump({"model": {"init_args": {"head_optimizer": named}}}))
     model = built(f"--config={path}", "--model.head_optimizer=torch.optim.SGD").model
-    assert settings(made(model, model.recipe.head_optimizer)) == settings(made(model, SGD))
+    assert settings(made(model, model.optimizer_recipe.head_optimizer)) == settings(made(model, SGD))
     same = built(f"--config={path}", "--model.head_optimizer.lr=0.25").model
-    assert settings(made(same, same.recipe.head_optimizer))[1]["weight_decay"] == 0.5
+    assert settings(made(same, same.optimizer_recipe.head_optimizer))[1]["weight_decay"] == 0.5
 
 
 def test_a_data_module_takes_its_own_defaults_and_keeps_what_was_given(built, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "my_data", raising=False)
-    (tmp_path / "my_data.py").write_text(
+    monkeypatch.delitem(sys.modules, "data_with_defaults", raising=False)
+    (tmp_path / "data_with_defaults.py").write_text(
         "from primenet_lightning.datamodules import DigitsDataModule\n"
         "class Small(DigitsDataModule):\n"
         "    def __init__(self, batch_size: int = 7, limit_train: int = 300, seed: int = 0):\n"
         "        super().__init__(batch_size=batch_size, limit_train=limit_train, seed=seed)\n"
     )
-    small = built("--data=my_data.Small").datamodule
+    small = built("--data=data_with_defaults.Small").datamodule
     assert (small.batch_size, small.limit_train) == (7, 300)
-    given = built("--data.batch_size=9", "--data=my_data.Small").datamodule
+    given = built("--data.batch_size=9", "--data=data_with_defaults.Small").datamodule
     assert (given.batch_size, given.limit_train) == (9, 300)

@@ -90,7 +90,7 @@ def test_a_trainer_that_fits_on_lays_its_schedule_out_over_the_epochs_that_are_l
     # and a run that is resumed from there goes on with it
     trainer.save_checkpoint(tmp_path / "it.ckpt")
     again = make_trainer(tmp_path, max_epochs=3)
-    model = make_model(schedule="cosine", optimizer=model.recipe.optimizer)
+    model = make_model(schedule="cosine", optimizer=model.optimizer_recipe.optimizer)
     again.fit(model, TinyData(batch_size=20), ckpt_path=tmp_path / "it.ckpt")
     assert again.global_step == 12
 
@@ -118,7 +118,7 @@ def test_a_usual_trainer_has_one_checkpoint_callback_and_keeps_its_curves(tmp_pa
 
 @pytest.mark.parametrize("model", [make_model(reduce_channels=1), OneScale(40, (8, 8), 3)])
 def test_the_summary_of_lightning_counts_operations(model):
-    """Two for a multiplication and its addition; nothing is folded here, which would cost once a batch."""
+    """Two for a multiplication and its addition; nothing is folded here, which would cost once per batch."""
     summary = ModelSummary(model)
     assert summary.total_flops == 2 * count_inference(model.network, as_run=True) > 0
 

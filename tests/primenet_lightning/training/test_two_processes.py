@@ -103,7 +103,7 @@ def test_with_sgd_and_float32_too(ranks, tmp_path):
 
 
 def test_one_message_a_step_of_the_bytes_of_the_parameters(ranks, tmp_path):
-    """And one number a tensor, that says whether it had a gradient, and batch norm's statistics."""
+    """And one number per tensor, that says whether it had a gradient, and batch norm's statistics."""
     depth = 2
     network = make_model(depth=depth).network.double()
     parameters = list(network.parameters())

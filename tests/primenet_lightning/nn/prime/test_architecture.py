@@ -24,7 +24,7 @@ def test_fields_that_differ_from_block_to_block_have_a_smallest_width():
 @pytest.mark.parametrize(
     ("widths", "message"),
     [
-        (dict(channels=(4, 6)), r"channels=\(4, 6\) has 2 numbers for depth=3; give one a block, or one for all"),
+        (dict(channels=(4, 6)), r"channels=\(4, 6\) has 2 numbers for depth=3; give one per block, or one for all"),
         (dict(projection_channels=()), r"projection_channels=\(\) has 0 numbers for depth=3"),
         (dict(channels=(4, 0, 8)), r"^channels=\(4, 0, 8\) has 0, which is too few channels"),
         (dict(reduce_channels=-1), r"reduce_channels=-1 has -1, which is too few channels"),

@@ -146,7 +146,7 @@ def test_widths_and_pools_by_block():
     model = make_model(depth=3, channels=(4, 6, 8), projection_channels=(2, 0, 3), pool_every=(1,))
     assert [block.out_shape for block in model.network.prime_blocks] == [(6, 8, 8), (6, 4, 4), (11, 4, 4)]
     with pytest.raises(
-        ValueError, match=r"channels=\(4,\) has 1 numbers for depth=2; give one a block, or one for all"
+        ValueError, match=r"channels=\(4,\) has 1 numbers for depth=2; give one per block, or one for all"
     ):
         make_model(depth=2, channels=(4,))
     with pytest.raises(ValueError, match="channels=-4 has -4, which is too few channels"):

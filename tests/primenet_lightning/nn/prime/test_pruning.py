@@ -202,5 +202,5 @@ def test_fixing_a_capsule_that_may_be_pruned_is_refused():
 
 @pytest.mark.parametrize("mode", [0, "oracle", "best_validation", "min_entropy"])
 def test_choosing_where_all_maps_go_on_is_refused(mode):
-    with pytest.raises(ValueError, match="chooses one capsule a block, but router='concatenate' makes its own of all"):
+    with pytest.raises(ValueError, match="chooses one capsule per block, but router='concatenate' makes its own of"):
         make_model(inference_routing=mode, router="concatenate")

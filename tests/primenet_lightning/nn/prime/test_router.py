@@ -93,5 +93,5 @@ def test_random_infers_without_labels_by_the_route_taken_most():
 
 @pytest.mark.parametrize("name", ["fixed", "random"])
 def test_end_to_end_would_leave_unrouted_capsules_untrained(name):
-    with pytest.raises(ValueError, match=f"router='{name}' .* one capsule a block"):
+    with pytest.raises(ValueError, match=f"router='{name}' .* one capsule per block"):
         routed_network(name, kind=EndToEndNetwork)

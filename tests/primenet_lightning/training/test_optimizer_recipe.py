@@ -8,7 +8,7 @@ from tiny import TinyData, make_model, make_trainer
 from torch import nn
 from torch.optim import SGD, Adam, AdamW
 
-from primenet_lightning.training.recipe import OptimizerRecipe
+from primenet_lightning.training.optimizer_recipe import OptimizerRecipe
 
 
 def parts():
@@ -38,7 +38,7 @@ def test_lr_does_not_level_the_rates_of_groups():
 
 def test_one_optimizer_for_all_learners():
     model = make_model(optimizer=partial(SGD, lr=0.5, momentum=0.9))
-    composite, _ = model.recipe.make(model.network.learners())
+    composite, _ = model.optimizer_recipe.make(model.network.learners())
     assert {(group["lr"], group["momentum"]) for group in composite.param_groups} == {(0.5, 0.9)}
 
 

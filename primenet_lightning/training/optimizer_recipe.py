@@ -18,7 +18,7 @@ class Optimizers(NamedTuple):
     """What a recipe makes.
 
     Attributes:
-        composite: One optimizer a learner, behind the interface of one.
+        composite: One optimizer per learner, behind the interface of one.
         schedulers: Schedules of single optimizers, by learner; empty without any.
     """
 
@@ -50,7 +50,7 @@ class OptimizerRecipe:
     head_scheduler: LRSchedulerCallable | None = None
 
     def make(self, learners: Mapping[str, Sequence[nn.Parameter]], lr: float | None = None) -> Optimizers:
-        """Make one optimizer a learner; none for learners without parameters.
+        """Make one optimizer per learner; none for learners without parameters.
 
         Args:
             learners: Parameters by learner.
