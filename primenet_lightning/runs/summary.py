@@ -133,7 +133,7 @@ def result_rows(summary: Mapping[str, Any]) -> list[list[str]]:
             claim = format(claims[claimed], form)
         rows.append([name, format(summary[key], form), claim])
     if "strictly_local" in summary:
-        words = "yes" if summary["strictly_local"] else "no: gradients cross between parts"
+        words = "yes" if summary["strictly_local"] else "no: gradients cross"
         rows.append(["strictly local", words, ""])
     return rows
 

@@ -233,7 +233,7 @@ def test_overlapping_parts_are_told_of(tmp_path, monkeypatch, capsys, undrawn):
     assert main(["fit", *quick, *SMALL, "--model.recipe=overlap", "--run=a"]) == 0
     out = capsys.readouterr().out
     assert "not strictly local: gradients cross" in out
-    assert "no: gradients cross between parts" in out
+    assert "no: gradients cross" in out
     assert not json.loads(Path("a/summary.json").read_text())["strictly_local"]
 
 
