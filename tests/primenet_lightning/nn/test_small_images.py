@@ -1,5 +1,7 @@
 """Networks of torchvision's modules for small images."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -46,7 +48,7 @@ def test_convnext_is_timms_atto_but_for_its_patches():
         count * (49 * width + width + 2 * width + 4 * width * width + 4 * width + 4 * width * width + width + width)
         for width, count in zip(widths, depths, strict=True)
     )
-    between = sum(2 * a + 4 * a * b + b for a, b in zip(widths, widths[1:], strict=False))
+    between = sum(2 * a + 4 * a * b + b for a, b in itertools.pairwise(widths))
     head = 2 * 320 + 320 * 1000 + 1000
     assert sum(parameter.numel() for parameter in network.parameters()) == stem + blocks + between + head
 
