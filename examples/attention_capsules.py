@@ -23,11 +23,11 @@ class AttentionPrimeNet(PrimeNet):
 
     def configure_capsules(self, index: int, in_shape: tuple[int, int, int]) -> Mapping[str, Capsule]:
         """Build one capsule per scale, each with its own classifier."""
-        in_channels, *map_size = in_shape
+        in_channels, height, width = in_shape
         capsules: dict[str, Capsule] = {}
         for size in self.kernel_sizes:
             features = nn.Sequential(Conv2dNormActivation(in_channels, 16, size), SqueezeExcitation(16, 4))
-            capsules[f"a{size}"] = Capsule(features, FlattenClassifier(16, map_size, self.num_classes))
+            capsules[f"a{size}"] = Capsule(features, FlattenClassifier(16, (height, width), self.num_classes))
         return capsules
 
 

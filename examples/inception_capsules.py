@@ -30,10 +30,10 @@ class InceptionPrimeNet(PrimeNet):
 
     def configure_capsules(self, index: int, in_shape: tuple[int, int, int]) -> Mapping[str, Capsule]:
         """Build one capsule per scale, each with its own classifier; called once per block, with its input's shape."""
-        in_channels, *map_size = in_shape
+        in_channels, height, width = in_shape
         capsules: dict[str, Capsule] = {}
         for size in self.kernel_sizes:
-            classifier = FlattenClassifier(32, map_size, self.num_classes)
+            classifier = FlattenClassifier(32, (height, width), self.num_classes)
             capsules[f"i{size}"] = Capsule(inception(in_channels, size), classifier)
         return capsules
 

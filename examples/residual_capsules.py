@@ -39,10 +39,10 @@ class ResidualPrimeNet(PrimeNet):
 
     def configure_capsules(self, index: int, in_shape: tuple[int, int, int]) -> Mapping[str, Capsule]:
         """Build one capsule per scale, each with its own classifier."""
-        in_channels, *map_size = in_shape
+        in_channels, height, width = in_shape
         capsules: dict[str, Capsule] = {}
         for size in self.kernel_sizes:
-            classifier = FlattenClassifier(16, map_size, self.num_classes)
+            classifier = FlattenClassifier(16, (height, width), self.num_classes)
             capsules[f"r{size}"] = Capsule(Residual(in_channels, 16, size), classifier)
         return capsules
 
