@@ -18,13 +18,11 @@ activations, or take more than 1.15 of the time.
 """
 
 import argparse
-import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
 import torch
-from memory import collect, difference, peak_resident
+from memory import collect, difference, in_fresh_process, peak_resident
 from timing import Bound, conclude, in_turns, machine, ratio
 from torch import Tensor, nn
 from torch.nn import functional
@@ -164,21 +162,13 @@ def measure(name: str, way: Way) -> Memory:
     return Memory(counter.peak, resident)
 
 
-def in_fresh_process(name: str, way: Way) -> Memory:
-    """Measure in a process of its own."""
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(measure, name, way).result()
-
-
 def small_enough(name: str, bytes_held: int) -> tuple[Way, Memory]:
     """Find the largest part of the batch that end-to-end training holds no more of than so many bytes."""
     batch = SETTINGS[name].batch
     micro_batch = batch
     while True:
         way = Way(ACCUMULATED, 1, micro_batch)
-        memory = in_fresh_process(name, way)
+        memory = in_fresh_process(measure, name, way)
         if memory.saved <= bytes_held or micro_batch == 1:
             return way, memory
         micro_batch //= 2
@@ -186,11 +176,11 @@ def small_enough(name: str, bytes_held: int) -> tuple[Way, Memory]:
 
 def memory_of(name: str, all_parts: list[int]) -> dict[Way, Memory]:
     """Measure all ways of a model."""
-    memories = {Way(END_TO_END): in_fresh_process(name, Way(END_TO_END))}
+    memories = {Way(END_TO_END): in_fresh_process(measure, name, Way(END_TO_END))}
     for parts in all_parts:
         local = Way(LOCAL, parts)
-        memories[local] = in_fresh_process(name, local)
-        memories[Way(CHECKPOINTED, parts)] = in_fresh_process(name, Way(CHECKPOINTED, parts))
+        memories[local] = in_fresh_process(measure, name, local)
+        memories[Way(CHECKPOINTED, parts)] = in_fresh_process(measure, name, Way(CHECKPOINTED, parts))
         way, memory = small_enough(name, memories[local].saved)
         memories[way._replace(parts=parts)] = memory
     return memories

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -109,6 +109,19 @@ class Fit:
 def key_of(options: Mapping[str, Any]) -> str:
     """Write options as one string, whatever their order."""
     return json.dumps(options, sort_keys=True)
+
+
+class Training(Protocol):
+    """A training to be done, of any kind of network."""
+
+    def options(self) -> dict[str, Any]:
+        """Give all that decides its result, as JSON has it."""
+
+    def key(self) -> str:
+        """What it is kept under."""
+
+    def carry_out(self, root: str | None = None) -> Fit:
+        """Train and test; ``root`` is the folder of the data."""
 
 
 @dataclass(frozen=True)
@@ -278,7 +291,30 @@ def train_and_test(
     )
 
 
-class Watch(Callback):
+class Verdicts(Callback):
+    """Notes what the test says.
+
+    Attributes:
+        correct: Whether each test image was classified correctly, in order.
+    """
+
+    def __init__(self) -> None:
+        self.correct: list[bool] = []
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Compare the verdicts with the labels."""
+        self.correct += (outputs["logits"].argmax(1) == batch[1]).tolist()
+
+
+class Watch(Verdicts):
     """Notes what a training took, where it routed, and what the test then said.
 
     Attributes:
@@ -288,9 +324,9 @@ class Watch(Callback):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.phases: list[Phase] = []
         self.routes: list[tuple[str, ...]] = []
-        self.correct: list[bool] = []
         self._clocks = (0.0, 0.0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -323,18 +359,6 @@ class Watch(Callback):
         self.phases.append(Phase(sum(map(len, network.capsule_names)), count_training(network)))
         # counting is no part of the training
         self._clocks = (time.process_time(), time.perf_counter())
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Compare the verdicts with the labels."""
-        self.correct += (outputs["logits"].argmax(1) == batch[1]).tolist()
 
 
 def hands_on_one(network: PrimeNetwork) -> bool:
@@ -391,7 +415,7 @@ class Store:
                     )
         return fits
 
-    def add(self, run: Run, result: Fit) -> None:
+    def add(self, run: Training, result: Fit) -> None:
         """Append a finished run."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps({"options": run.options(), "result": result.to_json()}, sort_keys=True)
@@ -405,7 +429,7 @@ class Store:
         finally:
             os.close(descriptor)
 
-    def carry_out(self, run: Run, root: str | None = None) -> Fit:
+    def carry_out(self, run: Training, root: str | None = None) -> Fit:
         """Give a run's result: what is kept, or else train and keep it.
 
         Args:

@@ -37,13 +37,15 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from timing import Spread, spread
 from ways import IN_SHAPE, WAYS, WIDTHS, build, check_counter, check_gradients, make_batch
 
 from primenet_lightning import SavedActivations
+
+Result = TypeVar("Result")
 
 MIB = 2**20
 DEPTHS = (2, 4, 8, 16, 32)
@@ -163,6 +165,24 @@ def peak_resident() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def in_fresh_process(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a function in a process of its own, whose memory nobody has used before.
+
+    Args:
+        function: Of a module, so that the process finds it.
+        *arguments: Of the function.
+
+    Returns:
+        What it returns.
+    """
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    # imported once, and not 25 times for ten seconds
+    context.set_forkserver_preload(["primenet_lightning.nn.prime.network"])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
@@ -172,15 +192,10 @@ def measure_all(ways: Sequence[str], depths: Sequence[int], batch: int, steps: i
     Returns:
         Figures by way and depth.
     """
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    # imported once, and not 25 times for ten seconds
-    context.set_forkserver_preload(["primenet_lightning.nn.prime.network"])
     measured: Measurements = {}
     for depth in depths:
         for way in ways:
-            with ProcessPoolExecutor(1, mp_context=context) as pool:
-                measured[way, depth] = pool.submit(measure, way, depth, batch, steps, device).result()
+            measured[way, depth] = in_fresh_process(measure, way, depth, batch, steps, device)
     return measured
 
 

@@ -22,14 +22,15 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from fits import Fit, Phase, Store, add_arguments, key_of, mean_and_spread, paired_bootstrap, prepare
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from fits import Fit, Phase, Store, Verdicts, add_arguments, key_of, mean_and_spread, paired_bootstrap, prepare
+from lightning.pytorch import LightningModule, Trainer, seed_everything
 from timing import Bound, conclude, machine
 from torch.optim import AdamW
 
 from primenet_lightning import CutNet
 from primenet_lightning.analysis.cost import count_cost
 from primenet_lightning.datamodules import Augment, CIFAR10DataModule
+from primenet_lightning.files import write_whole
 from primenet_lightning.nn.cutting.recipes import RECIPES
 from primenet_lightning.nn.resnets import SmallImageResNet
 from primenet_lightning.training.fitting import fit_and_test, quiet_trainer
@@ -39,18 +40,17 @@ BATCH = 100
 BOUNDS = [Bound("k2_best_over_twin", "at most", 1.05)]
 
 
-class Verdicts(Callback):
+class TimedVerdicts(Verdicts):
     """Notes how long a training took, and what the test then said.
 
     Attributes:
-        correct: Whether each test image was classified correctly, in order.
         batches: Of training.
         cpu_seconds: Of this process, in training.
         wall_seconds: By the clock.
     """
 
     def __init__(self) -> None:
-        self.correct: list[bool] = []
+        super().__init__()
         self.batches = 0
         self.cpu_seconds = 0.0
         self.wall_seconds = 0.0
@@ -69,18 +69,6 @@ class Verdicts(Callback):
         self.wall_seconds += now[1] - self._begin[1]
         self.batches += 1
         self._begin = now
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Compare the verdicts with the labels."""
-        self.correct += (outputs["logits"].argmax(1) == batch[1]).tolist()
 
 
 @dataclass(frozen=True)
@@ -149,7 +137,7 @@ class CutRun:
         )
         model = self.model()
         cost = count_cost(model.network)
-        verdicts = Verdicts()
+        verdicts = TimedVerdicts()
         trainer = quiet_trainer(
             self.epochs,
             [verdicts],
@@ -195,7 +183,7 @@ def work(options: argparse.Namespace, store: Store) -> None:
     for recipe in options.recipes:
         for parts in [1] if recipe == TWIN else options.parts:
             for run in runs_of(recipe, parts, options):
-                fit = store.carry_out(run, options.root)  # type: ignore[arg-type]  # a run of another kind
+                fit = store.carry_out(run, options.root)
                 print(
                     f"{recipe}, {run.parts} parts, seed {run.seed}: test error {fit.test_error:.2f} %, "
                     f"{fit.cpu_seconds:.0f} s of CPU",
@@ -277,7 +265,7 @@ def main() -> None:
     if not options.report:
         work(options, store)
     figures = report(options, store)
-    (options.out / "summary.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    write_whole(options.out / "summary.json", json.dumps(figures, indent=2) + "\n")
     conclude(figures | {"device": machine("cuda" if options.accelerator in ("cuda", "gpu") else "cpu")}, BOUNDS)
 
 

@@ -93,7 +93,7 @@ def augmented(augmentation: Augmentation, images: Tensor) -> Tensor:
         raise ValueError(
             f"augmentation={name} returned {changed.dtype}; give uint8 from 0 to 255, or floats from 0 to 1."
         )
-    low, high = float(changed.min()), float(changed.max())
+    low, high = torch.stack(changed.aminmax()).tolist()  # a GPU is waited for once
     if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):
         raise ValueError(
             f"augmentation={name} returned floats from {low:.3g} to {high:.3g}; give uint8 from 0 to 255, or floats "

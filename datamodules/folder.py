@@ -180,6 +180,8 @@ class FolderDataModule(ImageDataModule):
 
     def prepare_data(self) -> None:
         """Write the file of pixels, on one process, where they are more than ``memory_limit``."""
+        if self._data is not None:
+            return
         train, test = self._listed()
         if self._gigabytes(len(train.paths) + len(test.paths)) > self.memory_limit:
             self.setup()

@@ -3,6 +3,7 @@
 Training and prediction read pictures by these same functions.
 """
 
+import functools
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +57,7 @@ def check_fit(fit: str | None) -> None:
         raise ValueError(f"fit={fit!r} is unknown; give 'stretch', 'crop', 'pad', or None to resize nothing.")
 
 
+@functools.cache
 def picture_suffixes() -> frozenset[str]:
     """Suffixes of the files that Pillow can read, in small letters: ``".png"``, ``".jpg"`` and others."""
     suffixes: set[str] = set()

@@ -5,8 +5,6 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import numpy as np
-
 Part = TypeVar("Part")
 
 
@@ -57,8 +55,7 @@ def whole_number(least: int, **arguments: Any) -> int:
         number = None
     if number is None or isinstance(value, bool):
         raise ValueError(f"{name}={value!r} must be a whole number")
-    if number < least:
-        raise ValueError(f"{name}={number} must be at least {least}")
+    at_least(least, "", **{name: number})
     return number
 
 
@@ -76,6 +73,8 @@ def plain(value: Any) -> Any:
         >>> plain({"channels": np.int64(8), "sizes": (np.array([3, 5]), "same")})
         {'channels': 8, 'sizes': ((3, 5), 'same')}
     """
+    import numpy as np  # which commands without a network do not need
+
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):

@@ -98,30 +98,30 @@ def yaml_content(text: str) -> Any:
     return yaml_value(text)
 
 
-def given_argument(option: str, argument: str, args: Sequence[str]) -> Any:
-    """Find an argument of a class that the user gave, on the command line or in a YAML file.
+def given_arguments(option: str, args: Sequence[str]) -> dict[str, Any]:
+    """Find the arguments of a class that the user gave, on the command line or in YAML files.
 
     Args:
         option: Of the class: ``"model"`` or ``"data"``.
-        argument: Of its constructor.
         args: The command line.
 
     Returns:
-        The value that was given last; None where there is none.
+        By the argument's name the value that was given last.
 
     Example:
-        >>> given_argument("data", "seed", ["fit", "--data", "{class_path: A, init_args: {seed: 1}}", "--data.seed=2"])
-        2
+        >>> given_arguments("data", ["fit", "--data", "{class_path: A, init_args: {seed: 1}}", "--data.seed=2"])
+        {'seed': 2}
     """
-    given = None
+    given: dict[str, Any] = {}
     for one in given_options(args):
-        if one.name in (f"--{option}.{argument}", f"--{option}.init_args.{argument}"):
-            given = yaml_value(one.value)
+        if one.name.startswith(f"--{option}."):
+            argument = one.name.removeprefix(f"--{option}.").removeprefix("init_args.")
+            given[argument] = yaml_value(one.value)
         elif one.name in ("-c", "--config", f"--{option}"):
             described = yaml_content(one.value)
             if one.name != f"--{option}" and isinstance(described, Mapping):
                 described = described.get(option)
-            given = arguments_of(described).get(argument, given)
+            given |= arguments_of(described)
     return given
 
 

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from primenet_lightning.callbacks import CostSummary, GracefulStop, LastCheckpoint
 from primenet_lightning.commands.attached import looking, progress_bar, timer
-from primenet_lightning.commands.command_line import given_argument
+from primenet_lightning.commands.command_line import given_arguments
 from primenet_lightning.commands.loggers import BeginRun, RunLoggers
 from primenet_lightning.commands.main import COMMANDS
 from primenet_lightning.commands.own_defaults import classes_first, own_defaults
@@ -28,7 +28,7 @@ from primenet_lightning.commands.resumption import (
     with_run_config,
 )
 from primenet_lightning.commands.run_parser import FROM_DATA, RUN_GROUP, RunParser, refuse_unfollowed
-from primenet_lightning.commands.short_names import SHORT_NAMES
+from primenet_lightning.commands.short_names import SHORT_NAMES, with_full_names
 from primenet_lightning.commands.summing_up import epoch_of, sum_up, summary_of
 from primenet_lightning.commands.trainer_options import refuse_trainer_options, refused_by_trainer
 from primenet_lightning.commands.version_0_1 import refuse_old_words
@@ -126,8 +126,8 @@ class PrimeNetCLI(LightningCLI):
         args = with_run_config(args)
         refuse_unfollowed(args)
         with own_defaults():
-            self.config = parser.parse_args(classes_first(args))
-        seed = given_argument("data", "seed", args)
+            self.config = parser.parse_args(with_full_names(classes_first(args)))
+        seed = given_arguments("data", args).get("seed")
         if seed is not None:  # the link puts the run's seed in its place
             self.config[self.config["subcommand"]]["data"]["init_args"]["seed"] = seed
 

@@ -10,7 +10,6 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from primenet_lightning.commands.short_names import SHORT_NAMES
-from primenet_lightning.models.backbones import backbone_names
 
 KINDS = {
     "<class 'int'>": "a whole number",
@@ -189,6 +188,8 @@ def _no_class(option: str, value: str, message: str) -> str:
         why = " of the kind that is wanted"
     said = f"{option}={value} is no class{why}"
     if name == "model":
+        from primenet_lightning.models.backbones import backbone_names  # loads torch
+
         names += backbone_names()
     for close in _closest(value, names):
         return f"{said}; did you mean {close}?"

@@ -5,9 +5,8 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from primenet_lightning.commands.command_line import given_argument, given_option
+from primenet_lightning.commands.command_line import given_arguments, given_option
 from primenet_lightning.commands.parser import CommandParser
-from primenet_lightning.commands.short_names import with_full_names
 
 RUN_GROUP = "the run"
 """Title of the options that are the command's own."""
@@ -23,20 +22,7 @@ FIT_ONLY = ("--resume", "--figures", "--figure_format", "--every_n_train_steps")
 
 
 class RunParser(CommandParser, LightningArgumentParser):
-    """A parser that knows short names of classes, and shows the run's own options first."""
-
-    def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
-        """Parse, after short names have become class paths.
-
-        Args:
-            args: Command line without the program's name.
-            *more: Further arguments of jsonargparse's ``parse_args``.
-            **kwargs: Likewise.
-
-        Returns:
-            The options.
-        """
-        return super().parse_args(with_full_names(args), *more, **kwargs)
+    """A parser that shows the run's own options first."""
 
     def format_help(self, *args: Any) -> str:
         """Put what belongs to the run first, and the Trainer's many options last.
@@ -76,10 +62,10 @@ def refuse_unfollowed(args: Sequence[str]) -> None:
         ...
         ValueError: model.num_classes=5 is the data module's to say; leave it out
     """
+    given = given_arguments("model", args)
     for name in FROM_DATA:
-        value = given_argument("model", name, args)
-        if value is not None:
-            raise ValueError(f"model.{name}={value} is the data module's to say; leave it out")
+        if given.get(name) is not None:
+            raise ValueError(f"model.{name}={given[name]} is the data module's to say; leave it out")
     if args[:1] == ["fit"]:
         if given_option("--resume", args) and given_option("--weights_only", args):
             raise ValueError("weights_only belongs to --ckpt_path; leave it out where a run is resumed")

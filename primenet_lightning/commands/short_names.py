@@ -6,7 +6,6 @@ from typing import Any
 import yaml
 
 from primenet_lightning.commands.command_line import given_options, yaml_content
-from primenet_lightning.models.backbones import names_backbone
 
 SHORT_NAMES: dict[str, dict[str, str]] = {
     "model": {
@@ -67,9 +66,11 @@ def backbone_name(option: str, name: Any) -> str | None:
         >>> backbone_name("model", "resnet18"), backbone_name("model", "resnet50"), backbone_name("model", "mine.Net")
         ('resnet18', None, None)
     """
-    if option != "model" or not isinstance(name, str) or name in SHORT_NAMES["model"] or not names_backbone(name):
+    if option != "model" or not isinstance(name, str) or name in SHORT_NAMES["model"]:
         return None
-    return name
+    from primenet_lightning.models.backbones import names_backbone  # loads torch, which not every command needs
+
+    return name if names_backbone(name) else None
 
 
 def with_full_names(args: Sequence[str]) -> list[str]:

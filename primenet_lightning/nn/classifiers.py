@@ -149,6 +149,25 @@ class ChosenLayer(NamedTuple):
     poolings: int
 
 
+def evenly(count: int, depth: int) -> list[int]:
+    r"""Choose evenly among so many, the last one always: :math:`\lfloor i n / d + 1/2 \rfloor - 1, i = 1 \ldots d`.
+
+    Args:
+        count: How many there are, n.
+        depth: How many to choose, d; all of them if there are fewer.
+
+    Returns:
+        Indices, 0 first.
+
+    Example:
+        >>> evenly(6, 2), evenly(5, 2), evenly(1, 3)
+        ([2, 5], [2, 4], [0])
+    """
+    depth = min(depth, count)
+    # in integers, since round() would send halves to the even neighbour
+    return [(2 * number * count + depth) // (2 * depth) - 1 for number in range(1, depth + 1)]
+
+
 def choose_layers(following: Sequence[FollowingLayer], depth: int) -> list[ChosenLayer]:
     r"""Choose evenly among the layers that follow, the last one always.
 
@@ -171,16 +190,12 @@ def choose_layers(following: Sequence[FollowingLayer], depth: int) -> list[Chose
         [ChosenLayer(channels=32, poolings=2)]
     """
     at_least(1, depth=depth)
-    count = len(following)
-    depth = min(depth, count)
     chosen = []
     start = 0
-    for number in range(1, depth + 1):
-        # in integers, since round() would send halves to the even neighbour
-        end = (2 * number * count + depth) // (2 * depth)
-        poolings = sum(layer.pooled for layer in following[start:end])
-        chosen.append(ChosenLayer(following[end - 1].channels, poolings))
-        start = end
+    for place in evenly(len(following), depth):
+        poolings = sum(layer.pooled for layer in following[start : place + 1])
+        chosen.append(ChosenLayer(following[place].channels, poolings))
+        start = place + 1
     return chosen
 
 

@@ -132,7 +132,13 @@ class LocalLearner(Optimizing, ABC):
         self.hparams.update(plain(dict(self.hparams)))  # numpy's numbers would keep a checkpoint from being loaded
         self.automatic_optimization = False
         refuse_options(
-            scheduler_interval, schedule, (scheduler, head_scheduler), step, accumulate_grad_batches, gradient_clip_val
+            lr,
+            scheduler_interval,
+            schedule,
+            (scheduler, head_scheduler),
+            step,
+            accumulate_grad_batches,
+            gradient_clip_val,
         )
         # what it learns from, and by which optimizers
         height, width = image_size
@@ -144,8 +150,6 @@ class LocalLearner(Optimizing, ABC):
         self.num_classes = whole_number(2, num_classes=num_classes)
         self.example_input_array = torch.zeros(1, *self.in_shape)  # Lightning's summary counts operations with it
         self.optimizer_recipe = OptimizerRecipe(optimizer, head_optimizer, scheduler, head_scheduler)
-        if lr is not None and not lr > 0:
-            raise ValueError(f"lr={lr} must be positive, or None for what the optimizers begin with")
         self.lr = lr
         self.schedule: Schedule | None = schedule
         self.scheduler_interval = "step" if schedule is not None else scheduler_interval

@@ -124,6 +124,7 @@ def refuse_trainer(trainer: Trainer, stage: str, rhythm: Rhythm) -> None:
 
 
 def refuse_options(
+    lr: float | None,
     scheduler_interval: str,
     schedule: str | None,
     schedulers: tuple[Any, ...],
@@ -134,6 +135,7 @@ def refuse_options(
     """Check options of learning that are impossible, alone or together.
 
     Args:
+        lr: Learning rate of all learners.
         scheduler_interval: What schedules count.
         schedule: A schedule for all optimizers, by name.
         schedulers: What makes schedules of single optimizers.
@@ -144,6 +146,8 @@ def refuse_options(
     Raises:
         ValueError: For the first that is impossible.
     """
+    if lr is not None and not lr > 0:
+        raise ValueError(f"lr={lr} must be positive, or None for what the optimizers begin with")
     if scheduler_interval not in ("epoch", "step"):
         raise ValueError(f"scheduler_interval={scheduler_interval!r} is unknown; use 'epoch' or 'step'")
     if schedule is not None and any(schedulers):

@@ -18,6 +18,7 @@ Balance = Literal["multiply_adds", "time", "activations"]
 """What parts are to cost alike: multiply-adds of a forward pass, time of a training step, or saved activations."""
 
 Module = TypeVar("Module", bound=nn.Module)
+Result = TypeVar("Result")
 
 REPEATS = 3
 """How often a piece is timed; the shortest time counts."""
@@ -82,10 +83,27 @@ def costs_of(pieces: Sequence[nn.Module], example_shape: tuple[int, ...], timed:
     """
     if timed:
         return measured(copy.deepcopy(list(pieces)), example_shape, timed)
+    return on_copies(pieces, lambda copies: measured(copies, example_shape))
+
+
+def on_copies(modules: Sequence[Module], run: Callable[[list[Module]], Result]) -> Result:
+    """Run something on copies of modules: without numbers, where nothing looks at them, or else whole ones.
+
+    Args:
+        modules: Which may share parameters, and then share them after.
+        run: What to do with the copies.
+
+    Returns:
+        What it gives.
+
+    Example:
+        >>> on_copies([nn.Linear(4, 3)], lambda copies: copies[0].weight.is_meta)
+        True
+    """
     try:
-        return measured(without_numbers(pieces), example_shape)
+        return run(without_numbers(modules))
     except (RuntimeError, NotImplementedError):  # a call that has to look at numbers
-        return measured(copy.deepcopy(list(pieces)), example_shape, timed)
+        return run(copy.deepcopy(list(modules)))
 
 
 def without_numbers(modules: Sequence[Module]) -> list[Module]:

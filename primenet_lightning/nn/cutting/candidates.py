@@ -8,7 +8,8 @@ from torch.fx import Node
 from torch.nn.modules.batchnorm import _NormBase
 
 from primenet_lightning.nn.cutting.borders import ancestors, crossing, is_batch
-from primenet_lightning.nn.cutting.tracing import Traced, shapes_of, trace
+from primenet_lightning.nn.cutting.parts import attribute
+from primenet_lightning.nn.cutting.tracing import Traced, shapes_of, trace_both
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.RMSNorm)
 """Layers that no part begins with: they belong to the layer before them."""
@@ -96,7 +97,7 @@ def trace_rows(model: nn.Module, named: Collection[str] = ()) -> dict[bool, Trac
     """
     opened = ancestors(named)
     closed: set[str] = set()
-    traces = _both(model, opened)
+    traces = trace_both(model, opened)
     while True:
         rows = {name for name in traces[False].entered if is_row(model.get_submodule(name))} - opened - closed
         if not rows:
@@ -105,15 +106,11 @@ def trace_rows(model: nn.Module, named: Collection[str] = ()) -> dict[bool, Trac
             if group <= opened:
                 continue
             try:
-                traces = _both(model, opened | group)
+                traces = trace_both(model, opened | group)
                 opened |= group
             except ValueError:
                 closed |= group
         closed -= opened
-
-
-def _both(model: nn.Module, opened: Collection[str]) -> dict[bool, Traced]:
-    return {training: trace(model, opened, training) for training in (False, True)}
 
 
 def _together_or_one_by_one(rows: Collection[str]) -> Iterator[set[str]]:
@@ -153,9 +150,7 @@ def _spans(model: nn.Module, traced: Traced) -> list[tuple[int, int]]:
         if node.op == "call_module":
             used, uses = list(model.get_submodule(str(node.target)).parameters()), [place]
         elif node.op == "get_attr":
-            owner, _, name = str(node.target).rpartition(".")
-            attribute = getattr(model.get_submodule(owner), name)
-            used, uses = [attribute], [places[user] for user in node.users]
+            used, uses = [attribute(model, str(node.target))], [places[user] for user in node.users]
         else:
             continue
         for parameter in used:

@@ -17,7 +17,7 @@ from primenet_lightning.nn.cutting.borders import (
 from primenet_lightning.nn.cutting.candidates import candidates
 from primenet_lightning.nn.cutting.features import Features
 from primenet_lightning.nn.cutting.parts import Part, Piece
-from primenet_lightning.nn.cutting.tracing import shapes_of, trace
+from primenet_lightning.nn.cutting.tracing import shapes_of, trace_both
 from primenet_lightning.nn.layers import blank_input, trial_run
 
 
@@ -60,31 +60,34 @@ def cut(
         ...     cross_entropy(y[:, :10], target).backward()
         ...     x = y.detach()
     """
-    if bool(at) == (parts is not None):
-        raise ValueError(f"at={list(at)} and parts={parts}: give the names of the modules to cut at, or how many parts")
+    refuse_places(at, parts)
     if parts is None:
         return cut_at(model, example_shape, at)
-    refuse_count(parts)
     pieces = pieces_of(model, example_shape)
     closing = [0.0] * len(pieces)
     return cut_at(model, example_shape, balanced_names(model, pieces, parts, balance, closing))
 
 
-def refuse_count(parts: int) -> None:
-    """Refuse numbers of parts that cannot be.
+def refuse_places(at: Sequence[str], parts: int | None) -> None:
+    """Refuse what says not, or twice, where to cut, and numbers of parts that cannot be.
 
     Args:
-        parts: How many.
+        at: Names of modules.
+        parts: Into how many parts to cut instead.
 
     Raises:
-        ValueError: If it is below 1, or no whole number.
+        ValueError: If both or none are given, or if the number is below 1, or no whole number.
 
     Example:
-        >>> refuse_count(0)
+        >>> refuse_places([], 0)
         Traceback (most recent call last):
         ...
         ValueError: parts=0 must be at least 1 part
     """
+    if bool(at) == (parts is not None):
+        raise ValueError(f"at={list(at)} and parts={parts}: give the names of the modules to cut at, or how many parts")
+    if parts is None:
+        return
     if not isinstance(parts, int):
         raise ValueError(f"parts={parts!r} must be a whole number of parts")
     at_least(1, "part", parts=parts)
@@ -166,7 +169,7 @@ def cut_at(model: nn.Module, example_shape: tuple[int, ...], names: Sequence[str
         3
     """
     refuse_names(model, names)
-    traces = {training: trace(model, ancestors(names), training) for training in (False, True)}
+    traces = trace_both(model, ancestors(names))
     shapes = shapes_of(model, traces[False], example_shape)
     refuse_output(traces[False], shapes)
     borders = {False: borders_at(model, traces[False], names, shapes), True: borders_at(model, traces[True], names, {})}

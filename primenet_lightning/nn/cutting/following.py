@@ -4,15 +4,15 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from primenet_lightning.arguments import at_least
+from primenet_lightning.nn.classifiers import evenly
 from primenet_lightning.nn.cutting.balance import costs_of
 from primenet_lightning.nn.cutting.features import Features, FromMaps, ToMaps, normalised_maps
 from primenet_lightning.nn.cutting.parts import Piece
-from primenet_lightning.nn.cutting.slimming import slim
-from primenet_lightning.nn.layers import blank_input
+from primenet_lightning.nn.cutting.slimming import share, slim
+from primenet_lightning.nn.layers import blank_input, trial_run
 
 
 class LayersThatFollow(nn.Sequential):
@@ -69,24 +69,6 @@ class LayersThatFollow(nn.Sequential):
         super().__init__(*layers)
 
 
-def evenly(count: int, depth: int) -> list[int]:
-    r"""Choose evenly among so many, the last one always: :math:`\lfloor i n / d + 1/2 \rfloor - 1, i = 1 \ldots d`.
-
-    Args:
-        count: How many there are, n.
-        depth: How many to choose, d; all of them if there are fewer.
-
-    Returns:
-        Indices, 0 first.
-
-    Example:
-        >>> evenly(6, 2), evenly(5, 2), evenly(1, 3)
-        ([2, 5], [2, 4], [0])
-    """
-    depth = min(depth, count)
-    return [(2 * number * count + depth) // (2 * depth) - 1 for number in range(1, depth + 1)]
-
-
 def fresh(member: Any) -> Any:
     """Copy a module, initialised anew where it knows how to be; or a parameter or buffer as it is.
 
@@ -130,10 +112,10 @@ def _layers(
 def _copied(piece: Piece, width: float) -> Piece:
     """A block of fresh modules, narrower where that can be."""
     if width < 1:
-        takes = piece.takes.with_channels(max(1, round(piece.takes.channels * width)))
+        takes = piece.takes.with_channels(share(piece.takes.channels, width))
         narrow = piece.part.copied(lambda member: slim(fresh(member), width))
         shape = shape_given(narrow, takes.shape)
-        gives = piece.gives.with_channels(max(1, round(piece.gives.channels * width)))
+        gives = piece.gives.with_channels(share(piece.gives.channels, width))
         if shape == gives.shape:
             return Piece(narrow, takes, gives)
     return Piece(piece.part.copied(fresh), piece.takes, piece.gives)
@@ -153,16 +135,11 @@ def shape_given(part: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...] | No
         >>> shape_given(nn.Linear(4, 3), (4,)), shape_given(nn.Linear(4, 3), (5,))
         ((3,), None)
     """
-    modes = [(module, module.training) for module in part.modules()]
-    part.eval()
     try:
-        with torch.no_grad():
+        with trial_run(part):
             given: Tensor = part(blank_input(part, shape))
     except (RuntimeError, ValueError, AssertionError):
         return None
-    finally:
-        for module, mode in modes:
-            module.training = mode
     return tuple(given.shape[1:])
 
 

@@ -1,15 +1,15 @@
 """CutNetwork: any model, cut into parts that learn by themselves, as a network of the engine."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from primenet_lightning.nn.cutting.balance import Balance, measured, without_numbers
+from primenet_lightning.nn.cutting.balance import Balance, measured, on_copies
 from primenet_lightning.nn.cutting.borders import refuse_names
 from primenet_lightning.nn.cutting.classifiers import ClassifierChoice, Place
-from primenet_lightning.nn.cutting.cut import balanced_names, cut_at, pieces_of, refuse_count
+from primenet_lightning.nn.cutting.cut import balanced_names, cut_at, pieces_of, refuse_places
 from primenet_lightning.nn.cutting.learning import Recipe
 from primenet_lightning.nn.cutting.objectives import Objective
 from primenet_lightning.nn.cutting.parts import Part, Piece
@@ -19,8 +19,10 @@ from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.network import Evaluation, StagedNetwork
 from primenet_lightning.nn.numbers import WHOLE, Share
-from primenet_lightning.nn.stages import LearnerOutput, Route, Stage
+from primenet_lightning.nn.stages import LearnerOutput, Route, Stage, StageRow
 from primenet_lightning.nn.whole import WholeNetwork
+
+Network = TypeVar("Network", bound="KeepsFrozen")
 
 
 class Images:
@@ -103,7 +105,20 @@ class LocalShare(NamedTuple):
     multiply_adds: float
 
 
-class CutNetwork(StagedNetwork):
+class KeepsFrozen(nn.Module):
+    """A network some of whose modules do not learn: they stay in evaluation mode."""
+
+    _frozen: Sequence[nn.Module] = ()
+
+    def train(self: Network, mode: bool = True) -> Network:
+        """Switch between training and evaluation; what is frozen stays in evaluation."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+
+class CutNetwork(KeepsFrozen, StagedNetwork):
     """Any model, cut into parts that learn by themselves. Without labels it is the model.
 
     Args:
@@ -151,47 +166,49 @@ class CutNetwork(StagedNetwork):
         super().__init__()
         self.backbone = model
         self._in_shape = in_shape
-        self._frozen: list[nn.Module] = []
         self.recipe = make_recipe(recipe, local_classifier)
-        if bool(at) == (parts is not None):
-            raise ValueError(
-                f"at={list(at)} and parts={parts}: give the names of the modules to cut at, or how many parts"
-            )
+        refuse_places(at, parts)
         if parts is None:
-            cut_at(model, in_shape, at)  # refuses what cannot be
+            cut_parts = cut_at(model, in_shape, at)
+            pieces = pieces_of(model, in_shape, at)
         else:
-            refuse_count(parts)
-        names = list(at)
-        pieces = pieces_of(model, in_shape, names)
-        if parts is not None:
-            names = self._balanced_names(pieces, parts, balance)
-        self._build(pieces, names)
+            pieces = pieces_of(model, in_shape)
+            cut_parts = cut_at(model, in_shape, self._balanced_names(pieces, parts, balance))
+        self._build(cut_parts, pieces)
         self._frozen = freeze(model, frozen)
 
     def _balanced_names(self, pieces: Sequence[Piece], parts: int, balance: Balance) -> list[str]:
         """Where parts of about equal cost begin, the cost of their objectives included."""
-        timed = balance == "time"
-        device = "cpu"
-        if not timed:
-            copies = without_numbers([piece.part for piece in pieces])
-            pieces = [piece._replace(part=part) for piece, part in zip(pieces, copies, strict=True)]
-            device = "meta"
+        blocks = [piece.part for piece in pieces]
+
+        def closing_costs(blocks: Sequence[Part]) -> list[float]:
+            copied = [piece._replace(part=block) for piece, block in zip(pieces, blocks, strict=True)]
+            return self._closing_costs(copied, parts, balance)
+
+        closing = closing_costs(blocks) if balance == "time" else on_copies(blocks, closing_costs)
+        return balanced_names(self.backbone, pieces, parts, balance, [*closing, 0.0])
+
+    def _closing_costs(self, pieces: Sequence[Piece], parts: int, balance: Balance) -> list[float]:
+        """What the objective of a part costs that ends with this piece, of each piece but the last."""
+        of_model = next(pieces[0].part.model.parameters(), torch.empty(0))
+        device = "meta" if of_model.is_meta else "cpu"
         closing: list[float] = []
         with torch.random.fork_rng(devices=[]), torch.device(device):  # what is built here is not what will be trained
             for index in range(len(pieces) - 1):
                 objective = self.recipe.objective(self._place(pieces, index, 0, parts))
-                (cost,) = measured([_Alone(objective, self._in_shape)], pieces[index].gives.shape, timed)
+                alone = [_Alone(objective, self._in_shape)]
+                (cost,) = measured(alone, pieces[index].gives.shape, timed=balance == "time")
                 closing.append(cost.by(balance))
-        return balanced_names(self.backbone, pieces, parts, balance, [*closing, 0.0])
+        return closing
 
     def _place(self, pieces: Sequence[Piece], last: int, index: int, parts: int) -> Place:
         """Where the objective of a part stands that ends with the piece ``last``."""
         classes = pieces[-1].gives.shape[0]
         return Place(index, parts, pieces[last].gives, self._in_shape, classes, pieces[last + 1 : -1])
 
-    def _build(self, pieces: Sequence[Piece], names: Sequence[str]) -> None:
-        """Cut, and build the objectives and the stages."""
-        parts = cut_at(self.backbone, self._in_shape, names)
+    def _build(self, parts: Sequence[Part], pieces: Sequence[Piece]) -> None:
+        """Build the objectives and the stages of the parts."""
+        names = [part.name for part in parts[1:]]
         begins = [index for index, piece in enumerate(pieces) if piece.part.name in names]
         objectives: list[Objective] = []
         for index, begin in enumerate(begins):
@@ -215,22 +232,15 @@ class CutNetwork(StagedNetwork):
             if id(parameter) not in owned:
                 self._segments[-1].extra.append(parameter)
 
-    def train(self, mode: bool = True) -> "CutNetwork":
-        """Switch between training and evaluation; what is frozen stays in evaluation."""
-        super().train(mode)
-        for module in self._frozen:
-            module.eval()
-        return self
-
     @property
     def strictly_local(self) -> bool:
         """Whether no gradient crosses from one part to another."""
         return self.recipe.strictly_local
 
     @property
-    def stages(self) -> Sequence[Stage]:
+    def stages(self) -> StageRow:
         """The parts, first to last."""
-        return self._segments
+        return StageRow(self._segments)
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -253,17 +263,23 @@ class CutNetwork(StagedNetwork):
         Returns:
             Their shares of parameters and of multiply-adds.
         """
+        parts: list[nn.Module] = [segment.part for segment in self._segments]
         alone = [_Alone(segment.objective, self._in_shape) for segment in self._segments if segment.objective]
-        copies = without_numbers([*(segment.part for segment in self._segments), *alone])
+        # copied together, since an objective may look at the part that follows
+        whole, local = on_copies([*parts, *alone], self._multiply_adds)
+        own = sum(parameter.numel() for parameter in self.objectives.parameters())
+        everything = sum(parameter.numel() for parameter in self.parameters())
+        return LocalShare(own / everything, local / (whole + local))
+
+    def _multiply_adds(self, copies: Sequence[nn.Module]) -> tuple[float, float]:
+        """Those of the parts, which come first, and those of their objectives."""
         parts, objectives = copies[: len(self._segments)], copies[len(self._segments) :]
         whole = sum(cost.multiply_adds for cost in measured(parts, self._in_shape))
         local = 0.0
         for segment, objective in zip(self._segments, objectives, strict=False):
             (cost,) = measured([objective], segment.out_shape)
             local += cost.multiply_adds
-        own = sum(parameter.numel() for parameter in self.objectives.parameters())
-        everything = sum(parameter.numel() for parameter in self.parameters())
-        return LocalShare(own / everything, local / (whole + local))
+        return whole, local
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify images without labels: the uncut model.
@@ -296,7 +312,7 @@ class CutNetwork(StagedNetwork):
             self._images.current = None
 
 
-class UncutNetwork(WholeNetwork):
+class UncutNetwork(KeepsFrozen, WholeNetwork):
     """The same model trained end to end: the twin that local learning is compared with.
 
     Args:
@@ -320,13 +336,6 @@ class UncutNetwork(WholeNetwork):
     def backbone(self) -> nn.Module:
         """The model."""
         return self.model
-
-    def train(self, mode: bool = True) -> "UncutNetwork":
-        """Switch between training and evaluation; what is frozen stays in evaluation."""
-        super().train(mode)
-        for module in self._frozen:
-            module.eval()
-        return self
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:

@@ -117,7 +117,7 @@ class Part(nn.Module):
                 if node.op == "call_module":
                     members[node.target] = self.model.get_submodule(node.target)
                 elif node.op == "get_attr":
-                    members[node.target] = _attribute(self.model, node.target)
+                    members[node.target] = attribute(self.model, node.target)
         return members
 
     def __getstate__(self) -> dict[str, Any]:
@@ -148,7 +148,20 @@ def _compiled(graph: Graph) -> Function:
     return function
 
 
-def _attribute(model: nn.Module, target: str) -> Any:
+def attribute(model: nn.Module, target: str) -> Any:
+    """Look up a parameter, a buffer or whatever else a module has.
+
+    Args:
+        model: Where to begin.
+        target: Its name, with dots.
+
+    Returns:
+        It.
+
+    Example:
+        >>> attribute(nn.Sequential(nn.Linear(4, 3)), "0.bias").shape
+        torch.Size([3])
+    """
     owner, _, name = target.rpartition(".")
     return getattr(model.get_submodule(owner), name)
 

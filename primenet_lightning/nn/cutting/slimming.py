@@ -30,16 +30,16 @@ def slim(member: Any, width: float) -> Any:
         if isinstance(module, nn.Conv2d):
             _slim_convolution(module, width)
         elif isinstance(module, nn.Linear):
-            module.in_features = _share(module.in_features, width)
-            module.out_features = _share(module.out_features, width)
+            module.in_features = share(module.in_features, width)
+            module.out_features = share(module.out_features, width)
             _keep(module, "weight", module.out_features, module.in_features)
             _keep(module, "bias", module.out_features)
         elif isinstance(module, _NormBase):
-            module.num_features = _share(module.num_features, width)
+            module.num_features = share(module.num_features, width)
             for name in ("weight", "bias", "running_mean", "running_var"):
                 _keep(module, name, module.num_features)
         elif isinstance(module, nn.LayerNorm):
-            channels = _share(module.normalized_shape[-1], width)
+            channels = share(module.normalized_shape[-1], width)
             module.normalized_shape = (*module.normalized_shape[:-1], channels)
             _keep(module, "weight", *module.normalized_shape)
             _keep(module, "bias", *module.normalized_shape)
@@ -49,15 +49,28 @@ def slim(member: Any, width: float) -> Any:
 def _slim_convolution(module: nn.Conv2d, width: float) -> None:
     """Of a convolution by channel the groups become fewer, of any other the channels of each group."""
     by_channel = module.groups == module.in_channels
-    module.in_channels = _share(module.in_channels, width)
-    module.out_channels = _share(module.out_channels, width)
+    module.in_channels = share(module.in_channels, width)
+    module.out_channels = share(module.out_channels, width)
     if by_channel:
         module.groups = module.in_channels
     _keep(module, "weight", module.out_channels, module.in_channels // module.groups)
     _keep(module, "bias", module.out_channels)
 
 
-def _share(channels: int, width: float) -> int:
+def share(channels: int, width: float) -> int:
+    """Tell how many channels stay.
+
+    Args:
+        channels: How many there are.
+        width: The share that stays.
+
+    Returns:
+        At least 1.
+
+    Example:
+        >>> share(16, 0.5), share(1, 0.25)
+        (8, 1)
+    """
     return max(1, round(channels * width))
 
 

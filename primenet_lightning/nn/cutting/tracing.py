@@ -64,6 +64,26 @@ def trace(model: nn.Module, opened: Collection[str], training: bool) -> Traced:
     return Traced(list(graph.nodes), recorder.entered)
 
 
+def trace_both(model: nn.Module, opened: Collection[str]) -> dict[bool, Traced]:
+    """Record the forward pass in evaluation and in training.
+
+    Args:
+        model: From images to logits.
+        opened: Names of the modules to look into.
+
+    Returns:
+        By mode: True for training.
+
+    Raises:
+        ValueError: If it cannot be recorded, see `trace`.
+
+    Example:
+        >>> [len(traced.nodes) for traced in trace_both(nn.Sequential(nn.Linear(4, 3)), [""]).values()]
+        [3, 3]
+    """
+    return {training: trace(model, opened, training) for training in (False, True)}
+
+
 class _Recorder(Tracer):
     """torch.fx's tracer, which looks into the modules named only, and gives the model nothing but the image."""
 

@@ -5,10 +5,11 @@ import small
 import torch
 from torch import nn
 
+from primenet_lightning.nn.classifiers import evenly
 from primenet_lightning.nn.cutting.balance import costs_of
 from primenet_lightning.nn.cutting.cut import pieces_of
 from primenet_lightning.nn.cutting.features import Features
-from primenet_lightning.nn.cutting.following import Fit, LayersThatFollow, evenly, fresh, shape_given
+from primenet_lightning.nn.cutting.following import Fit, LayersThatFollow, fresh, shape_given
 
 SHAPE = (3, 32, 32)
 

@@ -250,3 +250,20 @@ def test_images_of_another_size_are_refused():
         ValueError, match=r"VisionTransformer takes no images of shape \(3, 64, 64\): Wrong image height"
     ):
         CutNetwork(small.vit(), (3, 64, 64), parts=2)
+
+
+class LooksAtNumbers(nn.Module):
+    def forward(self, x):
+        return x if float(x.detach().sum()) > 0 else -x
+
+
+@pytest.mark.parametrize("places", [dict(parts=2), dict(at=["2"])])
+def test_a_layer_that_looks_at_numbers_is_cut_as_any_other(places):
+    """Costs are worked out from shapes alone where that can be; here whole copies are run."""
+
+    def model(layer):
+        return nn.Sequential(nn.Flatten(), nn.Linear(12, 6), layer, nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
+
+    plain, looking = (CutNetwork(model(layer), (3, 2, 2), **places) for layer in (nn.Identity(), LooksAtNumbers()))
+    assert [stage.part.name for stage in looking.stages] == [stage.part.name for stage in plain.stages]
+    assert looking.local_share() == plain.local_share()
