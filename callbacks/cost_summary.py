@@ -51,6 +51,8 @@ def cost_table(model: LocalLearner) -> Table:
     table.add_row("all", _count(network.parameters()))
     share = local_share(network)
     if share is not None:
+        if not network.strictly_local:
+            table.caption = "not strictly local: gradients cross between parts"
         table.add_row("local classifiers' share of parameters", f"{share.parameters:.1%}")
         table.add_row("local classifiers' share of multiply-adds, forward", f"{share.multiply_adds:.1%}")
     table.add_row("multiply-adds per image, training step", f"{count_training(network):,}")

@@ -9,15 +9,12 @@ branch looks at 3x3, 5x5 or 7x7 pixels. The data are scikit-learn's digits; noth
 
 import argparse
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 from lightning import Trainer, seed_everything
 from torchvision.models.googlenet import BasicConv2d, Inception
 
-from primenet_lightning import Capsule, FlattenClassifier, PaperAdam, PrimeNet
+from primenet_lightning import Capsule, FlattenClassifier, PrimeNet
 from primenet_lightning.datamodules import DigitsDataModule
-
-CHANNELS = 32
 
 
 def inception(in_channels: int, size: int) -> Inception:
@@ -34,12 +31,11 @@ class InceptionPrimeNet(PrimeNet):
     def configure_capsules(self, index: int, in_shape: tuple[int, int, int]) -> Mapping[str, Capsule]:
         """Build one capsule per scale, each with its own classifier; called once per block, with its input's shape."""
         in_channels, height, width = in_shape
-        return {
-            f"i{size}": Capsule(
-                inception(in_channels, size), FlattenClassifier(CHANNELS, (height, width), self.num_classes)
-            )
-            for size in self.kernel_sizes
-        }
+        capsules: dict[str, Capsule] = {}
+        for size in self.kernel_sizes:
+            classifier = FlattenClassifier(32, (height, width), self.num_classes)
+            capsules[f"i{size}"] = Capsule(inception(in_channels, size), classifier)
+        return capsules
 
 
 def main(argv: Sequence[str] | None = None) -> float:
@@ -47,28 +43,15 @@ def main(argv: Sequence[str] | None = None) -> float:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--limit", type=int, help="train on so many images")
-    parser.add_argument("--lr", type=float, default=1e-3)
     args = parser.parse_args(argv)
 
     seed_everything(0)
     data = DigitsDataModule(limit_train=args.limit)
-    adam = partial(PaperAdam, lr=args.lr)
-    model = InceptionPrimeNet(
-        data.in_channels,
-        data.image_size,
-        data.num_classes,
-        depth=2,
-        router="concatenate",  # a block hands on all maps: routing by the least loss flips, which stacks do not like
-        capsule_optimizer=adam,
-        head_optimizer=adam,
-    )
-    trainer = Trainer(
-        max_epochs=args.epochs, logger=False, enable_checkpointing=False, default_root_dir="runs/inception_capsules"
-    )
+    # a block hands on all maps: routing by the least loss flips, which stacks do not like
+    model = InceptionPrimeNet(data.in_channels, data.image_size, depth=2, router="concatenate", lr=1e-3)
+    trainer = Trainer(max_epochs=args.epochs, logger=False, enable_checkpointing=False)
     trainer.fit(model, data)
-    (results,) = trainer.test(model, data, verbose=False)
-    for name in model.network.classifier_names:
-        print(f"{name:18} {results[f'test/error/{name}' if name != 'head' else 'test/error']:6.2f} % test error")
+    (results,) = trainer.test(model, data)
     return results["test/error"]
 
 

@@ -14,6 +14,7 @@ from primenet_lightning.commands.attached import has_capsules
 from primenet_lightning.commands.wandb_process import finish_wandb, wandb_place
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.files import without_stopping
+from primenet_lightning.models.cut import CutNet
 from primenet_lightning.paper import PAPER, PAPER_COST
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.runs.report import write_report
@@ -101,7 +102,7 @@ def summary_of(
         "seconds": fitted.seconds,
         "images_per_second": images_seen(trainer, data) / fitted.seconds,
         "peak_memory_bytes": peak_memory_bytes(),
-        **_local_share(model),
+        **_cutting(model),
         **_routing(model),
         "versions": versions(),
         "git_commit": git_commit(),
@@ -111,12 +112,16 @@ def summary_of(
     return summary
 
 
-def _local_share(model: LocalLearner) -> dict[str, float]:
-    """What local classifiers make up of a backbone that is cut; nothing of others."""
+def _cutting(model: LocalLearner) -> dict[str, Any]:
+    """The backbone of a `CutNet`, and what local classifiers make up of it where it is cut; nothing of others."""
+    if not isinstance(model, CutNet):
+        return {}
+    backbone: dict[str, Any] = {"backbone": model.hparams.get("backbone") or type(model.backbone).__name__}
     share = local_share(model.network)
     if share is None:
-        return {}
-    return {"local_share_parameters": share.parameters, "local_share_multiply_adds": share.multiply_adds}
+        return backbone
+    shares = {"local_share_parameters": share.parameters, "local_share_multiply_adds": share.multiply_adds}
+    return {**backbone, "strictly_local": model.strictly_local, **shares}
 
 
 def _routing(model: LocalLearner) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def _timm() -> Any:
         import timm
     except ImportError:
         return None
-    return timm
+    return timm if hasattr(timm, "list_models") else None  # a folder of that name is no library
 
 
 def _instead(name: str, with_timm: bool) -> str:

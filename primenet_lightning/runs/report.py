@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from primenet_lightning.files import write_whole
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.runs.page import inlined, render
-from primenet_lightning.runs.summary import result_rows
+from primenet_lightning.runs.summary import result_rows, title_of
 
 
 class Caption(NamedTuple):
@@ -63,6 +63,19 @@ CAPTIONS = {
     ),
 }
 """Figures in the order of the page; others follow by name."""
+
+WITHOUT_CAPSULES = {
+    "losses": Caption(
+        "Losses",
+        "Loss of each part that learns by itself, and of the head, over training batches, on a logarithmic axis. In "
+        "training each point is averaged since the previous point. The total is the sum.",
+    ),
+    "error_rates": Caption(
+        "Errors of the learners",
+        "How often each part's own classifier, and the head, are wrong, in percent, on a logarithmic axis.",
+    ),
+}
+"""Of the figures that say something else where a network has no capsules."""
 
 PROBE = Caption(
     "Phase 2",
@@ -121,7 +134,7 @@ def write_report(run: RunFolder) -> Path:
         name=run.path.name,
         summary=summary,
         results=_results(summary),
-        figures=list(map(_figure, _ordered(run.figures))),
+        figures=[_figure(path, summary) for path in _ordered(run.figures)],
         epochs=epoch_table(run.metrics),
         options=run.config.read_text(encoding="utf-8"),
         config=shlex.quote(run.config.as_posix()),
@@ -132,7 +145,7 @@ def write_report(run: RunFolder) -> Path:
 def _title(run: RunFolder, summary: Mapping[str, Any]) -> str:
     if not summary:
         return f"PrimeNet run {run.path.name}"
-    return f"{summary.get('model', 'PrimeNet')} on {summary['dataset']}, seed {summary['seed']}"
+    return title_of(summary)
 
 
 def _results(summary: Mapping[str, Any]) -> PageTable:
@@ -197,8 +210,10 @@ def _ordered(folder: Path) -> list[Path]:
     return sorted(pictures, key=place)
 
 
-def _figure(path: Path) -> dict[str, str]:
+def _figure(path: Path, summary: Mapping[str, Any]) -> dict[str, str]:
     caption = CAPTIONS.get(path.stem, Caption(path.stem.replace("_", " "), ""))
+    if summary and "routing_mode" not in summary:
+        caption = WITHOUT_CAPSULES.get(path.stem, caption)
     if path.stem.startswith("probe"):
         caption = PROBE
     if path.stem == "routing" and not _has_routed(path.with_suffix(".csv")):

@@ -95,6 +95,25 @@ OF_CUT_NETWORKS = ("local_share_parameters", "local_share_multiply_adds")
 """Keys that other runs do not have."""
 
 
+def title_of(summary: Mapping[str, Any]) -> str:
+    """Say which model was trained on what.
+
+    Args:
+        summary: As in ``summary.json``.
+
+    Returns:
+        The model's class, its backbone if it has one, the data set and the seed.
+
+    Example:
+        >>> title_of({"model": "CutNet", "backbone": "resnet18", "dataset": "digits", "seed": 0})
+        'CutNet of resnet18 on digits, seed 0'
+    """
+    model = summary.get("model", "PrimeNet")
+    if "backbone" in summary:
+        model = f"{model} of {summary['backbone']}"
+    return f"{model} on {summary['dataset']}, seed {summary['seed']}"
+
+
 def result_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     """Say what came out, the paper's claim beside it.
 
@@ -113,6 +132,9 @@ def result_rows(summary: Mapping[str, Any]) -> list[list[str]]:
         if claimed in claims:
             claim = format(claims[claimed], form)
         rows.append([name, format(summary[key], form), claim])
+    if "strictly_local" in summary:
+        words = "yes" if summary["strictly_local"] else "no: gradients cross"
+        rows.append(["strictly local", words, ""])
     return rows
 
 
@@ -126,8 +148,7 @@ def result_table(summary: Mapping[str, Any]) -> Table:
         A table for rich.
     """
     columns = 3 if "paper" in summary else 2
-    title = f"{summary.get('model', 'PrimeNet')} on {summary['dataset']}, seed {summary['seed']}"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title_of(summary), title_justify="left")
     for heading, justify in (("", "left"), ("measured", "right"), ("paper's claim", "right"))[:columns]:
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for row in result_rows(summary):

@@ -16,7 +16,7 @@ from tiny import make_trainer as make_tiny_trainer
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
 
-from primenet_lightning import PrimeNet
+from primenet_lightning import CutNet, PrimeNet
 from primenet_lightning.callbacks import tsne as tsne_module
 from primenet_lightning.callbacks.tsne import FeatureTSNE
 from primenet_lightning.datamodules import DigitsDataModule
@@ -334,6 +334,28 @@ def test_other_modules_are_left_alone(silent, tmp_path):
     with pytest.warns(UserWarning, match="BoringModel is no PrimeNet"):
         Trainer(**silent, callbacks=[Quick()], limit_train_batches=2, limit_val_batches=2).fit(BoringModel())
     assert not (tmp_path / "figures").exists()
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_any_local_learner_is_drawn_by_what_its_own_last_layer_sees(train, tmp_path, held_out, local):
+    """Not by what a local classifier sees, whose dense layer comes after it."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(80, 3))
+    model = CutNet(layers, 1, (8, 8), 3, at=["2"], recipe="dgl", local=local)
+    callback = FeatureTSNE()
+    train(callback, model=model)
+    images, labels = held_out
+    with torch.no_grad():
+        silhouette, neighbours = separation_apart(layers[:5].eval()(images), labels)
+    (scores,) = callback.frames[-1]["scores"].values()
+    assert (scores["silhouette"], scores["neighbour_accuracy"]) == (silhouette, neighbours)
+    assert (tmp_path / "figures/tsne.png").exists()
+
+
+def test_other_layers_are_of_a_primenet_alone(train):
+    model = CutNet("resnet20", 1, (8, 8), 3, backbone_options={"width": 4})
+    with pytest.warns(UserWarning, match="FeatureTSNE has nothing to show: CutNet is no PrimeNet$"):
+        train(FeatureTSNE(layer="routed"), model=model)
 
 
 def test_features_that_are_not_finite_do_not_stop_the_fit(train):

@@ -1,9 +1,9 @@
 """Each program runs on little data, learns, and does what its first lines say."""
 
 import csv
-import pickle
 import re
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 import torch
 from stepping import run_stages
 from torch.nn.functional import cross_entropy
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import ResNet
 
 from primenet_lightning import PrimeNet, collect_local_losses, local_targets
 from primenet_lightning.training.loss_log import LossLog
@@ -118,44 +118,62 @@ def test_inception_capsules_learn_alone_and_at_three_scales(example):
         ]
 
 
-def test_resnet_backbone(example, tmp_path, monkeypatch):
-    monkeypatch.setattr(CHECK, lambda *args, **kwargs: None)
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
-        images, labels = striped(40, 3, 32)
-        content = {"data": images.reshape(40, -1), "labels": labels.tolist()}
-        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+@pytest.mark.parametrize(("name", "prefix"), [("residual_capsules", "r"), ("attention_capsules", "a")])
+def test_capsules_of_the_papers_future_work(example, name, prefix):
+    module = example(name)
+    module.main(["--epochs", "3", "--limit", "300"])
+    first, *_, last = curves_of(module)
+    assert {f"block{block}.{prefix}{size}" for block in (0, 1) for size in (3, 5, 7)} < first.keys()
+    assert all(last[learner] < first[learner] for learner in first)
+
+
+def test_residual_capsules_add_to_their_input(example):
+    block = example("residual_capsules").Residual(2, 4, 5).eval()
+    x = torch.randn(3, 2, 6, 6)
+    convolution, norm = block.layers[1][0], block.layers[1][1]
+    torch.nn.init.zeros_(norm.weight)  # which leaves the shortcut alone
+    assert convolution.kernel_size == (5, 5)
+    torch.testing.assert_close(block(x), block.shortcut(x).relu())
+
+
+def test_resnet_backbone(example):
     module = example("resnet_backbone")
-    module.main(["--data", str(tmp_path), "--epochs", "2", "--limit", "40", "--batch-size", "10"])
+    assert module.main(["--epochs", "2", "--limit", "300"]) < 90  # guessing
     first, last = curves_of(module)
+    assert first.keys() == {"part0", "part1", "part2", "head", "total"}
     assert all(last[name] < first[name] for name in first)
-
-
-def test_resnet_backbone_is_resnet18_that_learns_stage_by_stage(example, tmp_path):
-    """With its weights, torchvision's own resnet18 says the same; and no gradient crosses a stage."""
-    module = example("resnet_backbone")
-    model = module.ResNetPrimeNet(in_channels=3, image_size=(32, 32), num_classes=7)
-    theirs = resnet18(num_classes=7)
-    first, *stages = [block.capsule(0).features for block in model.network.prime_blocks]
-    layers = (*first, *stages, model.network.head[0], model.network.head[1][-1])
-    for name, layer in zip(
-        ("conv1", "bn1", "relu", "maxpool", *(f"layer{i}" for i in range(1, 5)), "fc"), layers, strict=True
-    ):
-        getattr(theirs, name).load_state_dict(layer.state_dict())
-    images = torch.randn(3, 3, 32, 32)
-    with torch.no_grad():
-        torch.testing.assert_close(model.eval()(images), theirs.eval()(images))
-    model.train()
-    assert_learns_alone(losses_of(model.network, images, torch.arange(3)), model.network.learners())
+    assert isinstance(module.trainer.model.backbone, ResNet)
 
 
 def test_resnet_backbone_takes_imagenets_weights_where_asked(example, monkeypatch):
-    module, net, asked = example("resnet_backbone"), resnet18(), []
-    monkeypatch.setattr(module, "resnet18", lambda weights: asked.append(weights) or net)
-    for pretrained in (False, True):
-        module.ResNetPrimeNet(pretrained, in_channels=3, image_size=(32, 32))
-    assert asked == [None, ResNet18_Weights.DEFAULT]
+    asked = []
+    module = example("resnet_backbone")
+
+    def remembered(*args, **options):
+        asked.append(options["pretrained"])
+        raise InterruptedError
+
+    monkeypatch.setattr(module, "CutNet", remembered)
+    for arguments in ([], ["--pretrained"]):
+        with pytest.raises(InterruptedError):
+            module.main(arguments)
+    assert asked == [False, True]
+
+
+def test_timm_vit_without_timm_is_refused_in_a_sentence(example, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(SystemExit):
+        example("timm_vit").main([])
+    message = "backbone='timm/vit_tiny_patch16_224' is a model of timm, which is not installed; install it"
+    assert message in capsys.readouterr().err
+
+
+def test_timm_vit(example):
+    pytest.importorskip("timm")
+    module = example("timm_vit")
+    module.main(["--epochs", "2", "--limit", "150"])
+    first, last = curves_of(module)
+    assert all(last[name] < first[name] for name in first)
 
 
 def test_block_in_a_foreign_model(example, capsys):

@@ -41,6 +41,21 @@ def test_table_puts_the_papers_claim_beside_the_measurement():
     assert printed(result_table(SUMMARY))[0] == ["test error (%)", "1.23"]
 
 
+def test_table_of_a_cut_backbone_says_what_its_local_classifiers_are_and_whether_gradients_cross():
+    cut = {
+        "model": "CutNet",
+        "backbone": "resnet18",
+        "local_share_parameters": 0.284,
+        "local_share_multiply_adds": 0.111,
+    }
+    table = result_table({**SUMMARY, **cut, "strictly_local": False})
+    rows = dict(printed(table))
+    assert table.title == "CutNet of resnet18 on mnist, seed 3"
+    assert rows["local classifiers' share of parameters"] == "28.4%"
+    assert rows["local classifiers' share of multiply-adds"] == "11.1%"
+    assert rows["strictly local"] == "no: gradients cross"
+
+
 def test_git_commit_is_that_of_the_checkout_only(tmp_path, monkeypatch):
     here = Path(summary.__file__).resolve().parent
     head = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True)
