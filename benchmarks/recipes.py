@@ -3,15 +3,16 @@
     python benchmarks/recipes.py [--recipes NAME ...] [--parts 2 4] [--seeds 0] [--report]
 
 One residual network for small images (or, with ``--backbone vit``, a vision transformer), cut into parts of about equal
-multiply-adds, learns by each recipe; its twin is the same network, of the same first weights, trained end to end. All of them see 10,000 training images of CIFAR-10 for
-15 epochs, with crops and flips, under AdamW (learning rate 3e-3, betas 0.9 and 0.999, weight decay 0.01) and a
-one-cycle schedule. Nothing is chosen: one rate for all; the last weights are tested, once. The ratio of the mean test
-errors comes with a 95 % interval from a paired bootstrap over images and seeds.
+multiply-adds, learns by each recipe; its twin is the same network, of the same first weights, trained end to end. All
+of them see 10,000 training images of CIFAR-10 for 15 epochs, with crops and flips, under AdamW (betas 0.9 and 0.999;
+learning rate 3e-3 and weight decay 0.01 of the residual network) and a one-cycle schedule. Nothing is chosen: one rate
+for all; the last weights are tested, once. The ratio of the mean test errors comes with a 95 % interval from a paired
+bootstrap over images and seeds.
 
 Finished trainings are kept in ``results.jsonl`` and not run again; several processes may share the folder, each with
 other recipes. ``rows.json`` has a row per recipe, which `docs/results/backbones.json` takes its errors from.
-``--report`` runs nothing. The last line printed is one JSON object; the command fails if the best
-recipe's ratio is above 1.05 for two parts.
+``--report`` runs nothing. The last line printed is one JSON object; the command fails if the best recipe's ratio is
+above 1.05 for two parts.
 """
 
 import argparse
