@@ -86,22 +86,23 @@ class Growth(nn.Module):
         return joined if self.transition is None else self.transition(joined)
 
 
-class Exit(nn.Sequential):
-    """What an exit makes of the coarsest maps before it classifies: two convolutions of stride 2, average pooling.
+def exit_features(in_channels: int, channels: int) -> nn.Sequential:
+    """Build what an exit classifies the features of: two convolutions of stride 2, and average pooling.
 
     Args:
         in_channels: Of the maps.
         channels: Of the features.
 
+    Returns:
+        From maps, ``(batch, in_channels, height, width)``, to features, ``(batch, channels)``.
+
     Example:
-        >>> Exit(64, 128)(torch.zeros(2, 64, 8, 8)).shape
+        >>> exit_features(64, 128)(torch.zeros(2, 64, 8, 8)).shape
         torch.Size([2, 128])
     """
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__(
-            convolution(in_channels, channels, stride=2),
-            convolution(channels, channels, stride=2),
-            nn.AdaptiveAvgPool2d(1),  # of images of 28 to 32 pixels 2x2, as in the paper
-            nn.Flatten(),
-        )
+    return nn.Sequential(
+        convolution(in_channels, channels, stride=2),
+        convolution(channels, channels, stride=2),
+        nn.AdaptiveAvgPool2d(1),  # of images of 28 to 32 pixels 2x2, as in the paper
+        nn.Flatten(),
+    )

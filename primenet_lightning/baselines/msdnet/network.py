@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from primenet_lightning.baselines.msdnet.layers import Exit, Growth, convolution
+from primenet_lightning.baselines.msdnet.layers import Growth, convolution, exit_features
 from primenet_lightning.baselines.msdnet.plan import Plan
 from primenet_lightning.nn.exits.network import State, answers
 from primenet_lightning.nn.exits.stage import ExitAnswers
@@ -66,7 +66,7 @@ class MSDNetwork(nn.Module):
         self.exits, self.classifiers = nn.ModuleList(), nn.ModuleList()
         for end in plan.ends:
             width = plan.width(end + 1) * plan.factor(plan.coarsest)
-            self.exits.append(Exit(width, plan.exit_channels))
+            self.exits.append(exit_features(width, plan.exit_channels))
             self.classifiers.append(nn.Linear(plan.exit_channels, num_classes))
         he_(self)
         for classifier in self.classifiers:

@@ -10,10 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning.nn.exits.network import ExitNetwork, answers
 from primenet_lightning.nn.exits.thresholds import confidences, exits_taken
+from primenet_lightning.nn.prime.capsules import ConvFeatures
 
 
-def exit_costs(network: ExitNetwork, in_shape: tuple[int, ...]) -> list[int]:
-    """Count the multiply-adds of one image up to each exit, on a real forward of a copy.
+def exit_costs(network: ExitNetwork, in_shape: tuple[int, ...], as_run: bool = False) -> list[int]:
+    """Count the multiply-adds of one image up to each exit, on real forwards of a copy.
 
     The convention is that of `primenet_lightning.analysis.cost.count_cost`: a multiplication and its addition are one;
     convolutions and matrix products count, norms, activations and poolings do not. An image that passes an exit has
@@ -22,6 +23,8 @@ def exit_costs(network: ExitNetwork, in_shape: tuple[int, ...]) -> list[int]:
     Args:
         network: A module with several exits, which is left as it was.
         in_shape: Of one image, without the batch.
+        as_run: Count what is computed, with pairs of convolutions folded into one where `ConvFeatures` does so. False
+            counts layer by layer.
 
     Returns:
         Multiply-adds, one an exit, rising.
@@ -29,10 +32,21 @@ def exit_costs(network: ExitNetwork, in_shape: tuple[int, ...]) -> list[int]:
     copied = copy.deepcopy(network)
     assert isinstance(copied, nn.Module)
     copied.cpu().float().eval()
+    for part in copied.modules():
+        if isinstance(part, ConvFeatures):
+            part.folds &= as_run
+    # what one image more costs: products of weights are made once a batch
+    fewer, more = (_operations(copied, torch.zeros(batch, *in_shape)) for batch in (1, 2))
+    return [(after - before) // 2 for before, after in zip(fewer, more, strict=True)]
+
+
+@torch.no_grad()
+def _operations(network: ExitNetwork, images: Tensor) -> list[int]:
+    """Operations up to each exit; torch's counter takes a multiplication and its addition for two."""
     totals: list[int] = []
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        for _ in answers(copied, torch.zeros(1, *in_shape)):
-            totals.append(int(counter.get_total_flops()) // 2)  # the counter counts each as two operations
+    with FlopCounterMode(display=False) as counter:
+        for _ in answers(network, images):
+            totals.append(int(counter.get_total_flops()))
     return totals
 
 

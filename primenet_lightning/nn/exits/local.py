@@ -93,7 +93,7 @@ class LocalExits(nn.Module):
 
     def __init__(self, network: StagedNetwork) -> None:
         super().__init__()
-        if isinstance(network, PrimeNetwork):
+        if isinstance(network, PrimeNetwork) and network.local:
             exits = _exits_of_blocks(network)
         elif isinstance(network, CutNetwork):
             exits = _exits_of_segments(network)
