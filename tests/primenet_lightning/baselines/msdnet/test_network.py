@@ -196,7 +196,7 @@ def test_equilibrium_of_the_coarsest_scale_is_that_of_all_where_there_is_one_and
 
 
 def test_equilibrium_of_the_coarsest_scale_by_hand():
-    """Of two exits: the gradients that arrive at the coarsest maps of the first are halved, those of finer maps are not."""
+    """Of two exits: gradients that arrive at the first one's coarsest maps are halved, those of finer maps are not."""
     plan = dataclasses.replace(TINY, exits=2, lazy=False)  # all maps of the first block are there at its end
     network, losses = losses_of("coarsest", plan)
     balanced = gradients(network, sum(losses))
