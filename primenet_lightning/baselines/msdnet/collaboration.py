@@ -40,10 +40,11 @@ class CollaboratingExits(nn.Module):
         self.trained = trained.requires_grad_(False).eval()
         self.detached = detached
         width, classes = trained.plan.exit_channels, _classes(trained)
-        self.classifiers = nn.ModuleList([nn.Linear(width, classes)])
         self.embeddings = nn.ModuleList()  # one for each exit but the first
         for _ in range(1, trained.num_exits):
             self.embeddings.append(nn.Sequential(nn.Linear(classes, width), nn.BatchNorm1d(width), nn.ReLU()))
+        self.classifiers = nn.ModuleList([nn.Linear(width, classes)])
+        for _ in range(1, trained.num_exits):
             self.classifiers.append(nn.Linear(2 * width, classes))
 
     def train(self: Network, mode: bool = True) -> Network:

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule, Trainer
 
 from primenet_lightning.arguments import first_line
 from primenet_lightning.baselines.msdnet.budgeted import BudgetedExits
 from primenet_lightning.baselines.msdnet.collaboration import CollaboratingExits, OneForAll
-from primenet_lightning.baselines.msdnet.msdnet import MSDNet
 from primenet_lightning.baselines.msdnet.network import MSDNetwork
 from primenet_lightning.runs.folder import checkpoint_in
 from primenet_lightning.training.adam import PaperAdam
@@ -27,6 +27,9 @@ ARCHITECTURE = (
     "exit_channels",
 )
 """Arguments in which both phases must agree."""
+
+MODEL = "network.model."
+"""What the names of the network's entries in a checkpoint begin with."""
 
 
 class IMTA(BudgetedExits):
@@ -91,17 +94,21 @@ class IMTA(BudgetedExits):
         """Take the weights, and refuse those of another architecture."""
         path = checkpoint_in(Path(trained))
         try:
-            first = MSDNet.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            arguments = saved["hyper_parameters"]
+            there = {name: arguments[name] for name in (*ARCHITECTURE, "equilibrium")}
         except Exception as error:  # each kind of damage has its own
             raise ValueError(
-                f"trained={trained} cannot be loaded ({first_line(error)}); give the run of an MSDNet, or a checkpoint "
-                "of it"
+                f"trained={trained} is no checkpoint of an MSDNet ({first_line(error)}); give the run of one, or a "
+                "checkpoint of it"
             ) from error
         for name in ARCHITECTURE:
-            wanted, there = self.hparams[name], first.hparams[name]
-            if wanted != there:
-                raise ValueError(f"{name}={wanted}, but trained={trained} has {name}={there}; give the same")
-        network.load_state_dict(first.network.model.state_dict())
+            if self.hparams[name] != there[name]:
+                raise ValueError(
+                    f"{name}={self.hparams[name]}, but trained={trained} has {name}={there[name]}; give the same"
+                )
+        weights = saved["state_dict"].items()
+        network.load_state_dict({name.removeprefix(MODEL): value for name, value in weights if name.startswith(MODEL)})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As in `BudgetedExits`; and loading it needs no file but itself."""

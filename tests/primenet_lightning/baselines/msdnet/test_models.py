@@ -217,7 +217,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(first_phase, tmp_path):
         ),
         (
             lambda: IMTA(trained=other_network(tmp_path), **tiny),
-            "trained=.* cannot be loaded .*; give the run of an MSD",
+            "trained=.* is no checkpoint of an MSDNet .*; give the run MSD",
         ),
         (
             lambda: fit(tmp_path, IMTA(**tiny)),
