@@ -95,7 +95,7 @@ class BudgetedExits(EndToEnd, ABC):
         """Build the network of several exits."""
 
     def configure_losses(self) -> ExitLosses:
-        """Tell what the exits learn from: each from its cross-entropy."""
+        """Tell what the exits learn from: each from its cross-entropy, a scalar."""
         return exit_cross_entropies
 
     def configure_network(self) -> ExitsNetwork:

@@ -87,21 +87,20 @@ class IMTA(BudgetedExits):
         return CollaboratingExits(network, self.hparams["detached"])
 
     def configure_losses(self) -> OneForAll:
-        """Tell what the exits learn from: the labels, and the first phase's last exit."""
+        """Tell what the exits learn from: the labels, and the first phase's last exit; scalars."""
         return OneForAll(self.hparams["teaching"], self.hparams["temperature"])
 
     def _load_first_phase(self, network: MSDNetwork, trained: str) -> None:
         """Take the weights, and refuse those of another architecture."""
         path = checkpoint_in(Path(trained))
+        advice = "give the run of an MSDNet, or a checkpoint of it"
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
-            arguments = saved["hyper_parameters"]
-            there = {name: arguments[name] for name in (*ARCHITECTURE, "equilibrium")}
         except Exception as error:  # each kind of damage has its own
-            raise ValueError(
-                f"trained={trained} is no checkpoint of an MSDNet ({first_line(error)}); give the run of one, or a "
-                "checkpoint of it"
-            ) from error
+            raise ValueError(f"trained={trained} cannot be read ({first_line(error)}); {advice}") from error
+        there = saved.get("hyper_parameters", {})
+        if not there.keys() >= {*ARCHITECTURE, "equilibrium"}:
+            raise ValueError(f"trained={trained} is of {saved.get('class_path', 'another model')}; {advice}")
         for name in ARCHITECTURE:
             if self.hparams[name] != there[name]:
                 raise ValueError(

@@ -29,7 +29,7 @@ class MSDNet(BudgetedExits):
         >>> import torch
         >>> model = MSDNet(in_channels=1, image_size=(8, 8), exits=3, scales=2)
         >>> model(torch.zeros(2, 1, 8, 8)).shape, model.exit_costs
-        (torch.Size([2, 10]), [386816, 796672, 1379328])
+        (torch.Size([2, 10]), [462272, 1049920, 1736192])
     """
 
     def __init__(

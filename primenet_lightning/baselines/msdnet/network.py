@@ -37,6 +37,7 @@ class MSDNetwork(nn.Module):
         ValueError: If there is no such equilibrium.
 
     Example:
+        >>> import torch
         >>> network = MSDNetwork(3, 10, Plan(exits=3)).eval()
         >>> [tuple(logits.shape) for logits in network(torch.zeros(2, 3, 32, 32))]
         [(2, 10), (2, 10), (2, 10)]

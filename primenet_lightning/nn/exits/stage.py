@@ -91,7 +91,7 @@ class ExitStage(Stage):
 
     Args:
         model: With several exits.
-        losses: Of each exit, from the answers of all.
+        losses: Of each exit, scalars, from the answers of all.
     """
 
     def __init__(self, model: nn.Module, losses: ExitLosses = exit_cross_entropies) -> None:
@@ -144,7 +144,7 @@ class ExitsNetwork(StagedNetwork):
     Args:
         model: With several exits, see `LearningExits`.
         in_shape: Of one image, without the batch.
-        losses: Of each exit, from the answers of all.
+        losses: Of each exit, scalars, from the answers of all.
     """
 
     local = False

@@ -29,10 +29,10 @@ def confidences(logits: Tensor) -> Tensor:
     """Tell how sure answers are: by the largest softmax probability.
 
     Args:
-        logits: ``(..., classes)``.
+        logits: ``(..., batch, classes)``.
 
     Returns:
-        ``(...)``, at least float32.
+        Of the shape of the logits without the classes, ``(..., batch)``; at least float32.
 
     Example:
         >>> confidences(torch.tensor([[0.0, 0.0], [0.0, 100.0]]))
@@ -77,8 +77,8 @@ def exit_shares(ratio: float, exits: int) -> list[float]:
         ValueError: If the ratio is not above 0, or there is no exit.
 
     Example:
-        >>> exit_shares(0.5, 3)
-        [0.5714285714285715, 0.2857142857142857, 0.14285714285714282]
+        >>> [round(share, 3) for share in exit_shares(0.5, 3)]
+        [0.571, 0.286, 0.143]
         >>> exit_shares(1.0, 4)
         [0.25, 0.25, 0.25, 0.25]
     """

@@ -217,7 +217,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(first_phase, tmp_path):
         ),
         (
             lambda: IMTA(trained=other_network(tmp_path), **tiny),
-            "trained=.* is no checkpoint of an MSDNet .*; give the run MSD",
+            "trained=.* is of .*PrimeNet; give the run",
         ),
         (
             lambda: fit(tmp_path, IMTA(**tiny)),
@@ -231,5 +231,8 @@ def test_what_cannot_be_is_refused_in_a_sentence(first_phase, tmp_path):
     for call, sentence in refused:
         with pytest.raises(ValueError, match=sentence):
             call()
+    (tmp_path / "empty.ckpt").touch()
+    with pytest.raises(ValueError, match=r"trained=.*empty\.ckpt cannot be read .*; give the run of an MSDNet"):
+        IMTA(trained=str(tmp_path / "empty.ckpt"), **tiny)
     with pytest.raises(FileNotFoundError):
         IMTA(trained=str(tmp_path / "nowhere"), **tiny)
