@@ -196,8 +196,8 @@ class BudgetedExits(EndToEnd, ABC):
             ValueError: As `LocalLearner.check`; also if there is a budget, but no validation to find thresholds in.
         """
         super().check(trainer, stage, datamodule)
-        if stage == "fit" and self.budget is not None and trainer.limit_val_batches == 0:
+        if stage == "fit" and self.budget is not None and not trainer.enable_validation:
             raise ValueError(
-                f"budget={self.budget} needs images held out to find thresholds on, but limit_val_batches=0; validate, "
-                "or leave the budget out"
+                f"budget={self.budget} needs images held out to find thresholds on, but this fit has no validation; "
+                "validate (limit_val_batches above 0), or leave the budget out"
             )

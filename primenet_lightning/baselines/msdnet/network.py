@@ -61,8 +61,11 @@ class MSDNetwork(nn.Module):
         # the layers
         self.layers = nn.ModuleList()
         for layer in range(1, plan.layers + 1):
-            scales = [scale for scale in range(plan.scales) if plan.is_read(layer, scale)]
-            self.layers.append(nn.ModuleDict({str(scale): Growth(plan, layer, scale) for scale in scales}))
+            growths = nn.ModuleDict()
+            for scale in range(plan.scales):
+                if plan.is_read(layer, scale):
+                    growths[str(scale)] = Growth(plan, layer, scale)
+            self.layers.append(growths)
         # the exits
         self.exits, self.classifiers = nn.ModuleList(), nn.ModuleList()
         for end in plan.ends:

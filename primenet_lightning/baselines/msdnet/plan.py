@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Iterator
 from typing import Literal, get_args
 
 from primenet_lightning.arguments import whole_number
@@ -167,11 +168,21 @@ class Plan:
             >>> Plan(exits=3).visits(1)
             [(1, 1), (2, 2), (1, 0), (2, 1), (3, 2)]
         """
-        start = 0 if exit_index == 0 else self.ends[exit_index - 1]
+        start = self.ends[exit_index - 1] if exit_index else 0
         order: list[tuple[int, int]] = []
         for last in range(start + 1, self.ends[exit_index] + 1):
-            if self.lazy:
-                order += [(last - (self.coarsest - scale), scale) for scale in range(self.scales)]
-            else:  # the coarser first: they read the finer of the layer before
-                order += [(last, scale) for scale in reversed(range(self.scales))]
-        return [(layer, scale) for layer, scale in order if layer >= 1 and self.is_read(layer, scale)]
+            maps = self._lazily(last) if self.lazy else self._in_full(last)
+            for layer, scale in maps:
+                if layer >= 1 and self.is_read(layer, scale):
+                    order.append((layer, scale))
+        return order
+
+    def _lazily(self, last: int) -> Iterator[tuple[int, int]]:
+        """What the coarsest scale of a layer needs, beyond what that of the layer before needed: finer ones lag."""
+        for scale in range(self.scales):
+            yield last - (self.coarsest - scale), scale
+
+    def _in_full(self, last: int) -> Iterator[tuple[int, int]]:
+        """All scales of a layer; the coarser first, since they read the finer of the layer before."""
+        for scale in reversed(range(self.scales)):
+            yield last, scale

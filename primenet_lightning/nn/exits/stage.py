@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from primenet_lightning.nn.exits.network import ExitNetwork
+from primenet_lightning.nn.exits.network import ExitNetwork, answers
 from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.network import StagedNetwork
@@ -120,9 +120,9 @@ class ExitStage(Stage):
 
     def run_learners(self, x: Tensor, target: Tensor, share: Share = WHOLE) -> Iterator[LearnerOutput]:
         """Run the model up to its last exit, and give each exit's loss; see `Stage.run_learners`."""
-        answers = self.exits.answer_all(x)
-        losses = self.losses(answers, target)
-        for name, loss, logits in zip(exit_names(len(losses)), losses, answers.logits, strict=True):
+        given = self.exits.answer_all(x)
+        losses = self.losses(given, target)
+        for name, loss, logits in zip(exit_names(len(losses)), losses, given.logits, strict=True):
             yield LearnerOutput(name, loss, logits.detach(), logits.detach())
 
     def choose(self, x: Tensor, outputs: Sequence[LearnerOutput], values: Sequence[float], share: Share = WHOLE) -> int:
@@ -135,7 +135,8 @@ class ExitStage(Stage):
 
     def through(self, x: Tensor, choice: int = 0) -> Tensor:
         """Answer at the last exit; see `Stage.through`."""
-        return self.exits.answer_all(x).logits[-1]
+        *_, logits = answers(self.exits, x)
+        return logits
 
 
 class ExitsNetwork(StagedNetwork):

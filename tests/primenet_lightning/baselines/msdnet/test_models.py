@@ -97,7 +97,9 @@ def test_without_a_budget_the_last_exit_answers(tmp_path):
     assert "val/budget/error" not in trainer.callback_metrics
     x = torch.randn(3, 2, 8, 8)
     torch.testing.assert_close(model.eval()(x), model.network.model(x)[-1])
-    assert count_cost(model.network).multiply_adds_inference == model.exit_costs[-1]
+    for kind in (MSDNet, IMTA):
+        model = kind(**TINY)
+        assert count_cost(model.network).multiply_adds_inference == model.exit_costs[-1]
 
 
 def test_imta_predicts_from_its_checkpoint_alone(first_phase, tmp_path):
@@ -236,3 +238,10 @@ def test_what_cannot_be_is_refused_in_a_sentence(first_phase, tmp_path):
         IMTA(trained=str(tmp_path / "empty.ckpt"), **tiny)
     with pytest.raises(FileNotFoundError):
         IMTA(trained=str(tmp_path / "nowhere"), **tiny)
+
+
+def test_a_budget_without_validation_images_is_refused(tmp_path):
+    data = TinyData(batch_size=20)
+    data.setup()
+    with pytest.raises(ValueError, match=r"budget=40000\.0 needs images held out .* this fit has no validation"):
+        make_trainer(tmp_path).fit(MSDNet(**TINY, budget=4e4), data.train_dataloader())
