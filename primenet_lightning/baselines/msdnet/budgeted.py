@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Literal, get_args
 
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
@@ -13,10 +13,13 @@ from primenet_lightning.models.end_to_end import EndToEnd
 from primenet_lightning.nn.exits.costs import ExitRecord, exit_costs, spent
 from primenet_lightning.nn.exits.network import classify
 from primenet_lightning.nn.exits.stage import ExitLosses, ExitsNetwork, exit_cross_entropies
-from primenet_lightning.nn.exits.thresholds import check_budget, thresholds_of_budget
+from primenet_lightning.nn.exits.thresholds import anytime_thresholds, check_budget, thresholds_of_budget
 from primenet_lightning.nn.network import Evaluation
 from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.optimizers import OptimizerCallable
+
+Prediction = Literal["budgeted_batch", "anytime"]
+"""What a budget is of: the mean of many images, or each one."""
 
 
 class BudgetedExits(EndToEnd, ABC):
@@ -24,9 +27,13 @@ class BudgetedExits(EndToEnd, ABC):
 
     The exits are learners, ``exit0``, ``exit1``, ..., and the last one ``head``: losses and errors of each are logged
     under their names, so that ``val/error/exit0`` is the error of *anytime* prediction at this exit's cost. Their
-    losses go backward together. With a budget, thresholds are found at the end of each validation, on images that
-    training never sees and that are not augmented; they are part of the checkpoint. Then also logged, for val and test:
-    ``budget/error`` (%) of the answers at the exits taken, and ``budget/multiply_adds``, the mean over the images.
+    losses go backward together. With a budget for batches, thresholds are found at the end of each validation, on
+    images that training never sees and that are not augmented; they are part of the checkpoint. With any budget also
+    logged, for val and test: ``budget/error`` (%) of the answers at the exits taken, and ``budget/multiply_adds``, the
+    mean over the images.
+
+    A trained model takes another budget as it is loaded: ``MSDNet.load_from_checkpoint(path, budget=20e6)``, and then
+    ``Trainer().validate(model, data)``, which finds its thresholds.
 
     Args:
         in_channels: Channels of the images.
@@ -42,16 +49,19 @@ class BudgetedExits(EndToEnd, ABC):
         channels: Of the finest scale's first maps.
         growth: Channels that a layer adds to the finest scale.
         exit_channels: Filters of the exits' convolutions.
-        budget: Multiply-adds that an image costs in the mean when it is predicted. None: all go to the last exit.
+        budget: Multiply-adds of an image when it is predicted. None: all go to the last exit.
+        prediction: ``"budgeted_batch"``: images cost the budget in the mean, and easy ones leave early. ``"anytime"``:
+            each image costs at most the budget, and all leave at the last exit that can be paid.
         optimizer: As in `EndToEnd`.
         **learning: As in `EndToEnd`.
 
     Attributes:
-        thresholds: One an exit, from the last validation; None without a budget, or before there was one.
+        thresholds: One an exit; those of batches from the last validation. None without a budget, or before there was
+            a validation.
 
     Raises:
-        ValueError: If a number is too small, the budget is below the first exit's cost, or exits should go backward
-            one by one.
+        ValueError: If a number is too small, the budget is below the first exit's cost or missing, or exits should go
+            backward one by one.
     """
 
     network: ExitsNetwork  # type: ignore[assignment]
@@ -70,6 +80,7 @@ class BudgetedExits(EndToEnd, ABC):
         growth: int = 6,
         exit_channels: int = 128,
         budget: float | None = None,
+        prediction: Prediction = "budgeted_batch",
         optimizer: OptimizerCallable = PaperAdam,
         **learning: Any,
     ) -> None:
@@ -77,10 +88,20 @@ class BudgetedExits(EndToEnd, ABC):
             raise ValueError("backward='learner' cannot be: exits share layers; use 'stage' or 'batch'")
         super().__init__(in_channels, image_size, num_classes, optimizer, **learning)
         self.budget = budget
+        self.prediction = prediction
         self.thresholds: list[float] | None = None
         self._record = ExitRecord()
+        self._refuse_prediction()
         if budget is not None:
             check_budget(budget, self.exit_costs)
+            if prediction == "anytime":
+                self.thresholds = anytime_thresholds(self.exit_costs, budget)
+
+    def _refuse_prediction(self) -> None:
+        if self.prediction not in get_args(Prediction):
+            raise ValueError(f"prediction={self.prediction!r} is unknown; use one of {get_args(Prediction)}")
+        if self.prediction == "anytime" and self.budget is None:
+            raise ValueError("prediction='anytime' has no budget to keep to; give one, or leave it out")
 
     # -- what it is made of --------------------------------------------------------------------------------------------
 
@@ -151,7 +172,8 @@ class BudgetedExits(EndToEnd, ABC):
         if self.budget is None or self.trainer.sanity_checking:
             return
         record = self._record_of_all()
-        self.thresholds = thresholds_of_budget(record.confidence, self.exit_costs, self.budget)
+        if self.prediction == "budgeted_batch":
+            self.thresholds = thresholds_of_budget(record.confidence, self.exit_costs, self.budget)
         self._log_spent("val", record)
 
     def on_test_epoch_end(self) -> None:
@@ -177,12 +199,18 @@ class BudgetedExits(EndToEnd, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As in `EndToEnd`, with the thresholds."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["exit_thresholds"] = self.thresholds
+        checkpoint["exit_thresholds"] = {
+            "thresholds": self.thresholds,
+            "budget": self.budget,
+            "prediction": self.prediction,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """As in `EndToEnd`, with the thresholds."""
+        """As in `EndToEnd`, with the thresholds, unless they are of another budget."""
         super().on_load_checkpoint(checkpoint)
-        self.thresholds = checkpoint.get("exit_thresholds")
+        saved = checkpoint["exit_thresholds"]
+        if saved["budget"] == self.budget and saved["prediction"] == self.prediction:
+            self.thresholds = saved["thresholds"]
 
     def check(self, trainer: Trainer, stage: str, datamodule: LightningDataModule | None = None) -> None:
         """Refuse what could not work with this Trainer and its data.
@@ -196,7 +224,8 @@ class BudgetedExits(EndToEnd, ABC):
             ValueError: As `LocalLearner.check`; also if there is a budget, but no validation to find thresholds in.
         """
         super().check(trainer, stage, datamodule)
-        if stage == "fit" and self.budget is not None and not trainer.enable_validation:
+        finds = self.budget is not None and self.prediction == "budgeted_batch"
+        if stage == "fit" and finds and not trainer.enable_validation:
             raise ValueError(
                 f"budget={self.budget} needs images held out to find thresholds on, but this fit has no validation; "
                 "validate (limit_val_batches above 0), or leave the budget out"

@@ -293,3 +293,24 @@ def anytime_exit(costs: Sequence[float], budget: float) -> int:
     check_budget(budget, costs)
     affordable = [index for index, cost in enumerate(costs) if cost <= budget]
     return affordable[-1]
+
+
+def anytime_thresholds(costs: Sequence[float], budget: float) -> list[float]:
+    """Give the thresholds at which all images leave at the exit of `anytime_exit`.
+
+    Args:
+        costs: Of an image that leaves at each exit, rising.
+        budget: Of each image.
+
+    Returns:
+        One threshold an exit.
+
+    Raises:
+        ValueError: If even the first exit costs more, or the costs do not rise.
+
+    Example:
+        >>> anytime_thresholds([10, 30, 70], budget=69)
+        [inf, -inf, -inf]
+    """
+    answering = anytime_exit(costs, budget)
+    return [*[STAYS] * answering, *[LEAVES] * (len(costs) - answering)]

@@ -102,6 +102,32 @@ def test_without_a_budget_the_last_exit_answers(tmp_path):
         assert count_cost(model.network).multiply_adds_inference == model.exit_costs[-1]
 
 
+def test_a_trained_model_takes_another_budget(tmp_path):
+    trainer = fit(tmp_path, MSDNet(budget=40_000, optimizer=STEP, **TINY))
+    trainer.save_checkpoint(tmp_path / "it.ckpt")
+    path = tmp_path / "it.ckpt"
+    model = MSDNet.load_from_checkpoint(path, weights_only=True, budget=60_000)
+    assert model.thresholds is None
+    (result,) = make_trainer(tmp_path).validate(model, trainer.datamodule, verbose=False)
+    assert len(model.thresholds) == 3
+    above = result["val/budget/multiply_adds"] - 60_000
+    assert -1e-3 <= above <= 2 * (model.exit_costs[-1] - model.exit_costs[0]) / 8
+    anytime = MSDNet.load_from_checkpoint(path, weights_only=True, budget=40_000, prediction="anytime")
+    assert anytime.thresholds == [math.inf, -math.inf, -math.inf]
+
+
+def test_anytime_all_leave_at_the_last_exit_that_can_be_paid(tmp_path):
+    costs = MSDNet(**TINY).exit_costs
+    model = MSDNet(**TINY, optimizer=STEP, budget=costs[2] - 1, prediction="anytime")
+    trainer = fit(tmp_path, model)
+    assert trainer.callback_metrics["val/budget/multiply_adds"] == costs[1]
+    assert trainer.callback_metrics["val/budget/error"] == trainer.callback_metrics["val/error/exit1"]
+    x = torch.randn(3, 2, 8, 8)
+    torch.testing.assert_close(model.eval()(x), model.network.model(x)[1])
+    trainer.save_checkpoint(tmp_path / "it.ckpt")
+    torch.testing.assert_close(load_model(tmp_path / "it.ckpt")(x), model(x))
+
+
 def test_imta_predicts_from_its_checkpoint_alone(first_phase, tmp_path):
     model = IMTA(trained=first_phase, optimizer=STEP, **TINY)
     frozen = copy.deepcopy(model.network.model.trained.state_dict())
@@ -211,6 +237,8 @@ def test_what_cannot_be_is_refused_in_a_sentence(first_phase, tmp_path):
         ),
         (lambda: MSDNet(**tiny, budget=math.nan), "budget=nan is below"),
         (lambda: MSDNet(**tiny, backward="learner"), "backward='learner' cannot be: exits share layers"),
+        (lambda: MSDNet(**tiny, prediction="anytime"), "prediction='anytime' has no budget to keep to"),
+        (lambda: MSDNet(**tiny, budget=4e4, prediction="never"), "prediction='never' is unknown; use one of"),
         (lambda: IMTA(**tiny, teaching=2), "teaching=2 must be from 0"),
         (lambda: IMTA(**tiny, temperature=0), "temperature=0 must be above 0"),
         (
