@@ -13,6 +13,7 @@ from primenet_lightning.callbacks.tsne import FeatureTSNE
 from primenet_lightning.training.checkpoints import LastCheckpoint
 from primenet_lightning.training.loss_log import LossLog
 from primenet_lightning.training.stopping import GracefulStop
+from primenet_lightning.training.whitening import WhitenFirstLayer
 
 __all__ = [
     "AveragedWeights",
@@ -28,6 +29,7 @@ __all__ = [
     "ResumableCSVLogger",
     "RoutingMonitor",
     "SoftFilterPruning",
+    "WhitenFirstLayer",
     "prune_filters",
     "pruned_multiply_adds",
 ]

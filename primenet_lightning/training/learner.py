@@ -34,6 +34,7 @@ from primenet_lightning.training.runner import Per, Rhythm, StageRunner
 from primenet_lightning.training.schedules import Schedule
 from primenet_lightning.training.step_output import REQUESTS, StepOutput
 from primenet_lightning.training.stopping import GracefulStop
+from primenet_lightning.training.whitening import WhitenFirstLayer, whitening_layers
 
 Value = TypeVar("Value")
 
@@ -164,7 +165,7 @@ class LocalLearner(Optimizing, ABC):
     # -- extension points ----------------------------------------------------------------------------------------------
 
     def configure_callbacks(self) -> list[Callback]:
-        """Attach the loss log and the graceful stop, unless the Trainer has them already.
+        """Attach the loss log, the graceful stop, and where a layer wants it its whitening, unless they are there.
 
         Returns:
             The callbacks that are missing.
@@ -176,6 +177,8 @@ class LocalLearner(Optimizing, ABC):
             refuse_automatic_options(self.trainer, self)
         present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         kinds: list[type[Callback]] = [LossLog, GracefulStop]
+        if whitening_layers(self):
+            kinds.append(WhitenFirstLayer)
         return [kind() for kind in kinds if not any(isinstance(callback, kind) for callback in present)]
 
     # -- training ------------------------------------------------------------------------------------------------------
