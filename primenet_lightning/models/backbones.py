@@ -32,8 +32,8 @@ def build_backbone(
     Args:
         name: ``"resnet20"``, ``"resnet32"``, ``"resnet44"``, ``"resnet56"`` or ``"resnet110"``, see `SmallImageResNet`;
             ``"densenet_bc"``, ``"vit_tiny"``, ``"convnext"`` or ``"whitened"``, see
-            `primenet_lightning.nn.small_images`; or of a model of torchvision, or else of timm; ``"torchvision/..."`` or
-            ``"timm/..."`` says which.
+            `primenet_lightning.nn.small_images`; or of a model of torchvision, or else of timm; ``"torchvision/..."``
+            or ``"timm/..."`` says which.
         in_shape: Channels, height and width of the images.
         num_classes: Number of classes.
         pretrained: Whether it begins with the library's weights, which are downloaded once; or a file with a

@@ -60,7 +60,7 @@ class WhitenedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if not widths:
-            raise ValueError("widths=[] leaves no group; give the channels of one group or more, such as [64, 256, 256]")
+            raise ValueError("widths=[] leaves no group; give the channels of at least one, such as [64, 256, 256]")
         at_least(1, "channel", widths=min(widths))
         smallest = 2 ** len(widths) + kernel_size - 1
         if min(image_size) < smallest:

@@ -113,5 +113,5 @@ def whitening_filters(images: Tensor, kernel_size: int, epsilon: float = 5e-4) -
         raise ValueError("images has values that are NaN or infinite; mend them, patches of them cannot be whitened")
     variances, directions = torch.linalg.eigh(moments)  # the smallest first
     scaled = directions / (variances.clamp(min=0) + epsilon).sqrt()
-    filters = scaled.T.flip(0).reshape(-1, images.shape[1], kernel_size, kernel_size)
+    filters: Tensor = scaled.T.flip(0).reshape(-1, images.shape[1], kernel_size, kernel_size)
     return filters.to(torch.get_default_dtype())

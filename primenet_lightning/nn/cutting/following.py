@@ -154,9 +154,8 @@ class _Copier:
             takes = piece.takes.with_channels(share(piece.takes.channels, self.width))
             gives = piece.gives.with_channels(share(piece.gives.channels, self.width))
             narrow = piece.part.copied(lambda member: _initialised(slim(copy.deepcopy(member), self.width)))
-            entered = self._entered(Piece(narrow, takes, gives), features)
-            if shape_given(entered.part, entered.takes.shape) == gives.shape:
-                return entered
+            if shape_given(narrow, takes.shape) == gives.shape:
+                return self._entered(Piece(narrow, takes, gives), features)
         return self.copied_whole(piece, features)
 
     def copied_whole(self, piece: Piece, features: Features) -> Piece:
