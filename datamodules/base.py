@@ -52,7 +52,8 @@ class ImageDataModule(LightningDataModule, ABC):
         batch_size: Images in a training batch over all devices; each takes its share.
         eval_batch_size: Images in an evaluation batch over all devices, rounded up until it divides by their
             number.
-        validation_fraction: Share of the training images held out, between 0 and 1.
+        validation_fraction: Share of the training images held out, between 0 and 1. 0 trains on all of them; then
+            nothing chooses among the weights, and ``primenet fit`` tests those of the last epoch.
         seed: Which images are held out, and the order of each epoch.
         normalization: ``"symmetric"`` maps pixels to [-1, 1], as the paper's authors do; ``"standardize"``
             gives the training split mean 0 and standard deviation 1 per channel.
@@ -234,7 +235,8 @@ class ImageDataModule(LightningDataModule, ABC):
             training, held_out = stratified_split(labels, count, self.seed)
             more = f"raise validation_fraction={self.validation_fraction} or add images"
             less = f"lower validation_fraction={self.validation_fraction} or add images"
-        self._require_every_class(labels[held_out], "validation", more)
+        if len(held_out):
+            self._require_every_class(labels[held_out], "validation", more)
         self._require_every_class(labels[training], "training", less)
         return training, held_out
 
@@ -256,6 +258,11 @@ class ImageDataModule(LightningDataModule, ABC):
     def validation_dataset(self) -> ImageTensors:
         """The validation split, in the same memory as the training split."""
         return self._loaded.validation
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there are validation images."""
+        return len(self.validation_dataset) > 0
 
     @property
     def test_dataset(self) -> ImageTensors:
@@ -344,9 +351,23 @@ class ImageDataModule(LightningDataModule, ABC):
             )
         return BatchLoader(dataset, sampler, self._batches_done)
 
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """This rank's shares of the validation batches, in order."""
-        return self._eval_loader(self.validation_dataset)
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]] | list[Any]:
+        """Load this rank's shares of the validation batches, in order.
+
+        Returns:
+            The loader; an empty list, which leaves validation out, where there are no validation images.
+
+        Raises:
+            ValueError: If there are none, and the Trainer is to validate and nothing else.
+        """
+        if self.has_validation:
+            return self._eval_loader(self.validation_dataset)
+        if self.trainer is not None and self.trainer.state.fn == "validate":
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} leaves no validation images; test instead, or give the "
+                "fraction that the network was not trained on"
+            )
+        return []
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """This rank's shares of the test batches, in order."""

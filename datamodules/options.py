@@ -27,12 +27,8 @@ def check_options(
     at_least(1, "image", batch_size=batch_size, eval_batch_size=eval_batch_size)
     if limit_train is not None:
         at_least(1, "image, or None for all", limit_train=limit_train)
-    if validation_fraction == 0:
-        raise ValueError(
-            "validation_fraction=0 leaves no validation split, which is needed to choose the checkpoint; "
-            "give a value between 0 and 1, such as 0.1."
-        )
-    check_fraction("validation_fraction", validation_fraction)
+    if validation_fraction != 0:
+        check_fraction("validation_fraction", validation_fraction)
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed={seed} is out of range; give a whole number from 0 to 2**32 - 1.")
     if normalization not in ("symmetric", "standardize"):

@@ -1,5 +1,6 @@
 """After the fit: what came out, written into the run folder, sent to W&B, and printed."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,10 @@ def sum_up(run: RunFolder, trainer: Trainer, summary: dict[str, Any], best_epoch
     finish_wandb()  # it may have some words to say, and the table shall be the last
     Console().print(result_table(summary))
     # not by rich, which would wrap it
-    print(f"best epoch: {best_epoch} (of 0 to {summary['epochs'] - 1})")
+    if "tested_weights" in summary:
+        print(f"tested: the last weights, after epoch {best_epoch}; there are no validation images to choose by")
+    else:
+        print(f"best epoch: {best_epoch} (of 0 to {summary['epochs'] - 1})")
     for place in places:
         print(place)
     print(f"report: {run.report}")
@@ -93,7 +97,7 @@ def summary_of(
         "dataset": data.dataset_name,
         "seed": seed,
         "test_error": round(fitted.test_error, 4),  # counted in float32, which has no more digits
-        "validation_error": round(fitted.validation_error, 4),
+        **_chosen(fitted),
         "parameters": cost.parameters,
         "multiply_adds_inference": cost.multiply_adds_inference,
         "multiply_adds_training": cost.multiply_adds_training,
@@ -110,6 +114,13 @@ def summary_of(
     if has_capsules(model) and data.dataset_name in PAPER:
         summary["paper"] = PAPER[data.dataset_name] | PAPER_COST
     return summary
+
+
+def _chosen(fitted: Fitted) -> dict[str, Any]:
+    """The validation error of the weights that were tested; or that nothing has chosen them."""
+    if math.isnan(fitted.validation_error):
+        return {"tested_weights": "last epoch"}
+    return {"validation_error": round(fitted.validation_error, 4)}
 
 
 def _cutting(model: LocalLearner) -> dict[str, Any]:

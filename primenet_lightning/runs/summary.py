@@ -82,6 +82,7 @@ def peak_memory_bytes() -> int | None:
 ROWS = (
     ("test error (%)", "test_error", "test_error", ".2f"),
     ("validation error (%)", "validation_error", "", ".2f"),
+    ("tested weights", "tested_weights", "", ""),
     ("parameters", "parameters", "parameters", ","),
     ("local classifiers' share of parameters", "local_share_parameters", "", ".1%"),
     ("local classifiers' share of multiply-adds", "local_share_multiply_adds", "", ".1%"),
@@ -93,6 +94,9 @@ ROWS = (
 
 OF_CUT_NETWORKS = ("local_share_parameters", "local_share_multiply_adds")
 """Keys that other runs do not have."""
+
+CHOSEN = ("validation_error", "tested_weights")
+"""By what the weights were chosen that were tested: the one where there are validation images, else the other."""
 
 
 def title_of(summary: Mapping[str, Any]) -> str:
@@ -126,7 +130,7 @@ def result_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     claims = summary.get("paper", {})
     rows = []
     for name, key, claimed, form in ROWS:
-        if key in OF_CUT_NETWORKS and key not in summary:
+        if key in (*OF_CUT_NETWORKS, *CHOSEN) and key not in summary:
             continue
         claim = ""
         if claimed in claims:
