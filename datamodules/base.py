@@ -355,7 +355,8 @@ class ImageDataModule(LightningDataModule, ABC):
         """Load this rank's shares of the validation batches, in order.
 
         Returns:
-            The loader; an empty list, which leaves validation out, where there are no validation images.
+            The loader, of images (batch, channels, height, width) and labels (batch,); an empty list, which leaves
+            validation out, where there are no validation images.
 
         Raises:
             ValueError: If there are none, and the Trainer is to validate and nothing else.
@@ -364,8 +365,8 @@ class ImageDataModule(LightningDataModule, ABC):
             return self._eval_loader(self.validation_dataset)
         if self.trainer is not None and self.trainer.state.fn == "validate":
             raise ValueError(
-                f"validation_fraction={self.validation_fraction} leaves no validation images; test instead, or give the "
-                "fraction that the network was not trained on"
+                f"validation_fraction={self.validation_fraction} leaves no validation images; test instead, or give "
+                "the fraction that the network was not trained on"
             )
         return []
 

@@ -48,7 +48,7 @@ def smoothed_cross_entropy(label_smoothing: float) -> LogitsLoss:
         label_smoothing: The share of the targets that is spread over all classes.
 
     Returns:
-        The loss; `cross_entropy` where nothing is spread.
+        From logits ``(batch, classes)`` and targets ``(batch,)`` to a scalar; `cross_entropy` where nothing is spread.
 
     Raises:
         ValueError: If ``label_smoothing`` is below 0, or 1 or more.

@@ -145,7 +145,7 @@ def whitened(in_shape: tuple[int, int, int], num_classes: int = 10, **options: A
     Example:
         >>> network = whitened((1, 28, 28), widths=(32, 96, 128))
         >>> sum(parameter.numel() for parameter in network.parameters())
-        382536
+        381992
     """
     return WhitenedNetwork(in_shape[0], in_shape[1:], num_classes, **options)
 

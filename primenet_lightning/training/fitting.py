@@ -61,6 +61,10 @@ class BestWeights(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the epoch's weights if none were better.
 
+        Args:
+            trainer: Whose validation error counts.
+            pl_module: Whose weights are copied.
+
         Raises:
             ValueError: If there was no validation to tell.
         """
