@@ -55,6 +55,7 @@ class LayersThatFollow(nn.Sequential):
             are unknown.
 
     Example:
+        >>> import torch
         >>> from primenet_lightning.nn.cutting.cut import pieces_of
         >>> model = nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 16, 3, 2), nn.ReLU(), nn.Flatten(),
         ...                       nn.Linear(16 * 3 * 3, 10))
@@ -228,6 +229,7 @@ class Fit(nn.Sequential):
         wanted: What the block takes.
 
     Example:
+        >>> import torch
         >>> Fit(Features((8, 14, 14), "maps"), Features((49, 16), "tokens"))(torch.zeros(2, 8, 14, 14)).shape
         torch.Size([2, 49, 16])
     """
