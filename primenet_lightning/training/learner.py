@@ -60,8 +60,8 @@ class LocalLearner(Optimizing, ABC):
         lr: Learning rate of all learners, in place of what their optimizers begin with; None leaves those.
         scheduler: Makes the learning rate schedule of one learner's optimizer.
         head_scheduler: Makes the head's; None for none.
-        schedule: ``"cosine"``, ``"step"``, ``"one_cycle"`` or ``"triangular"`` over the whole fit, for all optimizers, see
-            `primenet_lightning.training.schedules`; instead of the two above.
+        schedule: ``"cosine"``, ``"step"``, ``"one_cycle"`` or ``"triangular"`` over the whole fit, for all optimizers,
+            see `primenet_lightning.training.schedules`; instead of the two above.
         scheduler_interval: Schedules count ``"epoch"`` or ``"step"`` (optimizer steps).
         local: False trains the same network end to end, by the head's loss alone: the twin that local learning is
             compared with.
