@@ -16,10 +16,10 @@ from primenet_lightning.training.schedules import steps_of_fit
 class Lookahead(Callback):
     r"""Pull the network's weights back to a slow average of themselves, every few optimizer steps.
 
-    As airbench does (Jordan, 2024; after Zhang et al., "Lookahead Optimizer", 2019): at every ``every``-th of the
+    As airbench does (Jordan, 2024; after Zhang et al., "Lookahead Optimizer", 2019): at each :math:`n`-th of the
     :math:`T` steps of the fit, for all floating parameters and buffers of ``pl_module.network``,
 
-    .. math:: a_t = d^{\text{every}} (t / T)^3, \quad \bar w \leftarrow a_t \bar w + (1 - a_t) w, \quad w \leftarrow \bar w
+    .. math:: a_t = d^n (t / T)^3, \quad \bar w \leftarrow a_t \bar w + (1 - a_t) w, \quad w \leftarrow \bar w
 
     with :math:`\bar w` the weights at the beginning. Early the weights so move freely, and towards the end they hardly
     leave their average. After the last step the network holds :math:`\bar w`, before the validation and the checkpoint
@@ -31,7 +31,7 @@ class Lookahead(Callback):
     the value that they have.
 
     Args:
-        every: Optimizer steps from one time to the next.
+        every: :math:`n`, optimizer steps from one time to the next.
         decay: :math:`d`, of one step.
 
     Attributes:
@@ -128,7 +128,10 @@ class Lookahead(Callback):
 
     @torch.no_grad()
     def _update(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Follow and take place, once per step, whoever asks first: a callback before this one may save a checkpoint."""
+        """Follow and take place; once per step, whoever asks first.
+
+        A callback before this one may save a checkpoint before this one has seen the batch's end.
+        """
         step = trainer.global_step - self._start
         total = self._total
         if total is None or step == self._step:
