@@ -53,7 +53,7 @@ def _mixed(words: Tensor) -> Tensor:
 
 def _shifted(words: Tensor, bits: int) -> Tensor:
     """Words shifted to the right, zeros coming in; torch's own shift repeats the sign."""
-    return (words >> bits) & (2 ** (64 - bits) - 1)
+    return (words >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def _signed(number: int) -> int:

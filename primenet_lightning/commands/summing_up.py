@@ -83,8 +83,8 @@ def summary_of(
         seed: Of everything random.
 
     Returns:
-        Plain values; of routing and of the paper's claims only where there are capsules, and of local classifiers'
-        shares only where a backbone is cut.
+        Plain values; of routing and of the paper's claims only where there are capsules, of local classifiers' shares
+        only where a backbone is cut, and of averages over views of the test images only where these were asked for.
     """
     network: Any = model.network
     cost = count_cost(network)
@@ -93,6 +93,7 @@ def summary_of(
         "dataset": data.dataset_name,
         "seed": seed,
         "test_error": round(fitted.test_error, 4),  # counted in float32, which has no more digits
+        **_views(model, trainer),
         "validation_error": round(fitted.validation_error, 4),
         "parameters": cost.parameters,
         "multiply_adds_inference": cost.multiply_adds_inference,
@@ -110,6 +111,14 @@ def summary_of(
     if has_capsules(model) and data.dataset_name in PAPER:
         summary["paper"] = PAPER[data.dataset_name] | PAPER_COST
     return summary
+
+
+def _views(model: LocalLearner, trainer: Trainer) -> dict[str, float]:
+    """The test error over several views of each image, by a name that says which."""
+    views = model.test_views.name
+    if not views:
+        return {}
+    return {f"test_error_{views}": round(float(trainer.callback_metrics[f"test/error_{views}"]), 4)}
 
 
 def _cutting(model: LocalLearner) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from primenet_lightning.training.runner import Per, Rhythm, StageRunner
 from primenet_lightning.training.schedules import Schedule
 from primenet_lightning.training.step_output import REQUESTS, StepOutput
 from primenet_lightning.training.stopping import GracefulStop
+from primenet_lightning.training.views import Views
 
 Value = TypeVar("Value")
 
@@ -77,6 +78,10 @@ class LocalLearner(Optimizing, ABC):
         gradient_clip_val: Largest norm of the gradient of one learner; None does not clip.
         bias_lr_factor: At which multiple of their learner's rate the biases of normalization layers learn; their weight
             decay is divided by it, so that a step's decay is as before. airbench's is 64.
+        test_flips: Whether a test also counts the answers to each image and its mirror image averaged, as
+            ``test/error_flips``; see `primenet_lightning.training.views.Views`. Validation does not.
+        test_shifts: Pixels by which images are shifted for that, along the diagonal; with it the metric is
+            ``test/error_flips_shifts``, or ``test/error_shifts``. 0 for no shifts.
 
     Attributes:
         network: A row of stages.
@@ -129,6 +134,8 @@ class LocalLearner(Optimizing, ABC):
         accumulate_grad_batches: int = 1,
         gradient_clip_val: float | None = None,
         bias_lr_factor: float = 1,
+        test_flips: bool = False,
+        test_shifts: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=list(self.UNSAVED), logger=self.LOGS_HYPERPARAMETERS)
@@ -151,6 +158,8 @@ class LocalLearner(Optimizing, ABC):
             whole_number(1, image_size=width),
         )
         self.num_classes = whole_number(2, num_classes=num_classes)
+        self.test_views = Views(test_flips, test_shifts)
+        self.test_views.refuse_images(self.in_shape)
         self.example_input_array = torch.zeros(1, *self.in_shape)  # Lightning's summary counts operations with it
         self.optimizer_recipe = OptimizerRecipe(optimizer, head_optimizer, scheduler, head_scheduler, bias_lr_factor)
         self.lr = lr
