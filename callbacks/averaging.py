@@ -172,7 +172,7 @@ def floating_weights(pl_module: LightningModule) -> dict[str, Tensor]:
         pl_module: Which has it as ``network``.
 
     Returns:
-        Its floating parameters and buffers by name; not copies.
+        Its floating parameters and buffers by name, of any shape; not copies.
     """
     network: Any = pl_module.network
     # a state_dict would be slower than the average: it writes the history of routes into a tensor

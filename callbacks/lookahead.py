@@ -95,6 +95,10 @@ class Lookahead(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with the weights as they are, or go on with those of the run that is resumed.
 
+        Args:
+            trainer: In the fit.
+            pl_module: Whose network it is about.
+
         Raises:
             ValueError: If the fit has no end, or another number of steps than that run.
         """

@@ -75,7 +75,8 @@ def set_epoch(augmentation: Augmentation, epoch: int, seed: int) -> None:
     """Tell all parts that ask for it which epoch it is.
 
     Args:
-        augmentation: One `Augment`, or a sequence with some; any other is left alone.
+        augmentation: One `Augment`, or a sequence with some, of images ``(batch, channels, height, width)``; any other
+            is left alone.
         epoch: Counted from 0.
         seed: Of the data.
     """

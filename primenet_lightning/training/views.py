@@ -67,7 +67,7 @@ class Views:
         Args:
             images: Normalised, ``(batch, channels, height, width)``.
             logits: Of the images themselves, ``(batch, classes)``.
-            predict: Gives the logits of images.
+            predict: Gives the logits, ``(batch, classes)``, of images.
 
         Returns:
             ``(batch, classes)``, in at least float32.
