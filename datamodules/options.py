@@ -1,5 +1,7 @@
 """The options that all data modules have: what is refused of them."""
 
+from lightning.pytorch import Trainer
+
 from primenet_lightning.arguments import at_least
 
 
@@ -33,6 +35,23 @@ def check_options(
         raise ValueError(f"seed={seed} is out of range; give a whole number from 0 to 2**32 - 1.")
     if normalization not in ("symmetric", "standardize"):
         raise ValueError(f"normalization={normalization!r} is unknown; give 'symmetric' or 'standardize'.")
+
+
+def refuse_to_validate(trainer: Trainer | None, validation_fraction: float) -> None:
+    """Refuse a validation without images, unless it belongs to a fit, which does without.
+
+    Args:
+        trainer: That asks; None outside of one.
+        validation_fraction: That leaves no images.
+
+    Raises:
+        ValueError: If the Trainer is to validate and nothing else.
+    """
+    if trainer is not None and trainer.state.fn == "validate":
+        raise ValueError(
+            f"validation_fraction={validation_fraction} leaves no validation images; test instead, or give the "
+            "fraction that the network was not trained on"
+        )
 
 
 def check_fraction(name: str, fraction: float) -> None:

@@ -321,6 +321,11 @@ def test_without_a_validation_split_all_images_are_trained_on(numbered, recorder
         ),
         ({}, 20, "validation split of numbered has no image of class 'two'; raise validation_fraction=0.1"),
         (
+            {"validation_fraction": 1e-6},
+            600,
+            "validation split .* no image of class .*; raise validation_fraction=1e-06",
+        ),
+        (
             {"validation_fraction": 0.9},
             9,
             "training split .* no image of class 'zero', 'one'; lower validation_fr",

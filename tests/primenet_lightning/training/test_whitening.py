@@ -1,7 +1,10 @@
 """Whitening at the start of a fit."""
 
+import os
+
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from primenet_lightning import CutNet
@@ -101,3 +104,25 @@ def test_a_network_without_such_a_layer_is_refused():
 def test_arguments_out_of_range_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         WhitenFirstLayer(**options)
+
+
+def fit_on_two(folder):
+    """Fit on both processes, each beginning with other weights; give the filters."""
+    torch.manual_seed(torch.distributed.get_rank() if torch.distributed.is_initialized() else int(os.environ["RANK"]))
+    model = small()
+    with quietly():
+        options = {"accelerator": "cpu", "devices": 2, "strategy": "ddp", "max_epochs": 1, "limit_train_batches": 2}
+        silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        Trainer(**options, **silent, enable_model_summary=False, limit_val_batches=0, default_root_dir=folder).fit(
+            model, DigitsDataModule(validation_fraction=0)
+        )
+    return model.backbone.whiten.weight.detach().numpy()
+
+
+def test_all_processes_have_the_filters_that_one_alone_has(ranks, tmp_path):
+    first, second = ranks(fit_on_two, tmp_path)
+    assert (first == second).all()
+    data = DigitsDataModule(validation_fraction=0)
+    model = small()
+    fitted(model, data)
+    torch.testing.assert_close(torch.from_numpy(first).abs(), model.backbone.whiten.weight.abs(), atol=1e-5, rtol=1e-5)
