@@ -9,7 +9,8 @@ one-cycle schedule. Nothing is chosen: one rate for all; the last weights are te
 errors comes with a 95 % interval from a paired bootstrap over images and seeds.
 
 Finished trainings are kept in ``results.jsonl`` and not run again; several processes may share the folder, each with
-other recipes. ``--report`` runs nothing. The last line printed is one JSON object; the command fails if the best
+other recipes. ``rows.json`` has a row per recipe, which `docs/results/backbones.json` takes its errors from.
+``--report`` runs nothing. The last line printed is one JSON object; the command fails if the best
 recipe's ratio is above 1.05 for two parts.
 """
 
@@ -20,9 +21,20 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from fits import Fit, Phase, Store, Verdicts, add_arguments, key_of, mean_and_spread, paired_bootstrap, prepare
+from fits import (
+    Fit,
+    Interval,
+    Phase,
+    Store,
+    Verdicts,
+    add_arguments,
+    key_of,
+    mean_and_spread,
+    paired_bootstrap,
+    prepare,
+)
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from timing import Bound, conclude, machine
 from torch.optim import AdamW
@@ -191,21 +203,56 @@ def work(options: argparse.Namespace, store: Store) -> None:
                 )
 
 
-def report(options: argparse.Namespace, store: Store) -> dict[str, float | str]:
+class Row(NamedTuple):
+    """What came of the trainings of a recipe, over all seeds that its twin has too.
+
+    Attributes:
+        recipe: Its name, or `TWIN`.
+        parts: Into how many the network was cut.
+        seeds: How many.
+        error: Mean test error in percent.
+        spread: Standard deviation over the seeds; None for one seed.
+        ratio: Value, low and high of the mean error over that of the twin on the same seeds; None for the twin.
+        parameters: In training.
+        multiply_adds_training: Of a step, per image.
+        cpu_seconds: Of a training, on average.
+    """
+
+    recipe: str
+    parts: int
+    seeds: int
+    error: float
+    spread: float | None
+    ratio: dict[str, float] | None
+    parameters: int
+    multiply_adds_training: int
+    cpu_seconds: float
+
+    def __str__(self) -> str:
+        spread = "" if self.spread is None else f" +- {self.spread:.2f}"
+        ratio = ""
+        if self.ratio is not None:
+            ratio = ", over the twin: {value:.3f} ({low:.3f} to {high:.3f})".format(**self.ratio)
+        return (
+            f"{self.recipe:12} K={self.parts} {self.error:6.2f}{spread} % over {self.seeds} seeds, "
+            f"{self.parameters:,} parameters, {self.multiply_adds_training / 1e6:.1f} M multiply-adds a training step "
+            f"of an image, {self.cpu_seconds:.0f} s of CPU{ratio}"
+        )
+
+
+def report(options: argparse.Namespace, store: Store) -> list[Row]:
     """Print every recipe that is there beside the twin, over the seeds that both have.
 
     Returns:
-        Figures by name.
+        The twin's row, and one a recipe and number of parts; empty before the twin is trained.
     """
     results = store.results()
-    figures: dict[str, float | str] = {}
     twins = finished(runs_of(TWIN, 1, options), results)
     if not twins:
         print("the twin is not finished")
-        return figures
-    print(_row(TWIN, 1, list(twins.values())))
+        return []
+    rows = [_row(TWIN, 1, list(twins.values()), None)]
     for parts in options.parts:
-        best: tuple[int, float] | None = None
         for recipe in RECIPES:
             fits = finished(runs_of(recipe, parts, options), results)
             seeds = [seed for seed in fits if seed in twins]
@@ -213,15 +260,26 @@ def report(options: argparse.Namespace, store: Store) -> dict[str, float | str]:
                 continue
             of_recipe, of_twin = [fits[seed] for seed in seeds], [twins[seed] for seed in seeds]
             interval = paired_bootstrap([fit.correct for fit in of_recipe], [fit.correct for fit in of_twin])
-            print(_row(recipe, parts, of_recipe), f"over the twin: {interval}")
-            name = f"k{parts}_{recipe}_over_twin"
-            figures |= {name: interval.ratio, f"{name}_low": interval.low, f"{name}_high": interval.high}
-            figures[f"k{parts}_{recipe}_seeds"] = len(seeds)
-            # the best is told of the recipes with most seeds
-            if best is None or (-len(seeds), interval.ratio) < best:
-                best = (-len(seeds), interval.ratio)
-        if best is not None:
-            figures[f"k{parts}_best_over_twin"] = best[1]
+            rows.append(_row(recipe, parts, of_recipe, interval))
+    for row in rows:
+        print(row)
+    return rows
+
+
+def figures_of(rows: Sequence[Row]) -> dict[str, float | str]:
+    """Name the ratios; the best of a number of parts is told of the recipes with most seeds."""
+    figures: dict[str, float | str] = {}
+    best: dict[int, tuple[int, float]] = {}
+    for row in rows:
+        if row.ratio is None:
+            continue
+        name = f"k{row.parts}_{row.recipe}_over_twin"
+        figures |= {name: row.ratio["value"], f"{name}_low": row.ratio["low"], f"{name}_high": row.ratio["high"]}
+        figures[f"k{row.parts}_{row.recipe}_seeds"] = row.seeds
+        rank = (-row.seeds, row.ratio["value"])
+        best[row.parts] = min(best.get(row.parts, rank), rank)
+    for parts, (_, value) in best.items():
+        figures[f"k{parts}_best_over_twin"] = value
     return figures
 
 
@@ -230,13 +288,12 @@ def finished(runs: Sequence[CutRun], results: Mapping[str, Fit]) -> dict[int, Fi
     return {run.seed: results[run.key()] for run in runs if run.key() in results}
 
 
-def _row(recipe: str, parts: int, fits: Sequence[Fit]) -> str:
+def _row(recipe: str, parts: int, fits: Sequence[Fit], interval: Interval | None) -> Row:
     error, spread = mean_and_spread([fit.test_error for fit in fits])
-    spread_text = "" if spread is None else f" +- {spread:.2f}"
-    return (
-        f"{recipe:12} K={parts} {error:6.2f}{spread_text} % over {len(fits)} seeds, {fits[0].parameters:,} parameters, "
-        f"{fits[0].multiply_adds_training / 1e6:.1f} M multiply-adds a training step of an image, "
-        f"{statistics.mean(fit.cpu_seconds for fit in fits):.0f} s of CPU"
+    ratio = None if interval is None else {"value": interval.ratio, "low": interval.low, "high": interval.high}
+    seconds = statistics.mean(fit.cpu_seconds for fit in fits)
+    return Row(
+        recipe, parts, len(fits), error, spread, ratio, fits[0].parameters, fits[0].multiply_adds_training, seconds
     )
 
 
@@ -264,9 +321,11 @@ def main() -> None:
     store = Store(options.out / "results.jsonl")
     if not options.report:
         work(options, store)
-    figures = report(options, store)
-    write_whole(options.out / "summary.json", json.dumps(figures, indent=2) + "\n")
-    conclude(figures | {"device": machine("cuda" if options.accelerator in ("cuda", "gpu") else "cpu")}, BOUNDS)
+    rows = report(options, store)
+    write_whole(options.out / "rows.json", json.dumps([row._asdict() for row in rows], indent=1) + "\n")
+    conclude(
+        figures_of(rows) | {"device": machine("cuda" if options.accelerator in ("cuda", "gpu") else "cpu")}, BOUNDS
+    )
 
 
 if __name__ == "__main__":

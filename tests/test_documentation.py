@@ -249,7 +249,8 @@ def parse_lightning():
         patch.setattr(fit, "PrimeNetCLI", Caught)
         with pytest.raises(Parsed):
             fit.main(["fit"])
-    return functools.cache(lambda *args: parsers[0].parse_args(list(args)))
+    # as PrimeNetCLI.parse_arguments does, without what looks at folders of runs
+    return functools.cache(lambda *args: parsers[0].parse_args(fit.with_full_names(fit.classes_first(args))))
 
 
 @pytest.fixture

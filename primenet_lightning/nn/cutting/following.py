@@ -37,6 +37,7 @@ class LayersThatFollow(nn.Sequential):
         ValueError: If ``depth`` is below 1, or ``width`` or ``budget`` out of range.
 
     Example:
+        >>> import torch
         >>> from primenet_lightning.nn.cutting.cut import pieces_of
         >>> model = nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 16, 3, 2), nn.ReLU(), nn.Flatten(),
         ...                       nn.Linear(16 * 3 * 3, 10))
@@ -151,6 +152,7 @@ class Fit(nn.Sequential):
         wanted: What the block takes.
 
     Example:
+        >>> import torch
         >>> Fit(Features((8, 14, 14), "maps"), Features((49, 16), "tokens"))(torch.zeros(2, 8, 14, 14)).shape
         torch.Size([2, 49, 16])
     """
