@@ -82,6 +82,8 @@ class AveragedWeights(Callback):
         for name, mean in list(self.average.items()):
             if name not in weights or weights[name].shape != mean.shape:
                 del self.average[name]
+            else:
+                self.average[name] = mean.to(weights[name].device)  # loaded before the network went to its device
         if self._step == trainer.global_step:
             return weights
         self._step = trainer.global_step

@@ -42,8 +42,8 @@ class Lookahead(Callback):
             is resumed with another number of steps, or that has another callback that averages weights.
 
     Example:
-        >>> Lookahead(every=5, decay=0.95).weight_of_slow(step=100, total=200)
-        0.09672261...
+        >>> round(Lookahead(every=5, decay=0.95).weight_of_slow(step=100, total=200), 4)
+        0.0967
     """
 
     def __init__(self, every: int = 5, decay: float = 0.95) -> None:
