@@ -128,11 +128,11 @@ def classifier_at(choice: ClassifierChoice, place: Place) -> nn.Module:
     features, classes = place.features, place.num_classes
     if kind == "layers_that_follow":
         following = partial(LayersThatFollow, features, classes, place.following, last=place.last)
-        return with_options("local_classifier", kind, following, options)
+        return with_options("local_classifier", kind, following, options, "local_classifier")
     maps = normalised_maps(features)
     if kind == "mlp":
         mlp = partial(MLPSR, features.channels, features.map_size, classes)
-        return maps.append(with_options("local_classifier", kind, mlp, options))
+        return maps.append(with_options("local_classifier", kind, mlp, options, "local_classifier"))
     if kind == "pooled":
         options = {"grid": min(2, *features.map_size)} | options
     for known in MAP_KINDS:

@@ -339,4 +339,4 @@ def recipe(choice: ClassifierChoice | Recipe, classifier: ClassifierChoice | Non
         if name in ("auglocal", "predsim"):
             raise ValueError(f"local_classifier={classifier!r} cannot be had with recipe={name!r}, which has its own")
         options["classifier"] = classifier
-    return with_options("recipe", name, RECIPES[name], options)
+    return with_options("recipe", name, RECIPES[name], options, "recipe")
