@@ -180,13 +180,16 @@ class Evaluator(LightningModule, ABC):
             batch_idx: Index of the batch in the split.
 
         Returns:
-            ``"logits"`` of the head, ``(batch, classes)``, of the images as they are, for callbacks.
+            For callbacks ``"logits"`` of the head, ``(batch, classes)``, of the images as they are; where views are
+            averaged, also ``"logits_of_views"``.
         """
         logits = self._evaluate(self.test_metrics, batch)
-        if self.test_views.name:
-            images, target = self.images_and_target(batch)
-            self.test_views_accuracy.update(self.test_views.averaged(images, logits, self), target)
-        return {"logits": logits}
+        if not self.test_views.name:
+            return {"logits": logits}
+        images, target = self.images_and_target(batch)
+        averaged = self.test_views.averaged(images, logits, self)
+        self.test_views_accuracy.update(averaged, target)
+        return {"logits": logits, "logits_of_views": averaged}
 
     def on_test_epoch_end(self) -> None:
         """Log the split's metrics."""
