@@ -6,6 +6,7 @@ from primenet_lightning.callbacks.cost_summary import CostSummary
 from primenet_lightning.callbacks.csv_log import ResumableCSVLogger
 from primenet_lightning.callbacks.feature_maps import FeatureMaps
 from primenet_lightning.callbacks.filter_pruning import SoftFilterPruning, prune_filters, pruned_multiply_adds
+from primenet_lightning.callbacks.lookahead import Lookahead
 from primenet_lightning.callbacks.loss_curves import CapsuleLossCurves
 from primenet_lightning.callbacks.progress import LossProgressBar
 from primenet_lightning.callbacks.routing import RoutingMonitor
@@ -24,6 +25,7 @@ __all__ = [
     "FeatureTSNE",
     "GracefulStop",
     "LastCheckpoint",
+    "Lookahead",
     "LossLog",
     "LossProgressBar",
     "ResumableCSVLogger",

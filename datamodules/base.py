@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from primenet_lightning.datamodules.augmenting import Augmentation, augmented, refuse_augmentation
+from primenet_lightning.datamodules.augmenting import Augmentation, augmented, refuse_augmentation, set_epoch
 from primenet_lightning.datamodules.classes import check_class_names, refuse_empty_classes, require_every_class
 from primenet_lightning.datamodules.image_files import ImageFiles
 from primenet_lightning.datamodules.in_memory import Array, ImageTensors, to_image_tensor, to_label_tensor
@@ -335,6 +335,7 @@ class ImageDataModule(LightningDataModule, ABC):
             return self.normalize(batch)
         images, labels_or_paths = batch
         if self.augmentation is not None and self.trainer is not None and self.trainer.training:
+            set_epoch(self.augmentation, self.trainer.current_epoch, self.seed)
             images = augmented(self.augmentation, self._loaded.preprocess.resize(images))
         return self.normalize(images), labels_or_paths
 

@@ -87,8 +87,8 @@ def summary_of(
         seed: Of everything random.
 
     Returns:
-        Plain values; of routing and of the paper's claims only where there are capsules, and of local classifiers'
-        shares only where a backbone is cut.
+        Plain values; of routing and of the paper's claims only where there are capsules, of local classifiers' shares
+        only where a backbone is cut, and of averages over views of the test images only where these were asked for.
     """
     network: Any = model.network
     cost = count_cost(network)
@@ -97,6 +97,7 @@ def summary_of(
         "dataset": data.dataset_name,
         "seed": seed,
         "test_error": round(fitted.test_error, 4),  # counted in float32, which has no more digits
+        **_views(model, trainer),
         **_chosen(fitted),
         "parameters": cost.parameters,
         "multiply_adds_inference": cost.multiply_adds_inference,
@@ -121,6 +122,14 @@ def _chosen(fitted: Fitted) -> dict[str, Any]:
     if math.isnan(fitted.validation_error):
         return {"tested_weights": "last epoch"}
     return {"validation_error": round(fitted.validation_error, 4)}
+
+
+def _views(model: LocalLearner, trainer: Trainer) -> dict[str, float]:
+    """The test error over several views of each image, by a name that says which."""
+    views = model.test_views.name
+    if not views:
+        return {}
+    return {f"test_error_{views}": round(float(trainer.callback_metrics[f"test/error_{views}"]), 4)}
 
 
 def _cutting(model: LocalLearner) -> dict[str, Any]:
