@@ -1,6 +1,6 @@
 """What cutting a backbone saves and costs: memory, time and multiply-adds over end-to-end training.
 
-    python benchmarks/backbones.py [--models NAME ...] [--parts 2 4 8] [--rounds 5] [--threads 1]
+    python benchmarks/backbones.py [--models NAME ...] [--parts 2 4 8] [--rounds 5] [--threads 1] [--rows FILE]
 
 resnet50 and a small vision transformer on images of 224 x 224 pixels, batches of 8, and resnet110 on 32 x 32, batches
 of 128, in float32; a step is forward and backward, without optimizer. The ways of training:
@@ -13,12 +13,15 @@ of 128, in float32; a step is forward and backward, without optimizer. The ways 
 
 Three tables, each figure over that of end to end: the peak of saved activations, as in ``benchmarks/memory.py``; the
 growth of the process's peak resident size, each figure in a fresh process; and the time of a step, in turns in one
-process. The last line is one JSON object. The command fails if four parts of resnet50 hold more than half of the saved
-activations, or take more than 1.15 of the time.
+process: seconds of the processor for one thread, of the clock for more. The last line is one JSON object. The command
+fails if four parts of resnet50 hold more than half of the saved activations, or take more than 1.15 of the time.
 """
 
 import argparse
+import json
+import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -31,6 +34,7 @@ from torchvision.models import VisionTransformer, resnet50
 
 from primenet_lightning import SavedActivations, StageRunner
 from primenet_lightning.analysis.cost import count_training
+from primenet_lightning.files import write_whole
 from primenet_lightning.nn.cutting.network import CutNetwork, UncutNetwork
 from primenet_lightning.nn.resnets import SmallImageResNet
 
@@ -194,7 +198,9 @@ def times_of(name: str, ways: list[Way], rounds: int) -> dict[Way, float]:
     for number, way in enumerate(ways):
         network, step = stepper(setting, way)
         sides[str(number)] = _timed(network, step, images, target)
-    seconds = in_turns(sides, rounds, warm_up=1)
+    # seconds of the processor: in one thread, what else the machine does is not counted
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    seconds = in_turns(sides, rounds, warm_up=1, clock=clock)
     ratios: dict[Way, float] = {}
     for number, way in enumerate(ways):
         ratios[way] = ratio(seconds[str(number)], seconds["0"]).median
@@ -220,39 +226,75 @@ def multiply_adds(name: str, parts: int) -> int:
     return count_training(CutNetwork(setting.build(), in_shape, parts=parts, balance="activations", recipe="dgl"))
 
 
-def print_table(
-    name: str, memories: Mapping[Way, Memory], times: Mapping[Way, float], costs: Mapping[int, int]
-) -> None:
-    """Print one row per way, all over end to end."""
-    whole = memories[Way(END_TO_END)]
-    print(f"\n{name}: end to end holds {whole.saved / 2**20:.0f} MiB of saved activations")
-    print(f"{'':36}saved  resident  time  multiply-adds")
-    for way, memory in memories.items():
-        label = way.kind if way.parts == 1 else f"{way.kind}, {way.parts} parts"
-        if way.micro_batch is not None:
-            label = f"{way.kind} by {way.micro_batch}, held at {way.parts} local parts"
-        resident = "-" if memory.resident is None or not whole.resident else f"{memory.resident / whole.resident:.2f}"
-        cost = costs[way.parts] / costs[1] if way.kind == LOCAL else 1.0
-        cost_text = f"{cost:.2f}" if way.kind != CHECKPOINTED else "-"
-        print(f"{label:36}{memory.saved / whole.saved:5.2f}{resident:>10}{times[way]:6.2f}{cost_text:>15}")
+class Row(NamedTuple):
+    """What a way to train a model costs, over training end to end.
+
+    Attributes:
+        model: Its name.
+        way: One of the four.
+        parts: Into how many the model is cut; of ``accumulated`` those of the local way that holds no less.
+        micro_batch: Images that go backward at a time; None for the whole batch.
+        saved: Peak of saved activations.
+        resident: Growth of the peak resident size; None where the system does not tell.
+        time: Of a step.
+        multiply_adds: Of a step; None where the count does not see what is computed again.
+    """
+
+    model: str
+    way: str
+    parts: int
+    micro_batch: int | None
+    saved: float
+    resident: float | None
+    time: float
+    multiply_adds: float | None
 
 
-def figures_of(
+def rows_of(
     name: str, memories: Mapping[Way, Memory], times: Mapping[Way, float], costs: Mapping[int, int]
-) -> dict[str, float]:
-    """Give the figures of a model by name."""
+) -> list[Row]:
+    """Relate all ways of a model to the first, which is end to end."""
     whole = memories[Way(END_TO_END)]
-    figures: dict[str, float] = {}
+    rows: list[Row] = []
     for way, memory in memories.items():
-        if way.kind == END_TO_END:
-            continue
-        key = f"{name}_k{way.parts}" + ("" if way.kind == LOCAL else f"_{way.kind}")
-        figures[f"{key}_over_end_to_end"] = memory.saved / whole.saved
-        figures[f"{key}_time_over_end_to_end"] = times[way]
+        resident = None
         if memory.resident is not None and whole.resident:
-            figures[f"{key}_resident_over_end_to_end"] = memory.resident / whole.resident
+            resident = memory.resident / whole.resident
+        multiply_adds: float | None = 1.0
         if way.kind == LOCAL:
-            figures[f"{key}_multiply_adds_over_end_to_end"] = costs[way.parts] / costs[1]
+            multiply_adds = costs[way.parts] / costs[1]
+        elif way.kind == CHECKPOINTED:
+            multiply_adds = None
+        saved = memory.saved / whole.saved
+        rows.append(Row(name, way.kind, way.parts, way.micro_batch, saved, resident, times[way], multiply_adds))
+    return rows
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """Print one line per way."""
+    print(f"{'':36}saved  resident  time  multiply-adds")
+    for row in rows:
+        label = row.way if row.parts == 1 else f"{row.way}, {row.parts} parts"
+        if row.micro_batch is not None:
+            label = f"{row.way} by {row.micro_batch}, held at {row.parts} local parts"
+        resident = "-" if row.resident is None else f"{row.resident:.2f}"
+        cost = "-" if row.multiply_adds is None else f"{row.multiply_adds:.2f}"
+        print(f"{label:36}{row.saved:5.2f}{resident:>10}{row.time:6.2f}{cost:>15}", flush=True)
+
+
+def figures_of(rows: Sequence[Row]) -> dict[str, float]:
+    """Give the figures of all but end to end by name."""
+    figures: dict[str, float] = {}
+    for row in rows:
+        if row.way == END_TO_END:
+            continue
+        key = f"{row.model}_k{row.parts}" + ("" if row.way == LOCAL else f"_{row.way}")
+        figures[f"{key}_over_end_to_end"] = row.saved
+        figures[f"{key}_time_over_end_to_end"] = row.time
+        if row.resident is not None:
+            figures[f"{key}_resident_over_end_to_end"] = row.resident
+        if row.way == LOCAL and row.multiply_adds is not None:
+            figures[f"{key}_multiply_adds_over_end_to_end"] = row.multiply_adds
     return figures
 
 
@@ -263,6 +305,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", type=int, default=[2, 4, 8])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--rows", type=Path, help="File for all figures, as JSON: those of docs/results/backbones.json."
+    )
     return parser.parse_args()
 
 
@@ -270,13 +315,18 @@ def main() -> None:
     """Measure, print the tables, and one line of JSON."""
     options = parse()
     torch.set_num_threads(options.threads)
-    figures: dict[str, float | str] = {}
+    rows: list[Row] = []
     for name in options.models:
         memories = memory_of(name, options.parts)
         times = times_of(name, list(memories), options.rounds)
         costs = {parts: multiply_adds(name, parts) for parts in [1, *options.parts]}
-        print_table(name, memories, times, costs)
-        figures |= figures_of(name, memories, times, costs)
+        print(f"\n{name}: end to end holds {memories[Way(END_TO_END)].saved / 2**20:.0f} MiB of saved activations")
+        of_model = rows_of(name, memories, times, costs)
+        print_table(of_model)
+        rows += of_model
+        if options.rows is not None:
+            write_whole(options.rows, json.dumps([row._asdict() for row in rows], indent=1) + "\n")
+    figures: dict[str, float | str] = {**figures_of(rows)}
     conclude(figures | {"device": machine("cpu")}, BOUNDS)
 
 

@@ -2,16 +2,17 @@
 
     python benchmarks/recipes.py [--recipes NAME ...] [--parts 2 4] [--seeds 0] [--report]
 
-One residual network for small images, cut into parts of about equal multiply-adds, learns by each recipe; its twin is
-the same network, of the same first weights, trained end to end. All of them see 10,000 training images of CIFAR-10 for
-15 epochs, with crops and flips, under AdamW (learning rate 3e-3, betas 0.9 and 0.999, weight decay 0.01) and a
-one-cycle schedule. Nothing is chosen: one rate for all; the last weights are tested, once. The ratio of the mean test
-errors comes with a 95 % interval from a paired bootstrap over images and seeds.
+One residual network for small images (or, with ``--backbone vit``, a vision transformer), cut into parts of about equal
+multiply-adds, learns by each recipe; its twin is the same network, of the same first weights, trained end to end. All
+of them see 10,000 training images of CIFAR-10 for 15 epochs, with crops and flips, under AdamW (betas 0.9 and 0.999;
+learning rate 3e-3 and weight decay 0.01 of the residual network) and a one-cycle schedule. Nothing is chosen: one rate
+for all; the last weights are tested, once. The ratio of the mean test errors comes with a 95 % interval from a paired
+bootstrap over images and seeds.
 
 Finished trainings are kept in ``results.jsonl`` and not run again; several processes may share the folder, each with
 other recipes. ``rows.json`` has a row per recipe, which `docs/results/backbones.json` takes its errors from.
-``--report`` runs nothing. The last line printed is one JSON object; the command fails if the best
-recipe's ratio is above 1.05 for two parts.
+``--report`` runs nothing. The last line printed is one JSON object; the command fails if the best recipe's ratio is
+above 1.05 for two parts.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fits import (
     Fit,
@@ -37,6 +38,7 @@ from fits import (
 )
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from timing import Bound, conclude, machine
+from torch import nn
 from torch.optim import AdamW
 
 from primenet_lightning import CutNet
@@ -45,6 +47,7 @@ from primenet_lightning.datamodules import Augment, CIFAR10DataModule
 from primenet_lightning.files import write_whole
 from primenet_lightning.nn.cutting.recipes import RECIPES
 from primenet_lightning.nn.resnets import SmallImageResNet
+from primenet_lightning.nn.small_images import vit_tiny
 from primenet_lightning.training.fitting import fit_and_test, quiet_trainer
 
 TWIN = "end to end"
@@ -93,11 +96,13 @@ class CutRun:
         seed: Of weights, of the splits and of their order.
         epochs: How many.
         limit: Training images.
-        depth: Layers of the network.
-        width: Channels of its first group.
+        depth: Layers of the residual network, or blocks of the transformer.
+        width: Channels of the residual network's first group.
         learning_rate: Of all learners.
         precision: Of the Trainer.
         accelerator: Of the Trainer.
+        weight_decay: Of all learners.
+        backbone: ``"resnet"``, or ``"vit"``: a vision transformer of 4x4 patches, 192 channels wide.
     """
 
     recipe: str
@@ -110,10 +115,16 @@ class CutRun:
     learning_rate: float
     precision: str
     accelerator: str
+    weight_decay: float = 0.01
+    backbone: Literal["resnet", "vit"] = "resnet"
 
     def options(self) -> dict[str, Any]:
         """Give all of it as JSON has it."""
-        return asdict(self)
+        options = asdict(self)
+        for name, default in (("backbone", "resnet"), ("weight_decay", 0.01)):
+            if options[name] == default:  # trainings were stored before these two were options
+                del options[name]
+        return options
 
     def key(self) -> str:
         """What it is kept under."""
@@ -122,16 +133,20 @@ class CutRun:
     def model(self) -> CutNet:
         """Build the network; the backbone's first weights depend on the seed alone."""
         seed_everything(self.seed, verbose=False)
-        backbone = SmallImageResNet(self.depth, width=self.width)
         local = self.recipe != TWIN
         return CutNet(
-            backbone,
+            self._backbone(),
             parts=self.parts if local else None,
             recipe=self.recipe if local else "greedy",
             local=local,
-            optimizer=partial(AdamW, lr=self.learning_rate, betas=(0.9, 0.999), weight_decay=0.01),
+            optimizer=partial(AdamW, lr=self.learning_rate, betas=(0.9, 0.999), weight_decay=self.weight_decay),
             schedule="one_cycle",
         )
+
+    def _backbone(self) -> nn.Module:
+        if self.backbone == "vit":
+            return vit_tiny((3, 32, 32), layers=self.depth)
+        return SmallImageResNet(self.depth, width=self.width)
 
     def carry_out(self, root: str | None = None) -> Fit:
         """Train and test.
@@ -185,6 +200,8 @@ def runs_of(recipe: str, parts: int, options: argparse.Namespace) -> list[CutRun
             options.learning_rate,
             options.precision,
             options.accelerator,
+            options.weight_decay,
+            options.backbone,
         )
         for seed in options.seeds
     ]
@@ -306,9 +323,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--limit", type=int, default=10_000, help="Training images.")
-    parser.add_argument("--depth", type=int, default=14, help="Layers of the network: 6 n + 2.")
+    parser.add_argument("--backbone", choices=["resnet", "vit"], default="resnet")
+    parser.add_argument("--depth", type=int, default=14, help="Layers of resnet, 6 n + 2; or blocks of vit.")
     parser.add_argument("--width", type=int, default=16, help="Channels of its first group.")
     parser.add_argument("--learning_rate", type=float, default=3e-3)
+    parser.add_argument("--weight_decay", type=float, default=0.01)
     parser.add_argument("--precision", default="bf16-mixed")
     parser.add_argument("--report", action="store_true", help="Sum up what there is.")
     return parser.parse_args()

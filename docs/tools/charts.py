@@ -184,6 +184,56 @@ def _name_groups(figure: "Figure", axes: "Axes", names: Sequence[str]) -> None:
     add_legend(figure, axes.containers, names, **place)
 
 
+# -- backbones ---------------------------------------------------------------------------------------------------------
+
+
+def backbone_errors() -> "Figure":
+    """Draw what each recipe makes of a backbone cut into two and into four parts, over its twin."""
+    recipes = [row for row in stored("backbones")["recipes"] if row["ratio"] is not None]
+    figure = new_figure(8, 3.6)
+    panels = figure.subplots(1, 2)
+    for place, (axes, parts) in enumerate(zip(panels, (2, 4), strict=True)):
+        rows = sorted((row for row in recipes if row["parts"] == parts), key=lambda row: row["ratio"]["value"])
+        names = [f"{row['recipe']} ({row['seeds']})" for row in rows]
+        _draw_ratios(axes, names, [row["ratio"] for row in rows], place)
+        axes.set_title(f"{parts} parts", fontsize=10)
+    figure.supxlabel("error over that of the end-to-end twin, with 95 % intervals (1: as good)", fontsize=10)
+    return figure
+
+
+def backbone_costs() -> "Figure":
+    """Draw memory and time of a step of each way to train a backbone, over training it end to end."""
+    rows = stored("backbones")["costs"]
+    models, ways = _unlike(rows, "model"), _unlike(rows, "way")
+    figure = new_figure(9, 3.8)
+    panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    for axes, model in zip(panels, models, strict=True):
+        for place, way in enumerate(ways):
+            points = [row for row in rows if (row["model"], row["way"]) == (model, way)]
+            look: dict[str, Any] = {
+                "color": COLOURS[place],
+                "marker": MARKERS[place],
+                "linestyle": LINE_STYLES[place % len(LINE_STYLES)],
+            }
+            axes.plot([point["saved"] for point in points], [point["time"] for point in points], **look)
+            for point in points:
+                shift: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7}
+                axes.annotate(str(point["parts"]), (point["saved"], point["time"]), (3, 4), **shift)
+        axes.set_title(model, fontsize=10)
+        axes.set_xlim(0, 1.1)
+        axes.grid(alpha=0.3, linewidth=0.5)
+    panels[len(models) // 2].set_xlabel("peak of saved activations, over end to end")
+    panels[0].set_ylabel("time of a step, over end to end")
+    place_of_legend: dict[str, Any] = {"loc": "outside lower center", "ncols": 4, "fontsize": 8}
+    add_legend(figure, panels[0].lines, ways, **place_of_legend)
+    return figure
+
+
+def _unlike(rows: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    """The values that rows have, each once, in their order."""
+    return list(dict.fromkeys(row[key] for row in rows))
+
+
 # -- performance -------------------------------------------------------------------------------------------------------
 
 
@@ -301,6 +351,8 @@ def reproduced() -> "Figure":
 ALL = {
     "deep-ratios": deep_ratios,
     "deep-cost": deep_cost,
+    "backbone-errors": backbone_errors,
+    "backbone-costs": backbone_costs,
     "memory": memory,
     "training": training,
     "verdicts": verdicts,
