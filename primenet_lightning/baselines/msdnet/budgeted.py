@@ -102,6 +102,11 @@ class BudgetedExits(EndToEnd, ABC):
             raise ValueError(f"prediction={self.prediction!r} is unknown; use one of {get_args(Prediction)}")
         if self.prediction == "anytime" and self.budget is None:
             raise ValueError("prediction='anytime' has no budget to keep to; give one, or leave it out")
+        if self.budget is not None and self.test_views.name:
+            raise ValueError(
+                f"budget={self.budget} is of one view of an image, but test_flips or test_shifts ask for several; "
+                "leave either out"
+            )
 
     # -- what it is made of --------------------------------------------------------------------------------------------
 
@@ -224,9 +229,18 @@ class BudgetedExits(EndToEnd, ABC):
             ValueError: As `LocalLearner.check`; also if there is a budget, but no validation to find thresholds in.
         """
         super().check(trainer, stage, datamodule)
-        finds = self.budget is not None and self.prediction == "budgeted_batch"
-        if stage == "fit" and finds and not trainer.enable_validation:
+        if stage == "fit":
+            self._refuse_validation(trainer.limit_val_batches != 0)
+
+    def on_train_start(self) -> None:
+        """As in `EndToEnd`, once it is known whether there are images to find thresholds on."""
+        has_images = getattr(self.trainer.datamodule, "has_validation", True)  # type: ignore[attr-defined]
+        self._refuse_validation(self.trainer.enable_validation and has_images)
+        super().on_train_start()
+
+    def _refuse_validation(self, is_there: bool) -> None:
+        if self.budget is not None and self.prediction == "budgeted_batch" and not is_there:
             raise ValueError(
                 f"budget={self.budget} needs images held out to find thresholds on, but this fit has no validation; "
-                "validate (limit_val_batches above 0), or leave the budget out"
+                "validate, or leave the budget out"
             )

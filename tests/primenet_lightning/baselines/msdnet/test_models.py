@@ -273,3 +273,7 @@ def test_a_budget_without_validation_images_is_refused(tmp_path):
     data.setup()
     with pytest.raises(ValueError, match=r"budget=40000\.0 needs images held out .* this fit has no validation"):
         make_trainer(tmp_path).fit(MSDNet(**TINY, budget=4e4), data.train_dataloader())
+    with pytest.raises(ValueError, match="this fit has no validation"):
+        fit(tmp_path, MSDNet(**TINY, budget=4e4), TinyData(batch_size=20, validation_fraction=0))
+    with pytest.raises(ValueError, match=r"budget=40000\.0 is of one view of an image, but test_flips"):
+        MSDNet(**TINY, budget=4e4, test_flips=True)
