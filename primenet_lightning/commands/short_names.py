@@ -16,6 +16,8 @@ SHORT_NAMES: dict[str, dict[str, str]] = {
         "resnet50": "primenet_lightning.baselines.ResNet50",
         "one_scale": "primenet_lightning.baselines.OneScale",
         "multi_exit": "primenet_lightning.baselines.MultiExit",
+        "msdnet": "primenet_lightning.baselines.MSDNet",
+        "imta": "primenet_lightning.baselines.IMTA",
     },
     "data": {
         "mnist": "primenet_lightning.datamodules.MNISTDataModule",

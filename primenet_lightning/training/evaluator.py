@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.names import HEAD
-from primenet_lightning.nn.network import StagedNetwork
+from primenet_lightning.nn.network import Evaluation, StagedNetwork
 from primenet_lightning.training.counting import EpochLosses, LateCounting, LearnerMetrics
 from primenet_lightning.training.exchange import ALONE, Exchange
 from primenet_lightning.training.views import Views
@@ -212,7 +212,16 @@ class Evaluator(LightningModule, ABC):
         if evaluation.total is not None:
             losses["total"] = evaluation.total
         metrics.update(evaluation.logits, target, losses)
+        self.on_evaluation(evaluation, target)
         return evaluation.logits[HEAD]
+
+    def on_evaluation(self, evaluation: Evaluation, target: Tensor) -> None:
+        """Take note of what all learners answered to a batch; for subclasses.
+
+        Args:
+            evaluation: Of the batch.
+            target: Class indices, ``(batch,)``.
+        """
 
     def metric_prefix(self, stage: str) -> str:
         """Tell what the names of metrics begin with.
