@@ -10,14 +10,13 @@ from primenet_lightning.baselines.multi_exit import (
     exit_table,
     exits_taken,
 )
-from primenet_lightning.baselines.one import ONE, NativeEnsemble, TargetResNet, residual_network
+from primenet_lightning.baselines.one import NativeEnsemble, OneNet, TargetResNet, residual_network
 from primenet_lightning.baselines.one_scale import OneScale, OneScaleNetwork, matching_channels, predicting_parameters
 from primenet_lightning.baselines.resnets import CifarResNet20, ResNet20, ResNet50
 from primenet_lightning.baselines.votes import majority_vote
 from primenet_lightning.models.end_to_end import EndToEnd as ImageClassifier
 
 __all__ = [
-    "ONE",
     "CifarResNet20",
     "CondenseNet",
     "CondenseNetwork",
@@ -26,6 +25,7 @@ __all__ = [
     "MultiExit",
     "MultiExitNetwork",
     "NativeEnsemble",
+    "OneNet",
     "OneScale",
     "OneScaleNetwork",
     "ResNet20",

@@ -25,7 +25,7 @@ class Exportable(Protocol):
 
 
 def export(checkpoint: str | Path, path: str | Path, description: Mapping[str, Any] | None = None) -> Path:
-    """Write a checkpoint of what is left of a model: a `CondenseNet` converted, or the target network of `ONE`.
+    """Write a checkpoint of what is left of a model: a `CondenseNet` converted, or the target network of `OneNet`.
 
     It is for prediction and tests, ``primenet predict --ckpt``, and begins a fit like any other; the fit that it comes
     from goes on from its own checkpoint.

@@ -17,7 +17,7 @@ SHORT_NAMES: dict[str, dict[str, str]] = {
         "one_scale": "primenet_lightning.baselines.OneScale",
         "multi_exit": "primenet_lightning.baselines.MultiExit",
         "condensenet": "primenet_lightning.baselines.CondenseNet",
-        "one": "primenet_lightning.baselines.ONE",
+        "one": "primenet_lightning.baselines.OneNet",
         "one_target": "primenet_lightning.baselines.TargetResNet",
     },
     "data": {

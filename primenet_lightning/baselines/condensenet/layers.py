@@ -110,7 +110,8 @@ class LearnedGroupConvolution(nn.Conv2d):
         Returns:
             ``(batch, out_channels, height, width)``.
         """
-        return self._conv_forward(x, masked(self.weight, self.alive), None)
+        convolved: Tensor = self._conv_forward(x, masked(self.weight, self.alive), None)
+        return convolved
 
 
 class Gather(nn.Module):
@@ -224,8 +225,9 @@ def converted(layer: Pointwise) -> nn.Sequential:
     if learned.condensation == 1:
         return _with_convolution(layer, torch.arange(learned.in_channels), learned.weight, groups=1)
     groups = len(learned.alive)
-    weights = learned.weight.unflatten(0, (-1, groups)).transpose(0, 1)
-    kept = [weight[:, alive] for weight, alive in zip(weights, learned.alive, strict=True)]
+    kept = []
+    for group, alive in enumerate(learned.alive):
+        kept.append(learned.weight[group::groups, alive])
     index = learned.alive.nonzero()[:, 1]
     return _with_convolution(layer, index, torch.cat(kept), groups)
 
@@ -257,8 +259,8 @@ def gathered_norm(norm: nn.Module, index: Tensor) -> nn.Module:
     if not isinstance(norm, nn.BatchNorm2d):
         return norm
     gathered = nn.BatchNorm2d(len(index), norm.eps, norm.momentum)
-    state = {}
-    for name, value in norm.state_dict().items():
-        state[name] = value[index] if value.dim() else value
+    state = norm.state_dict()
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        state[name] = state[name][index]
     gathered.load_state_dict(state)
     return gathered

@@ -22,8 +22,8 @@ class CondenseNet(EndToEnd):
     group of filters gives up the input channels that it reads least. Masks are saved in checkpoints; a fit that is
     resumed condenses when the whole one would have. The cost that is counted is that of the converted network.
 
-    The authors train by SGD with Nesterov's momentum 0.9, weight decay 1e-4, learning rate 0.1 with a cosine, batches of
-    64, for 300 epochs: ``configs/systems/condensenet.yaml``.
+    The authors train by SGD with Nesterov's momentum 0.9, weight decay 1e-4, learning rate 0.1 with a cosine, batches
+    of 64, for 300 epochs: ``configs/systems/condensenet.yaml``.
 
     Args:
         in_channels: Channels of the images.

@@ -18,7 +18,7 @@ RAMP = 80 / 300
 
 
 class TargetResNet(EndToEnd):
-    """The plain residual network that `ONE` is compared with, and that is left of it: `residual_network`.
+    """The plain residual network that `OneNet` is compared with, and that is left of it: `residual_network`.
 
     Args:
         in_channels: Channels of the images.
@@ -52,7 +52,7 @@ class TargetResNet(EndToEnd):
         return residual_network(self.hparams["depth"], self.in_shape[0], self.num_classes, self.hparams["block"])
 
 
-class ONE(EndToEnd):
+class OneNet(EndToEnd):
     """`NativeEnsemble` trained end to end: branches that learn from the labels, and from their own ensemble.
 
     Lan, Zhu and Gong, "Knowledge Distillation by On-the-Fly Native Ensemble", NeurIPS 2018. The last stage of a
@@ -83,7 +83,7 @@ class ONE(EndToEnd):
 
     Example:
         >>> import torch
-        >>> ONE(1, (8, 8), 10, depth=8)(torch.zeros(2, 1, 8, 8)).shape
+        >>> OneNet(1, (8, 8), 10, depth=8)(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 10])
     """
 
@@ -122,7 +122,16 @@ class ONE(EndToEnd):
         return EnsembleNetwork(self.configure_backbone(), self.in_shape)
 
     def check(self, trainer: Trainer, stage: str, datamodule: LightningDataModule | None = None) -> None:
-        """As in `LocalLearner`; and refuse a ramp in proportion to epochs that nobody has counted."""
+        """As in `LocalLearner`; and refuse a ramp in proportion to epochs that nobody has counted.
+
+        Args:
+            trainer: The Trainer.
+            stage: Lightning's.
+            datamodule: The data; None takes the Trainer's.
+
+        Raises:
+            ValueError: If there is such a ramp, and as in `LocalLearner`.
+        """
         super().check(trainer, stage, datamodule)
         proportional = self.hparams["distills"] and self.hparams["ramp_epochs"] is None
         if stage == "fit" and proportional and (trainer.max_epochs or -1) < 0:

@@ -120,11 +120,18 @@ class NativeEnsemble(nn.Module):
         self.predicts = predicts
         self.distilled = 1.0
         self.shared = nn.Sequential(lower_parts(in_channels, depth, kind))
-        self.branches = nn.ModuleList()
-        for _ in range(branches):
-            self.branches.append(nn.Sequential(upper_parts(num_classes, depth, kind)))
         self.gate = Gate(32 if kind == "basic" else 128, branches)
+        self.auxiliary = nn.ModuleList()
+        for _ in range(branches - 1):
+            self.auxiliary.append(nn.Sequential(upper_parts(num_classes, depth, kind)))
+        # the last of all, so that the last linear layer is one that predicts
+        self.target = nn.Sequential(upper_parts(num_classes, depth, kind))
         he_(self)
+
+    @property
+    def branches(self) -> list[nn.Module]:
+        """The last stages, the target's first."""
+        return [self.target, *self.auxiliary]
 
     def forward(self, x: Tensor) -> Answers:
         """Let all branches answer.
@@ -151,8 +158,9 @@ class NativeEnsemble(nn.Module):
             Logits, ``(batch, classes)``.
         """
         if self.predicts == "ensemble":
-            return self(x).ensemble
-        logits: Tensor = self.branches[0](self.shared(x))
+            answers: Answers = self(x)
+            return answers.ensemble
+        logits: Tensor = self.target(self.shared(x))
         return logits
 
     def answer(self, answers: Answers) -> Tensor:
@@ -164,7 +172,9 @@ class NativeEnsemble(nn.Module):
         Returns:
             ``(batch, classes)``.
         """
-        return answers.ensemble if self.predicts == "ensemble" else answers.branches[0]
+        if self.predicts == "ensemble":
+            return answers.ensemble
+        return answers.branches[0]
 
     def loss(self, answers: Answers, target: Tensor) -> Tensor:
         r"""Cross-entropies of branches and ensemble, and the distillation of the ensemble into each branch.
@@ -186,7 +196,7 @@ class NativeEnsemble(nn.Module):
 
     def target_network(self) -> nn.Sequential:
         """Give the plain residual network that the first branch is; a copy, in the same mode."""
-        parts = [*self.shared.named_children(), *self.branches[0].named_children()]
+        parts = [*self.shared.named_children(), *self.target.named_children()]
         return copy.deepcopy(nn.Sequential(OrderedDict(parts))).train(self.training)
 
     def deployed(self) -> nn.Module:

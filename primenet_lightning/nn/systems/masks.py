@@ -35,6 +35,25 @@ def masked(weight: Tensor, alive: Tensor) -> Tensor:
     return weight * filters[:, :, None, None]
 
 
+def by_group(values: Tensor, groups: int) -> Tensor:
+    """Sum up over the filters of each group.
+
+    Args:
+        values: Of a convolution's weights, ``(out_channels, in_channels, height, width)``.
+        groups: Groups of filters.
+
+    Returns:
+        ``(groups, in_channels)``.
+
+    Example:
+        >>> by_group(torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1), groups=2)
+        tensor([[4.],
+                [6.]])
+    """
+    out_channels, in_channels = values.shape[:2]
+    return values.reshape(out_channels // groups, groups, in_channels, -1).sum((0, 3))
+
+
 def importance(weight: Tensor, alive: Tensor) -> Tensor:
     r"""Tell how much each group reads of each channel: :math:`\sum_{o \in g} |W_{oj}| M_{gj}`.
 
@@ -49,8 +68,7 @@ def importance(weight: Tensor, alive: Tensor) -> Tensor:
         >>> importance(torch.tensor([[1.0, -2.0], [3.0, 4.0]])[:, :, None, None], torch.ones(1, 2, dtype=torch.bool))
         tensor([[4., 6.]])
     """
-    sizes = at_least_float32(masked(weight, alive)).abs().sum((2, 3))
-    return sizes.unflatten(0, (-1, len(alive))).sum(0)
+    return by_group(at_least_float32(masked(weight, alive)).abs(), len(alive))
 
 
 def without_least(alive: Tensor, scores: Tensor, count: int) -> Tensor:
@@ -92,6 +110,5 @@ def group_lasso(weight: Tensor, alive: Tensor) -> Tensor:
         >>> group_lasso(torch.ones(8, 4, 1, 1), torch.ones(2, 4, dtype=torch.bool))  # 2 * 4 * sqrt(8 / 2)
         tensor(16.)
     """
-    squares = at_least_float32(masked(weight, alive)).square().sum((2, 3))
-    sums = squares.unflatten(0, (-1, len(alive))).sum(0)
-    return sums.clamp(min=LASSO_FLOOR).sqrt().sum()
+    squares = by_group(at_least_float32(masked(weight, alive)).square(), len(alive))
+    return squares.clamp(min=LASSO_FLOOR).sqrt().sum()
