@@ -2,13 +2,13 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from primenet_lightning.arguments import at_least
+from primenet_lightning.arguments import whole_number
 from primenet_lightning.baselines.condensenet.layers import (
     Gather,
     LearnedGroupConvolution,
@@ -73,22 +73,26 @@ def architecture(size: Size, layers: Sequence[int] | None = None, growth: Sequen
         >>> architecture("86").layers, architecture("86", growth=[4, 8, 16]).growth
         ((14, 14, 14), (4, 8, 16))
     """
-    if size not in SIZES:
+    if f"{size}" not in SIZES:
         raise ValueError(f"size={size!r} is unknown; use one of {', '.join(map(repr, SIZES))}")
-    shape = SIZES[size]
+    shape = SIZES[f"{size}"]
     if layers is not None:
-        shape = shape._replace(layers=tuple(layers))
+        shape = shape._replace(layers=_one_a_block(layers=layers))
     if growth is not None:
-        shape = shape._replace(growth=tuple(growth))
-    for number in shape.layers:
-        at_least(1, layers=number)
-    for number in shape.growth:
-        at_least(1, growth=number)
+        shape = shape._replace(growth=_one_a_block(growth=growth))
     if len(shape.layers) != len(shape.growth) or not shape.layers:
         raise ValueError(
             f"layers={list(shape.layers)} and growth={list(shape.growth)} must have one number a block, both"
         )
     return shape
+
+
+def _one_a_block(**argument: Any) -> tuple[int, ...]:
+    """Whole numbers of at least 1, of any library, by the name of their argument."""
+    ((name, numbers),) = argument.items()
+    if not isinstance(numbers, Iterable):
+        raise ValueError(f"{name}={numbers} must be a list of one number a block, such as [14, 14, 14]")
+    return tuple(whole_number(1, **{name: number}) for number in numbers)
 
 
 class DenseLayer(nn.Module):
@@ -152,6 +156,7 @@ class CondenseNetwork(nn.Module):
         >>> sum(parameter.numel() for parameter in network.parameters())
         1451594
         >>> network.condense(progress=0.5)
+        True
         >>> sum(parameter.numel() for parameter in network.converted().parameters())
         520202
     """
@@ -169,7 +174,8 @@ class CondenseNetwork(nn.Module):
         halve_classifier: bool = False,
     ) -> None:
         super().__init__()
-        at_least(1, groups=groups, condensation=condensation)
+        groups = whole_number(1, groups=groups)
+        condensation = whole_number(1, condensation=condensation)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout} is out of range; give a share of at least 0 and less than 1")
         if not lasso >= 0:

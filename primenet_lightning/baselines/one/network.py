@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from primenet_lightning.arguments import at_least
+from primenet_lightning.arguments import whole_number
 from primenet_lightning.baselines.one.resnet import BlockName, block_of, lower_parts, upper_parts
 from primenet_lightning.nn.layers import at_least_float32
 from primenet_lightning.nn.losses import cross_entropy
@@ -111,7 +111,8 @@ class NativeEnsemble(nn.Module):
     ) -> None:
         super().__init__()
         kind = block_of(depth, block)
-        at_least(2, "of them, which make an ensemble; alone, the target network is TargetResNet", branches=branches)
+        if whole_number(1, branches=branches) == 1:
+            raise ValueError("branches=1 makes no ensemble; use at least 2, or TargetResNet, which is one branch alone")
         if not temperature > 0:
             raise ValueError(f"temperature={temperature} must be positive; the paper's is 3")
         if predicts not in get_args(Answering):

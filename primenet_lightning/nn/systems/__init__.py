@@ -1,1 +1,1 @@
-"""What the systems that PrimeNet is compared with have in common: channel masks, distillation."""
+"""What the systems of the paper's table 2 share, in pure torch."""

@@ -8,7 +8,7 @@ from torch.nn import functional
 from primenet_lightning.nn.layers import at_least_float32
 
 
-def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+def distillation(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
     r"""Divergence of a student's softened answers from the teacher's (Hinton, Vinyals and Dean, 2015).
 
     .. math:: T^2 \, \mathrm{KL}\big(\mathrm{softmax}(t / T) \,\|\, \mathrm{softmax}(s / T)\big)
@@ -18,15 +18,15 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
     gets none. Like all losses it is computed in float32 at least.
 
     Args:
-        student: Logits, ``(batch, classes)``.
-        teacher: Logits, ``(batch, classes)``; detached.
+        student_logits: :math:`s`, ``(batch, classes)``.
+        teacher_logits: :math:`t`, ``(batch, classes)``; detached.
         temperature: :math:`T`; the higher, the softer.
 
     Returns:
         A scalar, in nats, at least 0.
 
     Raises:
-        ValueError: If the temperature is not positive.
+        ValueError: If the temperature is not above 0.
 
     Example:
         >>> import torch
@@ -34,9 +34,9 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
         tensor(0.4438)
     """
     if not temperature > 0:
-        raise ValueError(f"temperature={temperature} must be positive; 1 does not soften, 3 is usual")
-    expected = functional.log_softmax(at_least_float32(teacher.detach()) / temperature, dim=1)
-    given = functional.log_softmax(at_least_float32(student) / temperature, dim=1)
+        raise ValueError(f"temperature={temperature} must be above 0; 1 leaves the answers as they are")
+    expected = functional.log_softmax(at_least_float32(teacher_logits.detach()) / temperature, dim=1)
+    given = functional.log_softmax(at_least_float32(student_logits) / temperature, dim=1)
     divergence = functional.kl_div(given, expected, reduction="batchmean", log_target=True)
     return divergence * temperature**2
 

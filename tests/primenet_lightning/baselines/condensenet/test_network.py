@@ -138,6 +138,8 @@ def test_convolutions_begin_by_the_number_of_filters():
         (dict(size="85"), "size='85' is unknown; use one of '50', '74', '86'"),
         (dict(size="86", layers=[2, 2]), r"layers=\[2, 2\] and growth=\[8, 16, 32\] must have one number a block"),
         (dict(size="86", growth=[8, 0, 8]), "growth=0 must be at least 1"),
+        (dict(size="86", layers=[2.5, 2, 2]), "layers=2.5 must be a whole number"),
+        (dict(size="86", layers=2), r"layers=2 must be a list of one number a block, such as \[14, 14, 14\]"),
         (dict(size="86", layers=[], growth=[]), "must have one number a block"),
     ],
 )
@@ -151,6 +153,7 @@ def test_sizes_that_are_none(arguments, sentence):
     [
         (dict(groups=3), "groups=3 does not divide the 8 input channels"),
         (dict(condensation=0), "condensation=0 must be at least 1"),
+        (dict(groups="4"), "groups='4' must be a whole number"),
         (dict(dropout=1.0), "dropout=1.0 is out of range"),
         (dict(lasso=-1e-5), "lasso=-1e-05 must be at least 0"),
         (dict(learned=False, groups=8), "groups=8"),

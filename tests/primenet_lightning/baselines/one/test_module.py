@@ -134,7 +134,7 @@ def test_an_ensemble_predicts_and_is_not_exported(tmp_path):
         (dict(ramp_epochs=-1), "ramp_epochs=-1 must be at least 0"),
         (dict(ramp_epochs=5, distills=False), "ramp_epochs=5 has nothing to do with distills=False"),
         (dict(depth=31), "depth=31 must be 6 n"),
-        (dict(branches=1), "branches=1 must be at least 2"),
+        (dict(branches=1), "branches=1 makes no ensemble"),
     ],
 )
 def test_options_that_are_refused(options, sentence):
