@@ -80,12 +80,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class BestCheckpoint(ModelCheckpoint):
     """``best.ckpt``, of least validation error; it goes on with a run whose folder was moved.
 
+    A model that says ``is_complete = False`` is still to lose parts of its network, and is not looked at.
+
     Args:
         folder: Of the checkpoints.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, filename="best", monitor="val/error", mode="min", enable_version_counter=False)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what is better than what was best so far."""
+        if getattr(pl_module, "is_complete", True):
+            super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, where validations do not come by epochs, what is better than what was best so far."""
+        if getattr(pl_module, "is_complete", True):
+            super().on_train_epoch_end(trainer, pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what was best so far, if that checkpoint is in this folder."""

@@ -20,7 +20,8 @@ class CondenseNet(EndToEnd):
     Huang, Liu, van der Maaten and Weinberger, "CondenseNet: An Efficient DenseNet using Learned Group Convolutions",
     CVPR 2018. Before a batch that begins a new stage (at 1/6, 1/3 and 1/2 of the fit for ``condensation=4``), each
     group of filters gives up the input channels that it reads least. Masks are saved in checkpoints; a fit that is
-    resumed condenses when the whole one would have. The cost that is counted is that of the converted network.
+    resumed condenses when the whole one would have. The best weights are chosen after the last stage has been reached.
+    The cost that is counted is that of the converted network, which `exported` gives.
 
     The authors train by SGD with Nesterov's momentum 0.9, weight decay 1e-4, learning rate 0.1 with a cosine, batches
     of 64, for 300 epochs: ``configs/systems/condensenet.yaml``.
@@ -116,6 +117,11 @@ class CondenseNet(EndToEnd):
         network = self.network.model
         assert isinstance(network, CondenseNetwork)
         return network
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last stage has been reached."""
+        return self.condense_network.is_condensed
 
     def check(self, trainer: Trainer, stage: str, datamodule: LightningDataModule | None = None) -> None:
         """As in `LocalLearner`; and refuse a fit without an end, whose half nobody knows."""

@@ -11,6 +11,8 @@ from primenet_lightning.analysis.prediction import load_model
 from primenet_lightning.baselines import CifarResNet20, CondenseNet, export
 from primenet_lightning.callbacks import AveragedWeights, SoftFilterPruning
 from primenet_lightning.datamodules import DigitsDataModule
+from primenet_lightning.training.checkpoints import BestCheckpoint
+from primenet_lightning.training.fitting import BestWeights, NothingChosen, fit_and_test
 
 SMALL = dict(in_channels=2, image_size=(8, 8), num_classes=3, layers=[1, 1], growth=[4, 8], optimizer=SGDStep(0.05))
 
@@ -138,6 +140,23 @@ class Stop(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         trainer.should_stop = trainer.global_step == self.step
+
+
+@pytest.mark.parametrize("kind", ["on disk", "in memory"])
+def test_only_a_condensed_network_is_the_best(kind, tmp_path):
+    def best():
+        return BestCheckpoint(tmp_path) if kind == "on disk" else BestWeights()
+
+    # an epoch ends at stage 2 of 3
+    chooser = best()
+    trainer = make_trainer(tmp_path, [chooser, Stop(4)], max_epochs=2, enable_checkpointing=True)
+    with pytest.raises(NothingChosen, match="no best checkpoint was chosen, since the fit ended before the network"):
+        fit_and_test(trainer, build(), TinyData(batch_size=20), chooser)
+    # the next one at the last stage
+    chooser, model = best(), build()
+    trainer = make_trainer(tmp_path, [chooser], max_epochs=2, enable_checkpointing=True)
+    fit_and_test(trainer, model, TinyData(batch_size=20), chooser)
+    assert model.condense_network.is_condensed
 
 
 def test_what_has_nothing_to_export_says_so(tmp_path):
