@@ -206,7 +206,7 @@ def momentum(parameters):
 def test_it_learns_the_digits(tmp_path):
     data = DigitsDataModule(batch_size=64)
     model = CondenseNet(1, (8, 8), 10, layers=[1, 1], growth=[8, 16], optimizer=momentum, schedule="cosine")
-    make_trainer(tmp_path, max_epochs=6).fit(model, data)
+    make_trainer(tmp_path, max_epochs=5).fit(model, data)
     assert model.condense_network.is_condensed
     (result,) = make_trainer(tmp_path).test(model.exported(), data, verbose=False)
-    assert result["test/error"] < 5
+    assert result["test/error"] < 10

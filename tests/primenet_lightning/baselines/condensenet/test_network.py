@@ -7,6 +7,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning import count_cost, count_module
+from primenet_lightning.analysis.cost import count_inference
 from primenet_lightning.baselines.condensenet.network import SIZES, Architecture, CondenseNetwork, architecture
 from primenet_lightning.nn.whole import WholeNetwork
 
@@ -64,11 +65,13 @@ def test_halving_the_classifier():
 
 def test_the_cost_counted_is_that_of_the_converted_network_and_training_that_of_the_dense_one():
     network = CondenseNetwork(3, 10, architecture("50"))
-    cost = count_cost(WholeNetwork(network, (3, 32, 32), network.loss))
-    assert cost[:2] == (216_506, 27_181_056 + 4_640)
-    dense = CondenseNetwork(3, 10, architecture("50"), condensation=1)
-    assert cost.multiply_adds_training == count_module(dense, (3, 32, 32)).multiply_adds_training
+    assert count_inference(WholeNetwork(network, (3, 32, 32), network.loss)) == 27_181_056 + 4_640
     assert network.stage == 0  # it was a copy
+    network = CondenseNetwork(2, 5, SMALL, lasso=0.1)
+    dense = count_module(CondenseNetwork(2, 5, SMALL, condensation=1), (2, 8, 8))
+    cost = count_cost(WholeNetwork(network, (2, 8, 8), network.loss))
+    assert cost.multiply_adds_training == dense.multiply_adds_training
+    assert cost.parameters == dense.parameters - sum(layer.weight.numel() * 3 // 4 for layer in network.learned_layers)
 
 
 @torch.no_grad()

@@ -158,6 +158,6 @@ def momentum(parameters):
 def test_it_learns_the_digits(tmp_path):
     data = DigitsDataModule(batch_size=64)
     model = OneNet(1, (8, 8), 10, depth=8, optimizer=momentum, schedule="cosine")
-    make_trainer(tmp_path, max_epochs=4).fit(model, data)
+    make_trainer(tmp_path, max_epochs=3).fit(model, data)
     (result,) = make_trainer(tmp_path).test(model, data, verbose=False)
     assert result["test/error"] < 5
