@@ -42,8 +42,8 @@ class Gate(nn.Module):
         branches: How many there are.
 
     Example:
-        >>> Gate(8, 3)(torch.randn(2, 8, 4, 4)).sum(1)
-        tensor([1., 1.], grad_fn=<SumBackward1>)
+        >>> Gate(8, 3)(torch.randn(2, 8, 4, 4)).detach().sum(1).round(decimals=4)
+        tensor([1., 1.])
     """
 
     def __init__(self, channels: int, branches: int) -> None:
