@@ -13,8 +13,8 @@ of 128, in float32; a step is forward and backward, without optimizer. The ways 
 
 Three tables, each figure over that of end to end: the peak of saved activations, as in ``benchmarks/memory.py``; the
 growth of the process's peak resident size, each figure in a fresh process; and the time of a step, in turns in one
-process: seconds of the processor for one thread, of the clock for more. The last line is one JSON object. The command fails if four parts of resnet50 hold more than half of the saved
-activations, or take more than 1.15 of the time.
+process: seconds of the processor for one thread, of the clock for more. The last line is one JSON object. The command
+fails if four parts of resnet50 hold more than half of the saved activations, or take more than 1.15 of the time.
 """
 
 import argparse

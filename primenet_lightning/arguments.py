@@ -102,14 +102,21 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def with_options(choice: str, name: str, maker: Callable[..., Part], options: Mapping[str, Any] | None) -> Part:
+def with_options(
+    choice: str,
+    name: str,
+    maker: Callable[..., Part],
+    options: Mapping[str, Any] | None,
+    given_as: str | None = None,
+) -> Part:
     """Make a part with the options that a user gave.
 
     Args:
-        choice: The argument that named the part; its options are the argument ``<choice>_options``.
+        choice: The argument that named the part.
         name: The part's name.
         maker: Makes it; its parameters are the options that there are.
         options: By name; None for none.
+        given_as: The argument that they are in; None is ``<choice>_options``.
 
     Returns:
         The part.
@@ -124,14 +131,15 @@ def with_options(choice: str, name: str, maker: Callable[..., Part], options: Ma
         1.5
     """
     options = dict(options or {})
+    argument = given_as or f"{choice}_options"
     parameters = inspect.signature(maker).parameters.values()
     known = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     if unknown := [option for option in options if option not in known]:
         raise ValueError(
-            f"{choice}_options has {unknown[0]!r}, which {choice}={name!r} does not take; it takes "
+            f"{argument} has {unknown[0]!r}, which {choice}={name!r} does not take; it takes "
             f"{', '.join(known) or 'none'}"
         )
     try:
         return maker(**options)
     except TypeError as error:
-        raise ValueError(f"{choice}_options={options} do not fit {choice}={name!r}: {error}") from error
+        raise ValueError(f"{argument}={options} do not fit {choice}={name!r}: {error}") from error

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ("deep", "performance", "claims", "results")
+PAGES = ("deep", "backbones", "performance", "claims", "results")
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,27 @@ def test_the_ablation_on_the_page_is_the_one_stored():
             late = "-" if values["changed_late"] is None else f"{values['changed_late']:.1f} %"
             cost = f"{values['inference']:.2f} / {values['training']:.2f}"
             assert cells == [error(values), ratio(values["ratio"]), cost, late]
+
+
+def test_the_recipes_on_the_page_are_those_stored():
+    rows = rows_of("backbones", "recipe | parts")
+    assert len(rows) == len(stored("backbones")["recipes"])
+    for cells, row in zip(rows, stored("backbones")["recipes"], strict=True):
+        assert cells[:2] == [row["recipe"], str(row["parts"])]
+        spread = "" if row["spread"] is None else f" ± {row['spread']:.2f}"
+        assert cells[2:4] == [str(row["seeds"]), f"{row['error']:.2f}{spread}"]
+        assert cells[4] == ("" if row["ratio"] is None else ratio(row["ratio"]))
+        assert cells[5:] == [f"{row['parameters']:,}", f"{row['multiply_adds_training'] / 1e6:.1f}"]
+
+
+def test_the_costs_on_the_page_are_those_stored():
+    rows = rows_of("backbones", "model | way")
+    assert len(rows) == len(stored("backbones")["costs"])
+    for cells, row in zip(rows, stored("backbones")["costs"], strict=True):
+        assert cells[:2] == [row["model"], row["way"]]
+        assert cells[2] == str(row["parts"])
+        figures = [row[key] for key in ("saved", "resident", "time", "multiply_adds")]
+        assert cells[3:] == ["" if figure is None else f"{figure:.2f}" for figure in figures]
 
 
 def test_the_memory_on_the_page_is_the_one_stored():

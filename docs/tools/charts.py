@@ -206,7 +206,7 @@ def backbone_costs() -> "Figure":
     rows = stored("backbones")["costs"]
     models, ways = _unlike(rows, "model"), _unlike(rows, "way")
     figure = new_figure(9, 3.8)
-    panels = figure.subplots(1, len(models), sharey=True)
+    panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     for axes, model in zip(panels, models, strict=True):
         for place, way in enumerate(ways):
             points = [row for row in rows if (row["model"], row["way"]) == (model, way)]
@@ -222,7 +222,7 @@ def backbone_costs() -> "Figure":
         axes.set_title(model, fontsize=10)
         axes.set_xlim(0, 1.1)
         axes.grid(alpha=0.3, linewidth=0.5)
-    figure.supxlabel("peak of saved activations, over end to end", fontsize=10)
+    panels[len(models) // 2].set_xlabel("peak of saved activations, over end to end")
     panels[0].set_ylabel("time of a step, over end to end")
     place_of_legend: dict[str, Any] = {"loc": "outside lower center", "ncols": 4, "fontsize": 8}
     add_legend(figure, panels[0].lines, ways, **place_of_legend)

@@ -2,6 +2,9 @@
 
 from primenet_lightning.baselines.condensenet import CondenseNet, CondenseNetwork
 from primenet_lightning.baselines.export import export
+from primenet_lightning.baselines.msdnet.imta import IMTA
+from primenet_lightning.baselines.msdnet.msdnet import MSDNet
+from primenet_lightning.baselines.msdnet.network import MSDNetwork
 from primenet_lightning.baselines.multi_exit import (
     ExitRow,
     MultiExit,
@@ -16,12 +19,15 @@ from primenet_lightning.baselines.resnets import CifarResNet20, ResNet20, ResNet
 from primenet_lightning.baselines.votes import majority_vote
 from primenet_lightning.models.end_to_end import EndToEnd as ImageClassifier
 
-__all__ = [
+__all__ = [  # noqa: RUF022  in the order of letters
     "CifarResNet20",
     "CondenseNet",
     "CondenseNetwork",
     "ExitRow",
+    "IMTA",
     "ImageClassifier",
+    "MSDNet",
+    "MSDNetwork",
     "MultiExit",
     "MultiExitNetwork",
     "NativeEnsemble",

@@ -19,6 +19,8 @@ SHORT_NAMES: dict[str, dict[str, str]] = {
         "condensenet": "primenet_lightning.baselines.CondenseNet",
         "one": "primenet_lightning.baselines.OneNet",
         "one_target": "primenet_lightning.baselines.TargetResNet",
+        "msdnet": "primenet_lightning.baselines.MSDNet",
+        "imta": "primenet_lightning.baselines.IMTA",
     },
     "data": {
         "mnist": "primenet_lightning.datamodules.MNISTDataModule",

@@ -81,6 +81,7 @@ class BestCheckpoint(ModelCheckpoint):
     """``best.ckpt``, of least validation error; it goes on with a run whose folder was moved.
 
     A model that says ``is_complete = False`` is still to lose parts of its network, and is not looked at.
+    Of a data module without validation images it is that of the last epoch: nothing chooses.
 
     Args:
         folder: Of the checkpoints.
@@ -98,6 +99,13 @@ class BestCheckpoint(ModelCheckpoint):
         """Save, where validations do not come by epochs, what is better than what was best so far."""
         if getattr(pl_module, "is_complete", True):
             super().on_train_epoch_end(trainer, pl_module)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look whether there are validation images to choose by."""
+        data = getattr(trainer, "datamodule", None)
+        if stage == "fit" and not getattr(data, "has_validation", True):
+            self.monitor = None
+        super().setup(trainer, pl_module, stage)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what was best so far, if that checkpoint is in this folder."""

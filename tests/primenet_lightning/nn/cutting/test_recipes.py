@@ -241,7 +241,7 @@ class Own(Recipe):
     ("choice", "classifier", "sentence"),
     [
         ("nothing", None, "recipe='nothing' is unknown; use one of 'greedy', 'soft_targets', 'dgl'"),
-        ({"dgl": {"depth": 2}}, None, "recipe_options has 'depth', which recipe='dgl' does not take; it takes"),
+        ({"dgl": {"depth": 2}}, None, "recipe has 'depth', which recipe='dgl' does not take; it takes"),
         (3, None, "recipe=3 must be a name, or {name: {option: value}}"),
         ({}, None, "recipe={} has 0 names; give one"),
         ({"dgl": {}, "man": {}}, None, "has 2 names; give one"),
