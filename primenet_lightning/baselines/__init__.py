@@ -1,5 +1,7 @@
 """What PrimeNet is compared with: networks trained end to end, and the vote of its capsules."""
 
+from primenet_lightning.baselines.condensenet import CondenseNet, CondenseNetwork
+from primenet_lightning.baselines.export import export
 from primenet_lightning.baselines.msdnet.imta import IMTA
 from primenet_lightning.baselines.msdnet.msdnet import MSDNet
 from primenet_lightning.baselines.msdnet.network import MSDNetwork
@@ -11,6 +13,7 @@ from primenet_lightning.baselines.multi_exit import (
     exit_table,
     exits_taken,
 )
+from primenet_lightning.baselines.one import NativeEnsemble, OneNet, TargetResNet, residual_network
 from primenet_lightning.baselines.one_scale import OneScale, OneScaleNetwork, matching_channels, predicting_parameters
 from primenet_lightning.baselines.resnets import CifarResNet20, ResNet20, ResNet50
 from primenet_lightning.baselines.votes import majority_vote
@@ -18,6 +21,8 @@ from primenet_lightning.models.end_to_end import EndToEnd as ImageClassifier
 
 __all__ = [  # noqa: RUF022  in the order of letters
     "CifarResNet20",
+    "CondenseNet",
+    "CondenseNetwork",
     "ExitRow",
     "IMTA",
     "ImageClassifier",
@@ -25,14 +30,19 @@ __all__ = [  # noqa: RUF022  in the order of letters
     "MSDNetwork",
     "MultiExit",
     "MultiExitNetwork",
+    "NativeEnsemble",
+    "OneNet",
     "OneScale",
     "OneScaleNetwork",
     "ResNet20",
     "ResNet50",
+    "TargetResNet",
     "exit_costs",
     "exit_table",
     "exits_taken",
+    "export",
     "majority_vote",
     "matching_channels",
     "predicting_parameters",
+    "residual_network",
 ]
