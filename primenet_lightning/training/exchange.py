@@ -177,7 +177,8 @@ def _flattened(parameters: Sequence[nn.Parameter], statistics: Sequence[Tensor],
 def batch_norm_statistics(module: nn.Module) -> list[Tensor]:
     """Running means and variances that training on shares of a batch lets drift apart, rank by rank.
 
-    Those of ``SyncBatchNorm`` and of layers in evaluation mode are the same on every rank and left out. Buffers of
+    Those of ``SyncBatchNorm`` and of layers in evaluation mode are the same on every rank and left out; so are those
+    that have no memory here, since another process runs their stage. Buffers of
     other kinds are each rank's own affair; the checkpoint has rank 0's.
 
     Args:
@@ -195,7 +196,7 @@ def batch_norm_statistics(module: nn.Module) -> list[Tensor]:
         for part in module.modules()
         if isinstance(part, _BatchNorm) and part.training and not isinstance(part, nn.SyncBatchNorm)
         for buffer in (part.running_mean, part.running_var)
-        if buffer is not None
+        if buffer is not None and not buffer.is_meta
     ]
 
 
