@@ -380,10 +380,11 @@ class ImageDataModule(LightningDataModule, ABC):
         return self.__dict__ | {"trainer": None}
 
     def _ranks(self) -> tuple[int, int]:
-        """Number of processes and which of them this is."""
+        """Among how many processes batches are shared out, and which of them this is."""
         if self.trainer is None:
             return 1, 0
-        return self.trainer.world_size, self.trainer.global_rank
+        shares = self.trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
+        return shares["num_replicas"], shares["rank"]
 
     def _batches_done(self) -> int:
         """How many batches of the epoch the trainer has trained on; 0 when the epoch is over."""

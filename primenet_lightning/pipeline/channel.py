@@ -20,16 +20,21 @@ NOTE_BYTES = 16384
 """Room for a note."""
 
 
-class ProcessLost(RuntimeError):
+class ProcessLost(ConnectionError):
     """Another process of the pipeline has ended.
 
     Args:
-        rank: Of the process.
-        reason: What torch says.
+        rank: Of the process; None where nobody knows which.
+        stages: That it had, in words.
     """
 
-    def __init__(self, rank: int, reason: str) -> None:
-        super().__init__(f"process {rank} of the pipeline has ended ({reason})")
+    def __init__(self, rank: int | None, stages: str = "") -> None:
+        which = "a process" if rank is None else f"process {rank}"
+        having = f", which had {stages}," if stages else ""
+        super().__init__(
+            f"{which} of the pipeline{having} has ended, and with it all others; what it said last tells why, and the "
+            "run goes on from its last checkpoint"
+        )
         self.rank = rank
 
 
@@ -109,7 +114,7 @@ class Sender:
             try:
                 message.append((dist.isend(piece, self.to, self.group), piece))  # which keeps the memory
             except RuntimeError as error:
-                raise ProcessLost(self.to, _reason(error)) from None
+                raise ProcessLost(self.to) from error
         self._under_way.append(message)
 
     def _wait_for_oldest(self) -> None:
@@ -176,7 +181,7 @@ class Receiver:
         try:
             self._ahead.append((dist.irecv(buffer, self.source, self.group), buffer))
         except RuntimeError as error:
-            raise ProcessLost(self.source, _reason(error)) from None
+            raise ProcessLost(self.source) from error
 
     def _next(self) -> Tensor:
         work, buffer = self._ahead.popleft()
@@ -197,11 +202,7 @@ def wait_for(work: Any, rank: int) -> None:
     try:
         work.wait()
     except RuntimeError as error:
-        raise ProcessLost(rank, _reason(error)) from None
-
-
-def _reason(error: RuntimeError) -> str:
-    return str(error).partition("\n")[0].rpartition("] ")[2]
+        raise ProcessLost(rank) from error
 
 
 def _is_dense(x: Tensor) -> bool:

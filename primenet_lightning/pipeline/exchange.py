@@ -8,52 +8,9 @@ from torch import Tensor
 
 from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.numbers import Share
-from primenet_lightning.pipeline.section import PipelineSection
+from primenet_lightning.pipeline.line import Line
+from primenet_lightning.pipeline.sharing import PipelineShare
 from primenet_lightning.training.exchange import Exchange
-
-
-class PipelineShare:
-    """A process's share of a batch, whose flags are those that were raised when the first stages began with it.
-
-    So all processes hear of a request with the same batch, though they run it at different times.
-
-    Args:
-        share: Among the replicas.
-        flags: What this process has to say.
-        is_first: Whether it has the first stages.
-    """
-
-    def __init__(self, share: Share, flags: Sequence[bool], is_first: bool) -> None:
-        self.share = share
-        self.raised: list[bool] | None = share.any(flags) if is_first else None
-
-    @property
-    def weight(self) -> float:
-        """Images here over images everywhere."""
-        return self.share.weight
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Average over the replicas.
-
-        Args:
-            values: Means over the images here, ``(values,)``.
-
-        Returns:
-            Means over the global batch, ``(values,)``.
-        """
-        return self.share.mean(values)
-
-    def any(self, flags: Sequence[bool]) -> list[bool]:
-        """Tell which flags were raised when the first stages began with this batch.
-
-        Args:
-            flags: Not looked at.
-
-        Returns:
-            One a flag, the same on every process.
-        """
-        assert self.raised is not None
-        return self.raised
 
 
 class PipelineExchange(Exchange):
@@ -61,21 +18,31 @@ class PipelineExchange(Exchange):
 
     Args:
         replicas: Of these stages.
-        section: Of this process.
+        line: The row of this process.
         hear: Given this process's flags, those of all, as far as is known.
     """
 
     def __init__(
-        self, replicas: Exchange, section: PipelineSection, hear: Callable[[Sequence[bool]], list[bool]] = list
+        self, replicas: Exchange, line: Line, hear: Callable[[Sequence[bool]], list[bool]] = list
     ) -> None:
         self.replicas = replicas
-        self.section = section
+        self.line = line
         self.hear = hear
 
     def share(self, count: int, device: torch.device, flags: Sequence[bool] = ()) -> PipelineShare:
         """Share out a training batch; see `Exchange.share`."""
         flags = self.hear(flags)
-        return PipelineShare(self.replicas.share(count, device, flags), flags, self.section.line.is_first)
+        return PipelineShare(self.replicas.share(count, device, flags), flags, self.line.is_first)
+
+    @property
+    def rank(self) -> int:
+        """Of this process among the replicas."""
+        return self.replicas.rank
+
+    @property
+    def size(self) -> int:
+        """How many replicas there are."""
+        return self.replicas.size
 
     def start(self, network: StagedNetwork, learners: Iterable[str], share: Share, last: bool) -> None:
         """Send the gradients of some learners on their way; see `Exchange.start`."""

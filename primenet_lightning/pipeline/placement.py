@@ -23,7 +23,7 @@ def inseparable(network: StagedNetwork) -> list[list[int]]:
 
     Example:
         >>> from primenet_lightning import PrimeNet
-        >>> inseparable(PrimeNet(depth=3).network)  # the head trains the last block's projection
+        >>> inseparable(PrimeNet(depth=3, pool_every=9).network)  # the head trains the last block's projection
         [[0], [1], [2, 3]]
     """
     stages = network.stages
@@ -65,7 +65,7 @@ def place_stages(network: StagedNetwork, seconds: Sequence[float], sections: int
 
     Example:
         >>> from primenet_lightning import PrimeNet
-        >>> place_stages(PrimeNet(depth=4).network, [4.0, 1.0, 1.0, 1.0, 1.0], sections=2)
+        >>> place_stages(PrimeNet(depth=4, pool_every=9).network, [4.0, 1.0, 1.0, 1.0, 1.0], sections=2)
         [0, 1]
     """
     groups = inseparable(network)
@@ -111,7 +111,7 @@ def refuse_begins(network: StagedNetwork, begins: Sequence[str], sections: int) 
 
     Example:
         >>> from primenet_lightning import PrimeNet
-        >>> refuse_begins(PrimeNet(depth=3).network, ["block2"], sections=2)
+        >>> refuse_begins(PrimeNet(depth=3, pool_every=9).network, ["block2"], sections=2)
         [0, 2]
     """
     names = [stage.name for stage in network.stages]

@@ -1,6 +1,7 @@
 """What one process of a pipeline has of the network, and what it hears of the rest."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -9,13 +10,36 @@ from torch import Tensor, nn
 from primenet_lightning.nn.names import learners_of
 from primenet_lightning.nn.network import Evaluation, StagedNetwork, judge, total_of
 from primenet_lightning.pipeline.line import Line
-from primenet_lightning.training.section import Section
+from primenet_lightning.pipeline.sharing import PipelineShare
+from primenet_lightning.training.section import Passage, Section
 
 Value = TypeVar("Value")
 
 
+@dataclass
+class TrainingNote:
+    """What goes on with a map in training.
+
+    Attributes:
+        values: Losses by learner, of all stages so far.
+        route: Whose map went on, one index a stage that chooses.
+        went_on: Losses of the learners whose maps went on, one a stage.
+        flags: What had been asked for when the first stages began with the batch.
+        labels: Of the batch, added up; see `checksum`.
+    """
+
+    values: dict[str, float]
+    route: list[int]
+    went_on: list[float]
+    flags: list[bool]
+    labels: int
+
+
 class PipelineSection(Section):
-    """Stages in a row that one process of a pipeline runs.
+    """Stages in a row that one process of a pipeline runs, each batch as soon as the process before has handed it on.
+
+    A stage sees the batches in the same order as in one process, and each map was made before its sender's update: the
+    numbers are those of one process. What a batch came to is complete on the last process.
 
     Args:
         network: The whole network.
@@ -41,7 +65,64 @@ class PipelineSection(Section):
         """A pipeline of one process has all stages."""
         return len(self.line.ranks) == 1
 
+    @property
+    def has_head(self) -> bool:
+        """Whether the last stage is run here."""
+        return self.line.is_last
+
     # -- what it runs --------------------------------------------------------------------------------------------------
+
+    def enter(self, x: Tensor, passage: Passage) -> Tensor:
+        """Take the map of this batch from the process before; the first process has the images.
+
+        Args:
+            x: Images, ``(batch, channels, height, width)``.
+            passage: Of the batch.
+
+        Returns:
+            The input of the first stage here, ``(batch, *in_shape)``.
+
+        Raises:
+            ValueError: If that process had other labels.
+            ProcessLost: If that process has ended.
+        """
+        if self.line.is_first:
+            return x
+        self.network.look_at(x)
+        note, x = self.line.receive(x.device)
+        passage.values, passage.route, passage.went_on = note.values, note.route, note.went_on
+        if isinstance(passage.share, PipelineShare):
+            passage.share.raised = note.flags
+        if note.labels != checksum(passage.target):
+            raise ValueError(
+                "the processes of the pipeline have other labels in the same batch, so that their data come in "
+                "another order; give the loader's sampler a seed, as ImageDataModule does"
+            )
+        self._follow(note.values.keys())
+        return x
+
+    def leave(self, x: Tensor, passage: Passage) -> None:
+        """Hand the map on, with all that is known of the batch.
+
+        Args:
+            x: Of the last stage here, ``(batch, *out_shape)``.
+            passage: Of the batch.
+        """
+        if self.line.is_last:
+            return
+        flags: list[bool] = []
+        if isinstance(passage.share, PipelineShare):
+            flags = passage.share.any(())
+        note = TrainingNote(passage.values, passage.route, passage.went_on, flags, checksum(passage.target))
+        self.line.send(note, x)
+
+    def _follow(self, names: Collection[str]) -> None:
+        """Follow at once what the processes before have pruned, given the names of their learners as they are now."""
+        before: set[str] = set()
+        for stage in self.network.stages[: self.begin]:
+            before.update(learners_of(stage.name, self.network.loss_names))
+        if len(before) != len(names):
+            self.network.follow_pruning({*names, *self.network.loss_names} - (before - set(names)))
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, target: Tensor) -> Evaluation:
@@ -101,19 +182,6 @@ class PipelineSection(Section):
         """States that are no tensors, by module: those of the stages here, and with the last those of the network."""
         return {name: module.get_extra_state() for name, module in own_modules(self) if _has_extra_state(module)}
 
-    def follow(self, names: Mapping[str, Any]) -> None:
-        """Follow at once what the processes before this one have pruned.
-
-        Args:
-            names: Their learners, as they are now.
-        """
-        before = [name for stage in self.network.stages[: self.begin] for name in self._of_stage(stage.name)]
-        if len(before) != len(names):
-            self.network.follow_pruning({*names, *self.network.loss_names} - (set(before) - names.keys()))
-
-    def _of_stage(self, stage: str) -> list[str]:
-        return learners_of(stage, self.network.loss_names)
-
     def collect(self, results: Mapping[str, Value]) -> dict[str, Value]:
         """Put together what each process has found out; see `Section.collect`."""
         together: dict[str, Value] = {}
@@ -124,6 +192,22 @@ class PipelineSection(Section):
     def of_last(self, value: Any) -> Any:
         """Learn what the last process has; see `Section.of_last`."""
         return self.line.of_last(value)
+
+
+def checksum(target: Tensor) -> int:
+    """Add labels up so that another order gives another sum.
+
+    Args:
+        target: Class indices, ``(batch,)``.
+
+    Returns:
+        The sum.
+
+    Example:
+        >>> checksum(torch.tensor([1, 2])), checksum(torch.tensor([2, 1]))
+        (5, 4)
+    """
+    return int((target * torch.arange(1, len(target) + 1, device=target.device)).sum())
 
 
 def own_modules(section: PipelineSection) -> Iterator[tuple[str, nn.Module]]:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence, Sized
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch import LightningModule
 from torch import Tensor
@@ -10,8 +10,11 @@ from torch import Tensor
 from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.network import StagedNetwork
-from primenet_lightning.training.counting import EpochLosses, LateCounting, LearnerMetrics
+from primenet_lightning.training.counting import EpochLosses, LateCounting, LearnerMetrics, losses_last
 from primenet_lightning.training.exchange import ALONE, Exchange
+from primenet_lightning.training.section import Section
+
+Value = TypeVar("Value")
 
 Batch = tuple[Tensor, Tensor]
 """Images ``(batch, channels, height, width)``, and class indices ``(batch,)``."""
@@ -28,11 +31,13 @@ class Evaluator(LightningModule, ABC):
     Attributes:
         network: A row of stages.
         num_classes: Number of classes.
-        exchange: With the other processes.
+        section: The stages that this process runs.
+        exchange: With the other processes that run them.
     """
 
     network: StagedNetwork
     num_classes: int
+    section: Section
     exchange: Exchange = ALONE
 
     @abstractmethod
@@ -52,6 +57,7 @@ class Evaluator(LightningModule, ABC):
                 "wrap it in a WholeNetwork, or subclass EndToEnd and override configure_backbone"
             )
         self.network = network
+        self.section = Section(network)
         names = self.network.loss_names
         self.train_metrics = LearnerMetrics(names, self.num_classes)
         self.val_metrics = LearnerMetrics(names, self.num_classes)
@@ -70,8 +76,7 @@ class Evaluator(LightningModule, ABC):
         Returns:
             Logits, ``(batch, classes)``.
         """
-        logits: Tensor = self.network(self.images_of(x))
-        return logits
+        return self.section.predict(self.images_of(x))
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Give class probabilities.
@@ -158,7 +163,17 @@ class Evaluator(LightningModule, ABC):
 
     def on_validation_epoch_end(self) -> None:
         """Log the split's metrics."""
-        self._log_metrics("val", self.val_metrics.compute())
+        self._log_metrics("val", self.results_of(self.val_metrics))
+
+    def on_test_model_eval(self) -> None:
+        """Learn from the other sections what a label-free forward depends on."""
+        self.section.settle()
+        super().on_test_model_eval()
+
+    def on_predict_model_eval(self) -> None:
+        """Learn from the other sections what a label-free forward depends on."""
+        self.section.settle()
+        super().on_predict_model_eval()
 
     def on_test_epoch_start(self) -> None:
         """Forget what an aborted test may have left."""
@@ -172,27 +187,54 @@ class Evaluator(LightningModule, ABC):
             batch_idx: Index of the batch in the split.
 
         Returns:
-            ``"logits"`` of the head, ``(batch, classes)``, for callbacks.
+            ``"logits"`` of the head, ``(batch, classes)``, for callbacks; of no image where another process has it.
         """
         return {"logits": self._evaluate(self.test_metrics, batch)}
 
     def on_test_epoch_end(self) -> None:
         """Log the split's metrics."""
-        self._log_metrics("test", self.test_metrics.compute())
+        self._log_metrics("test", self.results_of(self.test_metrics))
+
+    def results_of(self, metrics: LearnerMetrics) -> dict[str, Tensor]:
+        """Give what was counted of the learners of all processes; every process has to ask.
+
+        Args:
+            metrics: Which have counted.
+
+        Returns:
+            Scalars, as `LearnerMetrics.compute`.
+        """
+        return losses_last(self.section.collect(self.without_pruned(metrics.compute())))
 
     def _evaluate(self, metrics: LearnerMetrics, batch: Batch) -> Tensor:
         """Count a batch; the head's logits."""
         images, target = self.images_and_target(batch)
         if not self.evaluates_learners:
             logits: Tensor = self(images)
-            metrics.update({HEAD: logits}, target, {HEAD: cross_entropy(logits, target)})
+            if self.section.has_head:
+                metrics.update({HEAD: logits}, target, {HEAD: cross_entropy(logits, target)})
             return logits
-        evaluation = self.network.evaluate(images, target)
+        evaluation = self.section.evaluate(images, target)
         losses = dict(evaluation.losses)
         if evaluation.total is not None:
             losses["total"] = evaluation.total
         metrics.update(evaluation.logits, target, losses)
+        if not self.section.has_head:
+            return images.new_zeros(0, self.num_classes)
         return evaluation.logits[HEAD]
+
+    def without_pruned(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Leave out what is of learners that were pruned.
+
+        Args:
+            values: By learner, or by a metric's path that ends in the learner's name.
+
+        Returns:
+            Those of learners that are there, and of no learner's.
+        """
+        endings = tuple(f"/{name}" for name in self.network.loss_names)
+        # with a slash before it a bare name is a path, too; names of capsules may have slashes themselves
+        return {key: value for key, value in values.items() if "." not in key or f"/{key}".endswith(endings)}
 
     def metric_prefix(self, stage: str) -> str:
         """Tell what the names of metrics begin with.

@@ -218,6 +218,16 @@ def gather(value: Any, group: ProcessGroup | None = None) -> list[Any]:
 class Exchange(Protocol):
     """What passes between processes that each have a replica of the network."""
 
+    @property
+    def rank(self) -> int:
+        """Of this process among them."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        ...
+
     def share(self, count: int, device: torch.device, flags: Sequence[bool] = ()) -> Share:
         """Share out a training batch.
 
@@ -280,6 +290,9 @@ class Exchange(Protocol):
 class _Alone(Exchange):
     """One process: it has the whole batch, and nobody to tell."""
 
+    rank = 0
+    size = 1
+
     def share(self, count: int, device: torch.device, flags: Sequence[bool] = ()) -> Share:
         return WHOLE
 
@@ -317,6 +330,16 @@ class Replicas(Exchange):
         self.group = group
         self._gradients = GradientSum(group)
         self._drifted = False
+
+    @property
+    def rank(self) -> int:
+        """Of this process among the replicas."""
+        return dist.get_rank(self.group)
+
+    @property
+    def size(self) -> int:
+        """How many replicas there are."""
+        return dist.get_world_size(self.group)
 
     def share(self, count: int, device: torch.device, flags: Sequence[bool] = ()) -> Share:
         """Share out a training batch; from now on statistics drift apart. See `Exchange.share`."""

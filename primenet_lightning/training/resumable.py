@@ -24,6 +24,7 @@ class Resumable(Evaluator, ABC):
     Attributes:
         data_description: Of the data trained on, from `ImageDataModule.description`; None before the fit.
         skipped_steps: Optimizer steps that fp16's scaler left out because a gradient was not finite.
+        random_key: What the random numbers of stages are keyed with; None where they are not, or before the fit.
         resumption: What its optimizers and its schedule are, and were in the run that is resumed.
     """
 
@@ -34,12 +35,13 @@ class Resumable(Evaluator, ABC):
         super().__init__()
         self.data_description: dict[str, Any] | None = None
         self.skipped_steps = 0
+        self.random_key: int | None = None
         self.resumption = Resumption()
         self._states = ProcessStates()
 
     def on_train_start(self) -> None:
         """Go on with the random numbers, and the waiting gradients, of the run that is resumed."""
-        self._states.restore(self.network, self.device, self.global_rank, self.trainer.world_size)
+        self._states.restore(self.network, self.device, self.exchange.rank, self.exchange.size)
 
     def images_of(self, images: Tensor) -> Tensor:
         """Bring images to the network's precision; of uint8, resize and normalise them first, as those trained on.
@@ -84,17 +86,18 @@ class Resumable(Evaluator, ABC):
         Raises:
             NonFiniteError: If a parameter is NaN or infinite: the checkpoint before it remains the last one.
         """
-        for name, parameters in self.network.learners().items():
+        for name, parameters in self.section.learners().items():
             if not all(bool(parameter.isfinite().all()) for parameter in parameters):
                 raise self.located(NonFiniteError(name))
         checkpoint[FORMAT_KEY] = FORMAT
         checkpoint["data_description"] = self.data_description
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["skipped_steps"] = self.skipped_steps
+        checkpoint["random_key"] = self.random_key
         checkpoint |= self.resumption.state_dict()
         # in place: Lightning's state_dict, collected already, shares these tensors
         self.exchange.settle(self.network)
-        self._late.catch_up(self.network.classifier_names)
+        self._late.catch_up(self.section.classifier_names)
         checkpoint["train_losses"] = self._epoch_losses.state_dict()
         checkpoint |= ProcessStates.save(self.network, self.train_metrics, self.device, self.exchange)
 
@@ -129,6 +132,7 @@ class Resumable(Evaluator, ABC):
                 "can be tested and used for prediction, but its training cannot go on: start a new run"
             )
         self.skipped_steps = checkpoint.get("skipped_steps", 0)
+        self.random_key = checkpoint.get("random_key")
         self.resumption.resume(checkpoint, self.hparams.get("schedule"))
         self._states.load(checkpoint)
         self._epoch_losses.load_state_dict(checkpoint.get("train_losses", {}))
@@ -137,7 +141,7 @@ class Resumable(Evaluator, ABC):
             if hasattr(logger, "resume_at") and logger.resume_at is None:
                 progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
                 logger.resume_at = progress["total"]["ready"]
-        if self.global_rank == 0:
+        if self.exchange.rank == 0:
             self.train_metrics.set_counts(checkpoint.get("train_counts", {}))
 
     @classmethod

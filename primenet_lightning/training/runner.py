@@ -255,7 +255,7 @@ class StageRunner:
         Returns:
             The input of the first stage, ``(batch, *in_shape)``.
         """
-        return x
+        return self.section.enter(x, self.passage)
 
     def leave(self, x: Tensor) -> None:
         """Let go of what the last stage here hands on; for a runner that has only some of the stages.
@@ -263,6 +263,7 @@ class StageRunner:
         Args:
             x: Of the last stage, ``(batch, *out_shape)``.
         """
+        self.section.leave(x, self.passage)
 
     def clip(self) -> None:
         """Clip the gradients of each learner by itself."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -10,6 +10,11 @@ from primenet_lightning.nn.names import learners_of
 from primenet_lightning.nn.network import Evaluation, StagedNetwork
 from primenet_lightning.nn.numbers import Share
 from primenet_lightning.nn.stages import Stage
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+    from primenet_lightning.training.exchange import Exchange
 
 Value = TypeVar("Value")
 
@@ -70,6 +75,11 @@ class Section:
         return self.begin == 0 and self.end is None
 
     @property
+    def has_head(self) -> bool:
+        """Whether the last stage is run here, which gives the logits."""
+        return True
+
+    @property
     def stages(self) -> Sequence[Stage]:
         """First to last."""
         return self.network.stages[self.begin : self.end]
@@ -100,6 +110,26 @@ class Section:
         return own
 
     # -- what it does --------------------------------------------------------------------------------------------------
+
+    def enter(self, x: Tensor, passage: Passage) -> Tensor:
+        """Take in what the first stage here sees of a training batch.
+
+        Args:
+            x: Images, ``(batch, *in_shape)``.
+            passage: Of the batch; gets what the stages before have made of it.
+
+        Returns:
+            The input of the first stage here, ``(batch, ...)``.
+        """
+        return x
+
+    def leave(self, x: Tensor, passage: Passage) -> None:
+        """Let go of what the last stage here hands on of a training batch.
+
+        Args:
+            x: Of that stage, ``(batch, ...)``.
+            passage: Of the batch.
+        """
 
     def evaluate(self, x: Tensor, target: Tensor) -> Evaluation:
         """Give the verdict of every learner here; see `StagedNetwork.evaluate`.
@@ -151,3 +181,30 @@ class Section:
             The last section's.
         """
         return value
+
+
+@runtime_checkable
+class DividesNetworks(Protocol):
+    """A strategy of the Trainer that gives each process some stages."""
+
+    def check(self, trainer: "Trainer", model: "LightningModule") -> None:
+        """Refuse what cannot be divided; before the processes are started, too.
+
+        Args:
+            trainer: The Trainer.
+            model: With a ``network``.
+
+        Raises:
+            ValueError: If it cannot work.
+        """
+
+    def divide(self, model: "LightningModule") -> tuple[Section, "Exchange"]:
+        """Give this process its stages; all processes have been started.
+
+        Args:
+            model: With a ``network``.
+
+        Returns:
+            The stages, and the exchange with other processes that have the same.
+        """
+        ...

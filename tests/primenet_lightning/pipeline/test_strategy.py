@@ -1,0 +1,90 @@
+"""Lightning's Trainer over several processes against one: everything that a fit leaves behind."""
+
+import random
+
+import numpy
+import pytest
+import torch
+from tiny import Steps, TinyData, differences, make_model, make_trainer
+from torch import nn
+
+from primenet_lightning import CutNet
+from primenet_lightning.training.checkpoints import LastCheckpoint
+
+
+def dropping_net(**options):
+    """Four parts with batch norm and dropout."""
+    torch.manual_seed(3)
+    layers, channels = [], 2
+    for width in (4, 6, 6):
+        layers.append(nn.Sequential(nn.Conv2d(channels, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout(0.2)))
+        channels = width
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(24, 3))
+    return CutNet(model, 2, (8, 8), 3, at=["1", "2", "4"], recipe="greedy", keyed_random=True, **options)
+
+
+def deep_net(**options):
+    """Four blocks of capsules."""
+    return make_model(depth=4, pool_every=9, keyed_random=True, **options)
+
+
+class Shifted(nn.Module):
+    """An augmentation that draws from torch's sequence."""
+
+    def forward(self, images):
+        return images.roll(int(torch.randint(3, ())), -1)
+
+
+MODELS = {"dropping": dropping_net, "deep": deep_net}
+
+WAYS = {
+    "dropout, accumulation, one cycle": ("dropping", dict(accumulate_grad_batches=3, schedule="one_cycle")),
+    "commit, clip": ("deep", dict(router="commit", router_options={"warm_up": 2}, gradient_clip_val=0.05)),
+    "at once": ("deep", dict(step="stage", exchange="stage", router="gate")),
+    "concatenate, cosine by the epoch": ("deep", dict(router="concatenate", schedule="cosine")),
+    "min entropy, once a batch": ("deep", dict(inference_routing="min_entropy", backward="batch")),
+}
+
+
+def fit(folder, way, devices=1, epochs=3, ckpt_path=None, strategy="local_pipeline", **trainer_options):
+    """One fit, test and prediction, on as many processes as there are; everything that can be compared."""
+    kind, options = WAYS[way]
+    steps, last = Steps(), LastCheckpoint(folder, every_n_train_steps=100)
+    if devices == 1:
+        strategy = "auto"
+    options_of_trainer = dict(max_epochs=epochs, devices=devices, strategy=strategy) | trainer_options
+    trainer = make_trainer(folder, [steps, last], enable_checkpointing=True, **options_of_trainer)
+    model = MODELS[kind](**options)
+    for seed in (random.seed, numpy.random.seed, torch.manual_seed):
+        seed(7)
+    data = TinyData(batch_size=20, eval_batch_size=6, augmentation=Shifted())
+    trainer.fit(model, data, ckpt_path=ckpt_path)
+    checkpoint = torch.load(last.path, weights_only=True) if trainer.is_global_zero else None
+    curves = next(callback for callback in trainer.callbacks if hasattr(callback, "validation"))
+    result = dict(
+        checkpoint=checkpoint,
+        outputs=[{key: value for key, value in output.items() if key != "loss"} for output in steps.outputs],
+        curves=curves.state_dict(),
+        metrics={key: float(value) for key, value in trainer.callback_metrics.items()},
+        owned=sorted({name.split(".")[0] for name in model.learner_optimizers}),
+        memory=sum(parameter.numel() for parameter in model.parameters() if not parameter.is_meta),
+    )
+    result["test"] = trainer.test(model, data, verbose=False)
+    result["predictions"] = trainer.predict(model, data.test_dataloader())
+    return result
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_a_fit_of_four_processes_leaves_what_one_does(four_ranks, tmp_path, way):
+    (tmp_path / "one").mkdir()
+    expected = fit(tmp_path / "one", way)
+    results = four_ranks(fit, tmp_path, way, 4)
+    first = results[0]
+    for key in ("outputs", "curves", "checkpoint", "test", "metrics", "predictions"):
+        assert differences(first[key], expected[key], key) == []
+    for other in results[1:]:
+        assert other["metrics"] == expected["metrics"]
+        assert other["test"] == expected["test"]
+    owned = [name for result in results[::-1] for name in result["owned"]]
+    assert owned == sorted(expected["owned"], key=lambda name: (name == "head", name))
+    assert sum(result["memory"] for result in results) == expected["memory"]
