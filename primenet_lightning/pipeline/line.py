@@ -17,7 +17,7 @@ class Line:
     Args:
         ranks: Of the processes, that of the first stages first.
         rank: Of this process.
-        group: Of just these processes, for what they tell each other between batches; None where they are all.
+        group: Of just these processes; None where they are all.
         note_bytes: Room for a note.
 
     Attributes:
@@ -33,9 +33,9 @@ class Line:
         self._receiver: Receiver | None = None
         self._sender: Sender | None = None
         if not self.is_first:
-            self._receiver = Receiver(self.ranks[self.position - 1], note_bytes=note_bytes)
+            self._receiver = Receiver(self.ranks[self.position - 1], group, note_bytes)
         if not self.is_last:
-            self._sender = Sender(self.ranks[self.position + 1], note_bytes=note_bytes)
+            self._sender = Sender(self.ranks[self.position + 1], group, note_bytes)
 
     @property
     def is_first(self) -> bool:

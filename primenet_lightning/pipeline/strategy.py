@@ -129,9 +129,18 @@ class LocalPipeline(DDPStrategy):
         return self._mesh.get_group(dimension)
 
     def _new_line(self) -> Line:
-        """The row of this process: rank 0 has the last stages, since Lightning logs and saves there."""
-        ranks = [section * self.replicas + self.replica for section in reversed(range(self.sections))]
-        return Line(ranks, self.global_rank, self._group("sections"))
+        """The row of this process: rank 0 has the last stages, since Lightning logs and saves there.
+
+        It has a group of its own: what is still under way in one that was broken off never comes into its way.
+        """
+        own: Line | None = None
+        for replica in range(self.replicas):
+            ranks = [section * self.replicas + replica for section in reversed(range(self.sections))]
+            group = dist.new_group(ranks)  # which all processes have to make
+            if replica == self.replica:
+                own = Line(ranks, self.global_rank, group)
+        assert own is not None
+        return own
 
     def _count_by_replicas(self, model: LightningModule) -> None:
         """Have torchmetrics add up over the replicas, and not over processes that have other learners."""

@@ -5,6 +5,7 @@ import random
 import numpy
 import pytest
 import torch
+from lightning.pytorch import Callback
 from tiny import Steps, TinyData, differences, make_model, make_trainer
 from torch import nn
 
@@ -46,14 +47,14 @@ WAYS = {
 }
 
 
-def fit(folder, way, devices=1, epochs=3, ckpt_path=None, strategy="local_pipeline", **trainer_options):
+def fit(folder, way, devices=1, epochs=3, ckpt_path=None, strategy="local_pipeline", callbacks=(), **trainer_options):
     """One fit, test and prediction, on as many processes as there are; everything that can be compared."""
     kind, options = WAYS[way]
     steps, last = Steps(), LastCheckpoint(folder, every_n_train_steps=100)
     if devices == 1:
         strategy = "auto"
     options_of_trainer = dict(max_epochs=epochs, devices=devices, strategy=strategy) | trainer_options
-    trainer = make_trainer(folder, [steps, last], enable_checkpointing=True, **options_of_trainer)
+    trainer = make_trainer(folder, [steps, last, *callbacks], enable_checkpointing=True, **options_of_trainer)
     model = MODELS[kind](**options)
     for seed in (random.seed, numpy.random.seed, torch.manual_seed):
         seed(7)
@@ -88,3 +89,48 @@ def test_a_fit_of_four_processes_leaves_what_one_does(four_ranks, tmp_path, way)
     owned = [name for result in results[::-1] for name in result["owned"]]
     assert owned == sorted(expected["owned"], key=lambda name: (name == "head", name))
     assert sum(result["memory"] for result in results) == expected["memory"]
+
+
+class Ask(Callback):
+    """Asks one process to stop, with the third batch of the second epoch."""
+
+    def __init__(self, rank):
+        self.rank = rank
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx, trainer.global_rank) == (1, 2, self.rank):
+            pl_module.requests.add("interrupt")
+
+
+def stopped(folder, way, devices, rank):
+    """A fit that is asked to stop; what it has done until then."""
+    try:
+        fit(folder, way, devices, callbacks=[Ask(rank)])
+    except SystemExit:
+        return torch.load(folder / "last.ckpt", weights_only=True)["loops"]["fit_loop"]
+    raise AssertionError("it went on")
+
+
+def test_a_run_goes_on_with_another_number_of_processes(four_ranks, ranks, tmp_path):
+    """From four, asked in the middle of a window through the last process, to two; from one to four."""
+    way = "dropout, accumulation, one cycle"
+    (tmp_path / "whole").mkdir()
+    expected = fit(tmp_path / "whole", way)["checkpoint"]
+    loops = four_ranks(stopped, tmp_path, way, 4, 0)[0]
+    done = loops["epoch_loop.batch_progress"]["current"]["completed"]
+    assert 3 <= done
+    assert loops["epoch_progress"]["current"]["completed"] == 1
+    resumed = ranks(fit, tmp_path, way, 2, 3, tmp_path / "last.ckpt")
+    assert differences(resumed[0]["checkpoint"], expected) == []
+    stopped(tmp_path, way, 1, 0)
+    resumed = four_ranks(fit, tmp_path, way, 4, 3, tmp_path / "last.ckpt")
+    assert differences(resumed[0]["checkpoint"], expected) == []
+
+
+def test_pruned_learners_stay_gone_when_a_run_goes_on(four_ranks, ranks, tmp_path):
+    way = "commit, clip"
+    (tmp_path / "whole").mkdir()
+    expected = fit(tmp_path / "whole", way)["checkpoint"]
+    ranks(stopped, tmp_path, way, 2, 1)
+    resumed = four_ranks(fit, tmp_path, way, 4, 3, tmp_path / "last.ckpt")
+    assert differences(resumed[0]["checkpoint"], expected) == []
