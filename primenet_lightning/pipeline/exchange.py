@@ -22,9 +22,7 @@ class PipelineExchange(Exchange):
         hear: Given this process's flags, those of all, as far as is known.
     """
 
-    def __init__(
-        self, replicas: Exchange, line: Line, hear: Callable[[Sequence[bool]], list[bool]] = list
-    ) -> None:
+    def __init__(self, replicas: Exchange, line: Line, hear: Callable[[Sequence[bool]], list[bool]] = list) -> None:
         self.replicas = replicas
         self.line = line
         self.hear = hear

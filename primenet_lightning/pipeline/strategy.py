@@ -274,3 +274,19 @@ def register() -> None:
     if NAME not in StrategyRegistry.available_strategies():
         description = "Stages that learn at the same time in several processes, to the numbers of one"
         StrategyRegistry.register(NAME, LocalPipeline, description=description)
+
+
+def is_pipeline(strategy: Any) -> bool:
+    """Tell whether a Trainer's option names this strategy.
+
+    Args:
+        strategy: A name, or a strategy.
+
+    Returns:
+        Whether it does.
+
+    Example:
+        >>> is_pipeline("local_pipeline"), is_pipeline("ddp")
+        (True, False)
+    """
+    return strategy == NAME or isinstance(strategy, LocalPipeline)

@@ -118,7 +118,7 @@ def test_a_run_goes_on_with_another_number_of_processes(four_ranks, ranks, tmp_p
     expected = fit(tmp_path / "whole", way)["checkpoint"]
     loops = four_ranks(stopped, tmp_path, way, 4, 0)[0]
     done = loops["epoch_loop.batch_progress"]["current"]["completed"]
-    assert 3 <= done
+    assert done >= 3
     assert loops["epoch_progress"]["current"]["completed"] == 1
     resumed = ranks(fit, tmp_path, way, 2, 3, tmp_path / "last.ckpt")
     assert differences(resumed[0]["checkpoint"], expected) == []
