@@ -10,7 +10,6 @@ from primenet_lightning import PrimeNet
 from primenet_lightning.nn.cutting.network import CutNetwork
 from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.pipeline.line import Line
-from primenet_lightning.pipeline.runner import PipelineRunner
 from primenet_lightning.pipeline.section import PipelineSection
 from primenet_lightning.training.optimizers import CompositeOptimizer
 from primenet_lightning.training.random_numbers import KeyedRandom
@@ -83,7 +82,7 @@ def in_a_row(name: str, begins: list[int]) -> tuple[list[Any], dict[str, Any]] |
     if section is None:
         return None
     optimizer = composite(section.learners())
-    runner = PipelineRunner(section, optimizer, random=KeyedRandom(5))
+    runner = StageRunner(network, optimizer, section=section, random=KeyedRandom(5))
     records = learned(runner)
     section.settle()
     section.line.close()

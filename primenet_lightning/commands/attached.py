@@ -70,7 +70,9 @@ def looking(
         if not suits or any_of(given, kind):
             continue
         if divided and getattr(kind, "needs_whole_network", False):
-            rank_zero_info(f"{kind.__name__} is left out: it looks at the whole network, of which each process has a part")
+            rank_zero_info(
+                f"{kind.__name__} is left out: it looks at the whole network, of which each process has a part"
+            )
             continue
         most = MOST_CLASSES.get(kind, classes)
         if classes > most:

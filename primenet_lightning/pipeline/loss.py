@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 
 import torch
 from torch import distributed as dist
@@ -11,6 +12,9 @@ from primenet_lightning.pipeline.section import PipelineSection
 
 KEY = "primenet_lightning/pipeline/lost"
 """Under which the process that was lost first is noted for rank 0."""
+
+GRACE = 1.0
+"""Seconds in which others can still ask rank 0 whether it is there."""
 
 SIGNS = ("gloo", "Connection", "connection", "Broken pipe", "NCCL")
 """What torch says when another process has gone."""
@@ -42,14 +46,21 @@ class Watch:
         if not _is_of_a_loss(error):
             return
         lost = error.rank if isinstance(error, ProcessLost) else None
-        is_there, first = self._first_lost(lost)
-        if self.rank == 0 or (not is_there and lost == 0):
+        if self.rank == 0:
+            time.sleep(GRACE)
+        first = self._first_lost(lost)
+        if self.rank == 0 or (first == 0 and self.rank == self._neighbour_of_0):
             raise ProcessLost(first, self._stages_of(first)) from None
         sys.stderr.flush()
         os._exit(1)
 
-    def _first_lost(self, lost: int | None) -> tuple[bool, int | None]:
-        """Whether rank 0 is there, and which process was lost first."""
+    @property
+    def _neighbour_of_0(self) -> int:
+        ranks = self.section.line.ranks
+        return ranks[ranks.index(0) - 1] if 0 in ranks else -1
+
+    def _first_lost(self, lost: int | None) -> int | None:
+        """Which process was lost first; without rank 0, which keeps what is noted, it was that one."""
         try:
             store = dist.distributed_c10d._get_default_store()
             if lost is None:
@@ -57,8 +68,8 @@ class Watch:
             else:
                 first = store.compare_set(KEY, "", str(lost)).decode()
         except (RuntimeError, torch.distributed.DistError):
-            return False, lost
-        return True, int(first) if first else lost
+            return 0
+        return int(first) if first else lost
 
     def _stages_of(self, rank: int | None) -> str:
         """Which stages a process had."""

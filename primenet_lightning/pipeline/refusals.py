@@ -32,13 +32,18 @@ def refuse_trainer(trainer: Trainer) -> None:
         trainer: The Trainer.
 
     Raises:
-        ValueError: For fp16 with a scaler, a time limit that is looked at after every batch, and callbacks that look
+        ValueError: For fp16 with a scaler, synchronised batch norm, a time limit that is looked at after every batch, and callbacks that look
             at the whole network.
     """
     if getattr(trainer.precision_plugin, "scaler", None) is not None:
         raise ValueError(
             f"precision={trainer.precision!r} scales the losses of all stages by one factor, which a pipeline would "
             "have to agree on at every batch; use precision='bf16-mixed'"
+        )
+    if getattr(trainer.strategy, "_layer_sync", None) is not None:
+        raise ValueError(
+            "sync_batchnorm=True takes the statistics of batch norm over replicas, which a pipeline does not do; leave "
+            "it out, or use strategy='ddp'"
         )
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
