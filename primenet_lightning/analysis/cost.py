@@ -202,7 +202,10 @@ def _parameters(module: nn.Module) -> int:
 
 def _copy(module: Module, as_run: bool = False) -> Module:
     # of a stage that another process of a pipeline runs there are no numbers, and none are needed
-    copied = copy.deepcopy(module)._apply(_with_numbers).float()
+    copied = copy.deepcopy(module)
+    apply: Callable[[Callable[[Tensor], Tensor]], Any] = copied._apply
+    apply(_with_numbers)
+    copied.float()
     for part in copied.modules():
         if isinstance(part, ConvFeatures):
             part.folds &= as_run

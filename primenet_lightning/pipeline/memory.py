@@ -1,6 +1,7 @@
 """A process keeps the memory of its own stages only."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,8 @@ def free_others(section: Section) -> None:
         blank = torch.empty_like(tensor, device="meta")
         if isinstance(tensor, nn.Parameter):
             blank = nn.Parameter(blank, requires_grad=tensor.requires_grad)
-        torch.utils.swap_tensors(tensor, blank)  # the same object, for whoever has it
+        swap: Callable[[Tensor, Tensor], None] = torch.utils.swap_tensors
+        swap(tensor, blank)  # the same object, for whoever has it
 
 
 def move(module: nn.Module, device: torch.device) -> None:
@@ -63,4 +65,5 @@ def move(module: nn.Module, device: torch.device) -> None:
         module: Some of whose tensors may have none.
         device: Where to.
     """
-    module._apply(lambda tensor: tensor if tensor.is_meta else tensor.to(device))
+    apply: Callable[[Callable[[Tensor], Tensor]], Any] = module._apply
+    apply(lambda tensor: tensor if tensor.is_meta else tensor.to(device))

@@ -32,8 +32,8 @@ def refuse_trainer(trainer: Trainer) -> None:
         trainer: The Trainer.
 
     Raises:
-        ValueError: For fp16 with a scaler, synchronised batch norm, a time limit that is looked at after every batch, and callbacks that look
-            at the whole network.
+        ValueError: For fp16 with a scaler, synchronised batch norm, a time limit that is looked at after every batch,
+            and callbacks that look at the whole network.
     """
     if getattr(trainer.precision_plugin, "scaler", None) is not None:
         raise ValueError(

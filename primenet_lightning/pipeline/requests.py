@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from torch.distributed import Store
+from torch.distributed import Store  # type: ignore[attr-defined]
 
 
 class Requests:

@@ -8,7 +8,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from torch import distributed as dist
 from torch import nn
-from torch.distributed import DeviceMesh, ProcessGroup, init_device_mesh
+from torch.distributed import ProcessGroup, Store  # type: ignore[attr-defined]
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torchmetrics import Metric
 
 from primenet_lightning.arguments import at_least
@@ -88,13 +89,14 @@ class LocalPipeline(DDPStrategy):
         refuse_processes(self.num_nodes * self.num_processes, self.replicas)
         refuse_trainer(trainer)
         refuse_model(model)
+        assert isinstance(model, Evaluator)
         section = self._section
         if section is None or section.network is not model.network:
-            refuse_divided(model.network)  # type: ignore[arg-type]
+            refuse_divided(model.network)
         if self.begins:
-            refuse_begins(model.network, self.begins, self.sections)  # type: ignore[arg-type]
+            refuse_begins(model.network, self.begins, self.sections)
         else:
-            place_stages(model.network, [1.0] * len(model.network.stages), self.sections)  # type: ignore[arg-type]
+            place_stages(model.network, [1.0] * len(model.network.stages), self.sections)
 
     def divide(self, model: LightningModule) -> tuple[PipelineSection, Exchange]:
         """Give this process its stages, and let go of all others; see `DividesNetworks.divide`."""
@@ -136,7 +138,7 @@ class LocalPipeline(DDPStrategy):
         own: Line | None = None
         for replica in range(self.replicas):
             ranks = [section * self.replicas + replica for section in reversed(range(self.sections))]
-            group = dist.new_group(ranks)  # which all processes have to make
+            group: Any = dist.new_group(ranks)  # which all processes have to make
             if replica == self.replica:
                 own = Line(ranks, self.global_rank, group)
         assert own is not None
@@ -265,8 +267,9 @@ def _nothing() -> None:
     pass
 
 
-def _store() -> dist.Store:
-    return dist.distributed_c10d._get_default_store()
+def _store() -> Store:
+    store: Store = dist.distributed_c10d._get_default_store()
+    return store
 
 
 def register() -> None:

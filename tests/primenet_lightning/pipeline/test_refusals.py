@@ -1,5 +1,6 @@
 """What a pipeline refuses, before anything runs."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -36,9 +37,8 @@ def check(make_trainer, model, callbacks=(), devices=2, strategy="local_pipeline
     ],
 )
 def test_options_of_the_trainer(make_trainer, options, words):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=re.escape(words)):
         check(make_trainer, make_model(depth=2, pool_every=9), **options)
-    assert words in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_options_of_the_trainer(make_trainer, options, words):
     [
         (
             lambda: make_model(local=False, router="concatenate"),
-            "than the network has stages, 1; use at most devices=1",
+            "has stages, 1; use at most devices=1",
         ),
         (lambda: make_model(depth=2, pool_every=9, keyed_random=False), "keyed_random=False draws random numbers in"),
         (lambda: make_model(depth=2, inference_routing="best_validation", pool_every=9), "tries all joint routes"),
