@@ -16,7 +16,7 @@ def tensors_of_others(section: Section) -> dict[int, Tensor]:
         section: Of this process.
 
     Returns:
-        The tensors by ``id``.
+        The tensors, of any shape ``(...)``, by ``id``.
     """
     own = {id(tensor) for tensor in _tensors(section, here=True)}
     others: dict[int, Tensor] = {}

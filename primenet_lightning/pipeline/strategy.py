@@ -85,7 +85,15 @@ class LocalPipeline(DDPStrategy):
         return {"num_replicas": self.replicas, "rank": self.replica}
 
     def check(self, trainer: Trainer, model: LightningModule) -> None:
-        """Refuse what cannot work in a pipeline; see `DividesNetworks.check`."""
+        """Refuse what cannot work in a pipeline; before the processes are started, too.
+
+        Args:
+            trainer: The Trainer.
+            model: To be trained.
+
+        Raises:
+            ValueError: If it cannot work.
+        """
         refuse_processes(self.num_nodes * self.num_processes, self.replicas)
         refuse_trainer(trainer)
         refuse_model(model)
@@ -99,7 +107,14 @@ class LocalPipeline(DDPStrategy):
             place_stages(model.network, [1.0] * len(model.network.stages), self.sections)
 
     def divide(self, model: LightningModule) -> tuple[PipelineSection, Exchange]:
-        """Give this process its stages, and let go of all others; see `DividesNetworks.divide`."""
+        """Give this process its stages, and let go of all others.
+
+        Args:
+            model: To be trained.
+
+        Returns:
+            The stages, and the exchange with replicas of them.
+        """
         assert isinstance(model, Evaluator)
         if self._section is None or self._section.network is not model.network:
             begins = self._places(model)
@@ -184,6 +199,9 @@ class LocalPipeline(DDPStrategy):
 
     def on_exception(self, exception: BaseException) -> None:
         """Tell in one sentence that a process has ended, on one process; the others end without a word.
+
+        Args:
+            exception: What has ended this process's work.
 
         Raises:
             ProcessLost: If another process has ended.

@@ -102,10 +102,10 @@ def losses_last(results: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Put results in the order of `LearnerMetrics.compute`, those of several being put together.
 
     Args:
-        results: By name.
+        results: Scalars by name.
 
     Returns:
-        The same, accuracies and errors first.
+        The same scalars, accuracies and errors first.
     """
     accuracies = {name: value for name, value in results.items() if not name.startswith("loss/")}
     losses = {name: value for name, value in results.items() if name.startswith("loss/")}
