@@ -59,6 +59,16 @@ SIDES = {
 }
 
 
+OVER = {
+    "two_over_one": "pipeline of two",
+    "two_threads_over_one": "one, two threads",
+    "two_shares_over_one": "two share the batch",
+    "resnet_two_over_one": "resnet: pipeline of two",
+    "resnet_four_over_one": "resnet: pipeline of four",
+}
+"""Ratios to one process, by the clock; those by work take the process that works most."""
+
+
 class Measured(NamedTuple):
     """What a process has found.
 
@@ -220,13 +230,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--without", nargs="*", default=[], help="Sides to leave out.")
     options = parser.parse_args()
-    results: dict[str, list[list[Measured]]] = {name: [] for name in SIDES}
-    expected: dict[str, list[float]] = {name: [] for name in SIDES}
+    sides = {name: side for name, side in SIDES.items() if name not in options.without}
+    results: dict[str, list[list[Measured]]] = {name: [] for name in sides}
+    expected: dict[str, list[float]] = {name: [] for name in sides}
     largest = 0.0
     stage_times: dict[str, list[float]] = {}
     for _ in range(options.rounds):
-        for name, side in SIDES.items():
+        for name, side in sides.items():
             begins: list[int] = []
             if side.processes > 1 and not side.shares:
                 network = NETWORKS[side.network]()
@@ -257,7 +269,8 @@ def _figures(
     figures: dict[str, float | str | list[float]] = {}
     medians: dict[str, float] = {}
     works: dict[str, float] = {}
-    for name, side in SIDES.items():
+    for name in results:
+        side = SIDES[name]
         steps = [max(process.seconds for process in processes) for processes in results[name]]
         medians[name] = statistics.median(steps)
         works[name] = statistics.median(max(process.work for process in processes) for processes in results[name])
@@ -269,14 +282,11 @@ def _figures(
         if expected[name]:
             figures[f"{name}: expected over measured"] = statistics.median(expected[name]) / works[name]
             figures[f"{name}: waiting"] = idle
-    figures["two_over_one"] = medians["one"] / medians["pipeline of two"]
-    figures["two_over_one_by_work"] = works["one"] / works["pipeline of two"]
-    figures["two_threads_over_one"] = medians["one"] / medians["one, two threads"]
-    figures["two_shares_over_one"] = medians["one"] / medians["two share the batch"]
-    figures["resnet_two_over_one"] = medians["resnet: one"] / medians["resnet: pipeline of two"]
-    figures["resnet_four_over_one"] = medians["resnet: one"] / medians["resnet: pipeline of four"]
-    figures["resnet_two_over_one_by_work"] = works["resnet: one"] / works["resnet: pipeline of two"]
-    figures["resnet_four_over_one_by_work"] = works["resnet: one"] / works["resnet: pipeline of four"]
+    for name, over in OVER.items():
+        one = "one" if SIDES[over].network == "stack" else "resnet: one"
+        if over in medians and one in medians:
+            figures[name] = medians[one] / medians[over]
+            figures[f"{name}_by_work"] = works[one] / works[over]
     figures["load"] = os.getloadavg()[0]
     return figures
 

@@ -6,31 +6,36 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 
 
 class Requests:
-    """Passes requests from any process of a pipeline to those that have the first stages.
+    """Passes requests from any process of a pipeline to one that has the first stages.
 
-    Requests go down the row with the maps, so that all processes hear of one with the same batch. Only what another
-    process was asked for comes this way; nobody waits for it.
+    Requests go down the row with the maps, and round the replicas with the shares of a batch, so that all processes
+    hear of one with the same batch. Only what a process without the first stages was asked for comes this way; nobody
+    waits for it.
 
     Args:
         store: Of all processes.
-        listens: Whether this process has the first stages.
+        tells: Whether this process does not have the first stages.
+        listens: Whether this process is the one that hears; what an earlier fit has left it forgets.
 
     Example:
         >>> from torch.distributed import HashStore
         >>> store = HashStore()
-        >>> Requests(store, listens=False).hear([False, True])
+        >>> first = Requests(store, tells=False, listens=True)
+        >>> Requests(store, tells=True, listens=False).hear([False, True])
         [False, True]
-        >>> first = Requests(store, listens=True)
         >>> first.hear([False, False]), first.hear([False, False])
         ([False, True], [False, False])
     """
 
     KEY = "primenet_lightning/pipeline/requests"
 
-    def __init__(self, store: Store, listens: bool) -> None:
+    def __init__(self, store: Store, tells: bool, listens: bool) -> None:
         self.store = store
+        self.tells = tells
         self.listens = listens
         self._told: list[bool] = []
+        if listens and store.check([self.KEY]):
+            store.delete_key(self.KEY)
 
     def hear(self, flags: Sequence[bool]) -> list[bool]:
         """Tell what this process was asked for, or hear what others were.
@@ -39,15 +44,13 @@ class Requests:
             flags: What this process was asked for.
 
         Returns:
-            The same; with the first stages, also what others have told since the last time.
+            The same; where this process listens, also what others have told since the last time.
         """
         heard = list(flags)
-        if not self.listens:
-            if any(heard) and heard != self._told:
-                self.store.set(self.KEY, "".join(str(int(flag)) for flag in heard))
-            self._told = heard
-            return heard
-        if self.store.check([self.KEY]):
+        if self.tells and any(heard) and heard != self._told:
+            self.store.set(self.KEY, "".join(str(int(flag)) for flag in heard))
+        self._told = heard
+        if self.listens and self.store.check([self.KEY]):
             told = self.store.get(self.KEY).decode()
             self.store.delete_key(self.KEY)
             heard = [flag or other == "1" for flag, other in zip(heard, told, strict=True)]

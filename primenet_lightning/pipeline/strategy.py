@@ -127,8 +127,9 @@ class LocalPipeline(DDPStrategy):
         if self.replicas > 1:
             replicas = Replicas(self._group("replicas"))
         self._count_by_replicas(model)
-        requests = Requests(_store(), self._section.line.is_first)
-        return self._section, PipelineExchange(replicas, self._section.line, requests.hear)
+        line = self._section.line
+        requests = Requests(_store(), tells=not line.is_first, listens=line.is_first and self.replica == 0)
+        return self._section, PipelineExchange(replicas, line, requests.hear)
 
     def _places(self, model: Evaluator) -> list[int]:
         """The first stage of each process, as the first process has found it."""

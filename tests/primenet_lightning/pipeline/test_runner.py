@@ -5,14 +5,14 @@ import rowed
 import torch
 
 ROWS = {
-    "two": [0, 2],
-    "three": [0, 1, 3],
-    "four": [0, 1, 2, 3],
+    "two": ("convolutional", [0, 2]),
+    "three": ("convolutional", [0, 1, 3]),
+    "four": ("convolutional", [0, 1, 2, 3]),
+    "four, pruned": ("prime", [0, 1, 2, 3]),
 }
 
 
-@pytest.mark.parametrize("name", list(rowed.NETWORKS))
-@pytest.mark.parametrize("begins", list(ROWS.values()), ids=list(ROWS))
+@pytest.mark.parametrize(("name", "begins"), list(ROWS.values()), ids=list(ROWS))
 def test_a_row_of_processes_learns_what_one_does_to_the_last_bit(four_ranks, name, begins):
     records, state = rowed.alone(name)
     results = four_ranks(rowed.in_a_row, name, begins)[: len(begins)]
