@@ -383,8 +383,10 @@ class ImageDataModule(LightningDataModule, ABC):
         """Among how many processes batches are shared out, and which of them this is."""
         if self.trainer is None:
             return 1, 0
-        shares = self.trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
-        return shares["num_replicas"], shares["rank"]
+        shares = getattr(self.trainer, "distributed_sampler_kwargs", None)
+        if shares is None:
+            return self.trainer.world_size, self.trainer.global_rank
+        return shares["num_replicas"], shares["rank"]  # in a pipeline fewer than there are processes
 
     def _batches_done(self) -> int:
         """How many batches of the epoch the trainer has trained on; 0 when the epoch is over."""

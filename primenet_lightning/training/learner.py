@@ -22,7 +22,6 @@ from primenet_lightning.training.loss_log import LossLog
 from primenet_lightning.training.optimizer_recipe import OptimizerRecipe
 from primenet_lightning.training.optimizers import LRSchedulerCallable, OptimizerCallable
 from primenet_lightning.training.optimizing import Optimizing
-from primenet_lightning.training.random_numbers import KeyedRandom
 from primenet_lightning.training.refusals import (
     description_of,
     refuse_automatic_options,
@@ -207,17 +206,8 @@ class LocalLearner(Optimizing, ABC):
             exchange=self.exchange,
             clip=self.gradient_clip_val,
             section=self.section,
-            random=self._configure_random(),
+            random=self.key_random_numbers(),
         )
-
-    def _configure_random(self) -> KeyedRandom | None:
-        """Key the random numbers of stages, where that is wanted, as the run that is resumed has."""
-        keyed = self.keyed_random
-        if keyed is None:
-            keyed = self.random_key is not None or not self.section.is_whole
-        seed = self.section.of_last(torch.initial_seed()) if self.random_key is None else self.random_key
-        self.random_key = seed if keyed else None
-        return KeyedRandom(seed) if keyed else None
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Prune what stages have decided against, where no gradient waits for the rest of its window."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from primenet_lightning.datamodules.preprocessing import Preprocess
 from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.training.evaluator import Evaluator
+from primenet_lightning.training.random_numbers import KeyedRandom
 from primenet_lightning.training.refusals import description_of, refuse_architecture, refuse_classes
 from primenet_lightning.training.resuming import ProcessStates
 from primenet_lightning.training.resumption import Resumption
@@ -24,6 +25,7 @@ class Resumable(Evaluator, ABC):
     Attributes:
         data_description: Of the data trained on, from `ImageDataModule.description`; None before the fit.
         skipped_steps: Optimizer steps that fp16's scaler left out because a gradient was not finite.
+        keyed_random: Whether the random numbers of stages are keyed; None leaves it to a pipeline, or a run resumed.
         random_key: What the random numbers of stages are keyed with; None where they are not, or before the fit.
         resumption: What its optimizers and its schedule are, and were in the run that is resumed.
     """
@@ -35,6 +37,7 @@ class Resumable(Evaluator, ABC):
         super().__init__()
         self.data_description: dict[str, Any] | None = None
         self.skipped_steps = 0
+        self.keyed_random: bool | None = None
         self.random_key: int | None = None
         self.resumption = Resumption()
         self._states = ProcessStates()
@@ -72,6 +75,19 @@ class Resumable(Evaluator, ABC):
             The same error, with the step.
         """
         return NonFiniteError(error.name, error.value, self.global_step)
+
+    def key_random_numbers(self) -> KeyedRandom | None:
+        """Key the random numbers of stages, where that is wanted, as the run that is resumed has.
+
+        Returns:
+            What keys them; None where they come in torch's one sequence.
+        """
+        keyed = self.keyed_random
+        if keyed is None:
+            keyed = self.random_key is not None or not self.section.is_whole
+        seed = self.section.of_last(torch.initial_seed()) if self.random_key is None else self.random_key
+        self.random_key = seed if keyed else None
+        return KeyedRandom(seed) if keyed else None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put in what Lightning does not save; every rank has to save, as Lightning wants it anyway.

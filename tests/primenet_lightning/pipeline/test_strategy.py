@@ -42,7 +42,7 @@ WAYS = {
     "dropout, accumulation, one cycle": ("dropping", dict(accumulate_grad_batches=3, schedule="one_cycle")),
     "commit, clip": ("deep", dict(router="commit", router_options={"warm_up": 2}, gradient_clip_val=0.05)),
     "at once": ("deep", dict(step="stage", exchange="stage", router="gate")),
-    "concatenate, cosine by the epoch": (
+    "concatenate, cosine": (
         "deep",
         dict(router="concatenate", schedule="cosine", evaluate_capsules=False),
     ),
@@ -50,7 +50,7 @@ WAYS = {
 }
 
 
-ON_TWO = ("concatenate, cosine by the epoch", "min entropy, once a batch")
+ON_TWO = ("concatenate, cosine", "min entropy, once a batch")
 """Ways that are tried on two processes; all others on four."""
 
 
