@@ -175,8 +175,7 @@ def train(rank: int, side: Side, port: int, begins: list[int], steps: int) -> Me
 def _join(rank: int, size: int, port: int) -> None:
     if sys.platform == "linux":
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    store = dist.TCPStore("127.0.0.1", port, size, rank == 0)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
 
 
 BATCH = {"stack": 32, "resnet": 16}
@@ -263,10 +262,8 @@ def _expected(side: Side, network: StagedNetwork, seconds: list[float], begins: 
     return pipeline_step(stages, begins, BANDWIDTH, LATENCY)
 
 
-def _figures(
-    results: dict[str, list[list[Measured]]], expected: dict[str, list[float]]
-) -> dict[str, float | str | list[float]]:
-    figures: dict[str, float | str | list[float]] = {}
+def _figures(results: dict[str, list[list[Measured]]], expected: dict[str, list[float]]) -> dict[str, float | str]:
+    figures: dict[str, float | str] = {}
     medians: dict[str, float] = {}
     works: dict[str, float] = {}
     for name in results:
@@ -281,7 +278,7 @@ def _figures(
         figures[f"{name}: images/s"] = rate
         if expected[name]:
             figures[f"{name}: expected over measured"] = statistics.median(expected[name]) / works[name]
-            figures[f"{name}: waiting"] = idle
+            figures[f"{name}: waiting"] = ", ".join(map(str, idle))
     for name, over in OVER.items():
         one = "one" if SIDES[over].network == "stack" else "resnet: one"
         if over in medians and one in medians:

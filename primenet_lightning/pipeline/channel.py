@@ -146,7 +146,7 @@ class Receiver:
             device: Where to; None for where the sender had it.
 
         Returns:
-            Its note, and the tensor, ``(...)``.
+            Its note, and the tensor, ``(batch, ...)`` of a map.
 
         Raises:
             ProcessLost: If the other process has ended.
