@@ -1,7 +1,7 @@
 """An exponential moving average of the weights, which is what is validated, tested and predicted with."""
 
 import itertools
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -36,6 +36,9 @@ class AveragedWeights(Callback):
         >>> AveragedWeights(decay=0.9).decay
         0.9
     """
+
+    needs_whole_network: ClassVar[bool] = True
+    """A pipeline, whose processes have parts of it, refuses it."""
 
     def __init__(self, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:

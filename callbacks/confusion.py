@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -56,6 +56,9 @@ class ConfusionAndErrors(Callback):
         >>> from lightning.pytorch import Trainer
         >>> trainer = Trainer(callbacks=[ConfusionAndErrors(worst=25)], logger=False, enable_checkpointing=False)
     """
+
+    needs_whole_network: ClassVar[bool] = True
+    """A pipeline, whose processes have parts of it, refuses it."""
 
     def __init__(self, folder: str | Path | None = None, worst: int = 16, figure_format: FigureFormat = "png") -> None:
         at_least(1, "image", worst=worst)

@@ -4,7 +4,7 @@ import fnmatch
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -48,6 +48,9 @@ class SoftFilterPruning(Callback):
         >>> SoftFilterPruning(rate=0.3).masks
         {}
     """
+
+    needs_whole_network: ClassVar[bool] = True
+    """A pipeline, whose processes have parts of it, refuses it."""
 
     def __init__(self, rate: float, every_n_epochs: int = 1, norm: float = 2, skip: Sequence[str] = ()) -> None:
         _check_rate(rate, norm)

@@ -1,6 +1,6 @@
 """Lookahead: the weights step ahead, and every few steps slow weights follow and take their place."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -45,6 +45,9 @@ class Lookahead(Callback):
         >>> round(Lookahead(every=5, decay=0.95).weight_of_slow(step=100, total=200), 4)
         0.0967
     """
+
+    needs_whole_network: ClassVar[bool] = True
+    """A pipeline, whose processes have parts of it, refuses it."""
 
     def __init__(self, every: int = 5, decay: float = 0.95) -> None:
         at_least(1, "step", every=every)

@@ -109,6 +109,8 @@ class RoutingMonitor(DrawnAtTheEnd, FitState):
         """Count the batch."""
         if not self._blocks or not isinstance(outputs, Mapping) or "route" not in outputs or "losses" not in outputs:
             return
+        if len(outputs["route"]) < len(self._blocks):
+            return  # of a pipeline's process that does not have the last block; rank 0 has
         if self._epoch.number != trainer.current_epoch:
             # Lightning does not end an epoch when the checkpoint resumed from came after its last batch
             self._record(trainer, trainer.fit_loop.total_batch_idx - 1)

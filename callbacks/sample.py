@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
@@ -32,6 +32,9 @@ class SampleCallback(Callback, ABC):
     Raises:
         ValueError: If ``every_n_epochs`` is not positive, or ``figure_format`` is unknown.
     """
+
+    needs_whole_network: ClassVar[bool] = True
+    """A pipeline, whose processes have parts of it, refuses it."""
 
     def __init__(
         self, every_n_epochs: int | None, folder: str | Path | None, figure_format: FigureFormat = "png"

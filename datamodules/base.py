@@ -386,10 +386,13 @@ class ImageDataModule(LightningDataModule, ABC):
         return self.__dict__ | {"trainer": None}
 
     def _ranks(self) -> tuple[int, int]:
-        """Number of processes and which of them this is."""
+        """Among how many processes batches are shared out, and which of them this is."""
         if self.trainer is None:
             return 1, 0
-        return self.trainer.world_size, self.trainer.global_rank
+        shares = getattr(self.trainer, "distributed_sampler_kwargs", None)
+        if shares is None:
+            return self.trainer.world_size, self.trainer.global_rank
+        return shares["num_replicas"], shares["rank"]  # in a pipeline fewer than there are processes
 
     def _batches_done(self) -> int:
         """How many batches of the epoch the trainer has trained on; 0 when the epoch is over."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
     from primenet_lightning.nn.stages import LearnerOutput, Stage
     from primenet_lightning.nn.targets import collect_local_losses, local_targets
     from primenet_lightning.nn.whole import WholeNetwork
+    from primenet_lightning.pipeline.strategy import LocalPipeline
     from primenet_lightning.training.adam import PaperAdam
     from primenet_lightning.training.learner import LocalLearner
     from primenet_lightning.training.optimizers import CompositeOptimizer
@@ -60,6 +61,7 @@ __all__ = [
     "LinearProbe",
     "LocalLearner",
     "LocalLoss",
+    "LocalPipeline",
     "NonFiniteError",
     "PaperAdam",
     "PooledClassifier",
@@ -106,6 +108,7 @@ _HOMES = {
     "LinearProbe": "models.linear_probe",
     "LocalLearner": "training.learner",
     "LocalLoss": "nn.losses",
+    "LocalPipeline": "pipeline.strategy",
     "NonFiniteError": "nn.numbers",
     "PaperAdam": "training.adam",
     "PooledClassifier": "nn.classifiers",
@@ -145,6 +148,7 @@ _SUBPACKAGES = (
     "figures",
     "models",
     "nn",
+    "pipeline",
     "runs",
     "training",
 )
@@ -159,6 +163,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name == "LocalLearner":
+        import_module(f"{__name__}.pipeline")  # so that a Trainer knows its strategy by name, as with any model
     globals()[name] = value  # the next use finds it without coming here
     return value
 

@@ -54,6 +54,16 @@ def ranks() -> "Iterator[Ranks]":
     both.stop()
 
 
+@pytest.fixture(scope="session")
+def four_ranks() -> "Iterator[Ranks]":
+    """Four processes that train together."""
+    from ranks import Ranks
+
+    all_four = Ranks(4)
+    yield all_four
+    all_four.stop()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _nothing_is_left_in_the_checkout() -> Iterator[None]:
     """What a training writes, it writes into the folder that it was given."""

@@ -205,11 +205,19 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _copy(module: Module, as_run: bool = False) -> Module:
-    copied = copy.deepcopy(module).cpu().float()
+    # of a stage that another process of a pipeline runs there are no numbers, and none are needed
+    copied = copy.deepcopy(module)
+    apply: Callable[[Callable[[Tensor], Tensor]], Any] = copied._apply
+    apply(_with_numbers)
+    copied.float()
     for part in copied.modules():
         if isinstance(part, ConvFeatures):
             part.folds &= as_run
     return copied
+
+
+def _with_numbers(tensor: Tensor) -> Tensor:
+    return torch.zeros_like(tensor, device="cpu") if tensor.is_meta else tensor.cpu()
 
 
 def _per_image(run: Callable[[Tensor], None], in_shape: tuple[int, ...]) -> int:

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import ProgressBar, Timer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from primenet_lightning.callbacks import (
     CapsuleLossCurves,
@@ -47,6 +47,7 @@ def looking(
     figures: bool,
     given: Sequence[Callback],
     figure_format: FigureFormat = "png",
+    divided: bool = False,
 ) -> list[Callback]:
     """Make the callbacks that make a model's learning visible.
 
@@ -56,6 +57,7 @@ def looking(
         figures: Whether to look at more than the losses.
         given: The user's own callbacks; none of their kinds is made again.
         figure_format: Kind of the files of figures.
+        divided: Whether each process has a part of the network, as in a pipeline: what looks at all of it is left out.
 
     Returns:
         The callbacks, in order.
@@ -66,6 +68,11 @@ def looking(
     for kind in kinds:
         suits = has_capsules(model) or kind not in AT_CAPSULES
         if not suits or any_of(given, kind):
+            continue
+        if divided and getattr(kind, "needs_whole_network", False):
+            rank_zero_info(
+                f"{kind.__name__} is left out: it looks at the whole network, of which each process has a part"
+            )
             continue
         most = MOST_CLASSES.get(kind, classes)
         if classes > most:

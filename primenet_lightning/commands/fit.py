@@ -36,6 +36,7 @@ from primenet_lightning.commands.wandb_process import finish_wandb
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.figures.style import FigureFormat
 from primenet_lightning.files import write_whole
+from primenet_lightning.pipeline.strategy import is_pipeline
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.training.checkpoints import AtomicCheckpointIO, BestCheckpoint
 from primenet_lightning.training.fitting import Fitted, NothingChosen, fit_and_test
@@ -204,7 +205,7 @@ class PrimeNetCLI(LightningCLI):
         if self.subcommand != "fit":
             return callbacks
         figures, kind = self._get(self.config_init, "figures"), self._get(self.config_init, "figure_format")
-        callbacks += looking(self.model, self.run, figures, callbacks, kind)
+        callbacks += looking(self.model, self.run, figures, callbacks, kind, is_pipeline(options["strategy"]))
         callbacks += [CostSummary(), timer(options["max_time"])]
         if options["enable_checkpointing"] is not False:
             last = LastCheckpoint(self.run.checkpoints, self._get(self.config_init, "every_n_train_steps"))

@@ -277,7 +277,7 @@ class PrimeNet(LocalLearner):
 
     def on_validation_epoch_end(self) -> None:
         """Log the split's metrics; under ``"best_validation"`` fix the route, and log the head's on that route."""
-        results = self.val_metrics.compute()
+        results = self.results_of(self.val_metrics)
         if self._verdicts is not None and not self.trainer.sanity_checking:
             verdicts = self.exchange.sum(self._verdicts)
             count = verdicts[-1, 0]

@@ -1,7 +1,7 @@
 """A network as the engine sees it: a row of gradient-isolated stages."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -100,20 +100,8 @@ class StagedNetwork(nn.Module, ABC):
         Returns:
             Losses and logits by learner.
         """
-        losses: dict[str, Tensor] = {}
-        logits: dict[str, Tensor] = {}
-        route: list[int] = []
-        went_on: list[Tensor | None] = []
-        for stage, planned in zip(self.stages, self.choices() if choices is None else choices, strict=True):
-            outputs = list(stage.run_learners(x, target))
-            losses |= losses_of(outputs)
-            logits |= logits_of(outputs)
-            choice = stage.settle(x, outputs, planned)
-            x = stage.hand_on(x, outputs, choice)
-            went_on.append(outputs[choice].loss if choice >= 0 else None)
-            if stage.chooses:
-                route.append(choice)
-        return Evaluation(losses, logits, tuple(route), _total(went_on))
+        judged = judge(self.stages, self.choices() if choices is None else choices, x, target)
+        return Evaluation(judged.losses, judged.logits, judged.route, total_of(judged.went_on))
 
     def deployed(self) -> "StagedNetwork":
         """Give the network that predicts when training is over; where parts of this one are left out then, another."""
@@ -132,6 +120,20 @@ class StagedNetwork(nn.Module, ABC):
         """
         return []
 
+    def follow_pruning(self, remaining: Collection[str]) -> None:
+        """Drop the learners that another process, which runs their stages, has dropped.
+
+        Args:
+            remaining: Full names of all learners that are left.
+        """
+
+    def look_at(self, images: Tensor | None) -> None:
+        """Take note of the images of a batch, for stages that look at them; called where the first stage is not run.
+
+        Args:
+            images: ``(batch, *in_shape)``; None lets go of them.
+        """
+
     def match(self, state_dict: Mapping[str, Any], prefix: str = "") -> None:
         """Prune, or take back, what a checkpoint prunes, or has; before it is loaded.
 
@@ -141,9 +143,63 @@ class StagedNetwork(nn.Module, ABC):
         """
 
 
-def _total(losses: Sequence[Tensor | None]) -> Tensor | None:
-    """The head's loss, and those of the stages before it."""
-    *stages, head = losses
+class Judged(NamedTuple):
+    """A batch as the learners of some stages see it.
+
+    Attributes:
+        losses: Scalars by learner.
+        logits: ``(batch, classes)`` by the learners that classify.
+        route: One index a stage that chooses; -1 where each sample took its own.
+        went_on: Losses of the learners whose maps went on, scalars; None where each sample took its own.
+        output: What the last of the stages hands on, ``(batch, *out_shape)``.
+    """
+
+    losses: dict[str, Tensor]
+    logits: dict[str, Tensor]
+    route: Route
+    went_on: list[Tensor | None]
+    output: Tensor
+
+
+@torch.no_grad()
+def judge(stages: Sequence[Stage], choices: Sequence[int], x: Tensor, target: Tensor) -> Judged:
+    """Run every learner of some stages in a row.
+
+    Args:
+        stages: In the order in which they run.
+        choices: Whose maps go on, one index a stage.
+        x: What the first of them takes, ``(batch, *in_shape)``.
+        target: Class indices, ``(batch,)``.
+
+    Returns:
+        Their verdicts.
+    """
+    losses: dict[str, Tensor] = {}
+    logits: dict[str, Tensor] = {}
+    route: list[int] = []
+    went_on: list[Tensor | None] = []
+    for stage, planned in zip(stages, choices, strict=True):
+        outputs = list(stage.run_learners(x, target))
+        losses |= losses_of(outputs)
+        logits |= logits_of(outputs)
+        choice = stage.settle(x, outputs, planned)
+        x = stage.hand_on(x, outputs, choice)
+        went_on.append(outputs[choice].loss if choice >= 0 else None)
+        if stage.chooses:
+            route.append(choice)
+    return Judged(losses, logits, tuple(route), went_on, x)
+
+
+def total_of(went_on: Sequence[Tensor | None]) -> Tensor | None:
+    """Add up the losses of the learners whose maps went on.
+
+    Args:
+        went_on: Scalars, one a stage, the head's last; None where each sample took its own.
+
+    Returns:
+        Their sum, a scalar; None where one is missing.
+    """
+    *stages, head = went_on
     total = head
     for loss in stages:
         if loss is None or total is None:

@@ -104,6 +104,11 @@ class Stage(Layer, ABC):
     def out_shape(self) -> tuple[int, ...]:
         """Of what goes on for one sample, pooling included."""
 
+    @property
+    def needs_next(self) -> bool:
+        """Whether something here looks at, or is trained by, the stage that follows: both need one process."""
+        return not self.closed
+
     def full_name(self, learner: str) -> str:
         """Tell how a learner of this stage is called in the network.
 

@@ -98,6 +98,20 @@ class LearnerMetrics(nn.Module):
             metric.reset()
 
 
+def losses_last(results: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put results in the order of `LearnerMetrics.compute`, those of several being put together.
+
+    Args:
+        results: Scalars by name.
+
+    Returns:
+        The same scalars, accuracies and errors first.
+    """
+    accuracies = {name: value for name, value in results.items() if not name.startswith("loss/")}
+    losses = {name: value for name, value in results.items() if name.startswith("loss/")}
+    return accuracies | losses
+
+
 def _key(name: str) -> str:
     """Name of a metric's module, which may not hold dots."""
     return name.replace(".", "/")

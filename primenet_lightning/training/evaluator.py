@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence, Sized
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch import LightningModule
 from torch import Tensor
@@ -11,9 +11,12 @@ from torchmetrics.classification import MulticlassAccuracy
 from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.network import Evaluation, StagedNetwork
-from primenet_lightning.training.counting import EpochLosses, LateCounting, LearnerMetrics
+from primenet_lightning.training.counting import EpochLosses, LateCounting, LearnerMetrics, losses_last
 from primenet_lightning.training.exchange import ALONE, Exchange
+from primenet_lightning.training.section import Section
 from primenet_lightning.training.views import Views
+
+Value = TypeVar("Value")
 
 Batch = tuple[Tensor, Tensor]
 """Images ``(batch, channels, height, width)``, and class indices ``(batch,)``."""
@@ -33,12 +36,14 @@ class Evaluator(LightningModule, ABC):
         network: A row of stages.
         num_classes: Number of classes.
         test_views: Over which views of each test image the logits are averaged; none by default.
-        exchange: With the other processes.
+        section: The stages that this process runs.
+        exchange: With the other processes that run them.
     """
 
     network: StagedNetwork
     num_classes: int
     test_views: Views = Views()
+    section: Section
     exchange: Exchange = ALONE
 
     @abstractmethod
@@ -58,6 +63,7 @@ class Evaluator(LightningModule, ABC):
                 "wrap it in a WholeNetwork, or subclass EndToEnd and override configure_backbone"
             )
         self.network = network
+        self.section = Section(network)
         names = self.network.loss_names
         self.train_metrics = LearnerMetrics(names, self.num_classes)
         self.val_metrics = LearnerMetrics(names, self.num_classes)
@@ -77,8 +83,7 @@ class Evaluator(LightningModule, ABC):
         Returns:
             Logits, ``(batch, classes)``.
         """
-        logits: Tensor = self.network(self.images_of(x))
-        return logits
+        return self.section.predict(self.images_of(x))
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Give class probabilities.
@@ -170,7 +175,17 @@ class Evaluator(LightningModule, ABC):
 
     def on_validation_epoch_end(self) -> None:
         """Log the split's metrics."""
-        self._log_metrics("val", self.val_metrics.compute())
+        self._log_metrics("val", self.results_of(self.val_metrics))
+
+    def on_test_model_eval(self) -> None:
+        """Learn from the other sections what a label-free forward depends on."""
+        self.section.settle()
+        super().on_test_model_eval()
+
+    def on_predict_model_eval(self) -> None:
+        """Learn from the other sections what a label-free forward depends on."""
+        self.section.settle()
+        super().on_predict_model_eval()
 
     def on_test_epoch_start(self) -> None:
         """Forget what an aborted test may have left."""
@@ -186,38 +201,55 @@ class Evaluator(LightningModule, ABC):
 
         Returns:
             For callbacks ``"logits"`` of the head, ``(batch, classes)``, of the images as they are; where views are
-            averaged, also ``"logits_of_views"``.
+            averaged, also ``"logits_of_views"``. Both are of no image where another process has the head.
         """
         logits = self._evaluate(self.test_metrics, batch)
         if not self.test_views.name:
             return {"logits": logits}
         images, target = self.images_and_target(batch)
         averaged = self.test_views.averaged(images, logits, self)
-        self.test_views_accuracy.update(averaged, target)
+        if self.section.has_head:
+            self.test_views_accuracy.update(averaged, target)
         return {"logits": logits, "logits_of_views": averaged}
 
     def on_test_epoch_end(self) -> None:
         """Log the split's metrics."""
-        results = self.test_metrics.compute()
+        averaged: dict[str, Tensor] = {}
         views = self.test_views.name
-        if views:
+        if views and self.section.has_head:
             accuracy = self.test_views_accuracy.compute()
-            results |= {f"accuracy_{views}": accuracy, f"error_{views}": 100 * (1 - accuracy)}
-        self._log_metrics("test", results)
+            averaged = {f"accuracy_{views}": accuracy, f"error_{views}": 100 * (1 - accuracy)}
+        self._log_metrics("test", self.results_of(self.test_metrics, averaged))
+
+    def results_of(self, metrics: LearnerMetrics, others: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Give what was counted of the learners of all processes; every process has to ask.
+
+        Args:
+            metrics: Which have counted.
+            others: Scalars of this process to give with them.
+
+        Returns:
+            Scalars, as `LearnerMetrics.compute`.
+        """
+        counted = self.without_pruned(metrics.compute()) | dict(others or {})
+        return losses_last(self.section.collect(counted))
 
     def _evaluate(self, metrics: LearnerMetrics, batch: Batch) -> Tensor:
         """Count a batch; the head's logits."""
         images, target = self.images_and_target(batch)
         if not self.evaluates_learners:
             logits: Tensor = self(images)
-            metrics.update({HEAD: logits}, target, {HEAD: cross_entropy(logits, target)})
+            if self.section.has_head:
+                metrics.update({HEAD: logits}, target, {HEAD: cross_entropy(logits, target)})
             return logits
-        evaluation = self.network.evaluate(images, target)
+        evaluation = self.section.evaluate(images, target)
         losses = dict(evaluation.losses)
         if evaluation.total is not None:
             losses["total"] = evaluation.total
         metrics.update(evaluation.logits, target, losses)
         self.on_evaluation(evaluation, target)
+        if not self.section.has_head:
+            return images.new_zeros(0, self.num_classes)
         return evaluation.logits[HEAD]
 
     def on_evaluation(self, evaluation: Evaluation, target: Tensor) -> None:
@@ -227,6 +259,19 @@ class Evaluator(LightningModule, ABC):
             evaluation: Of the batch.
             target: Class indices, ``(batch,)``.
         """
+
+    def without_pruned(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Leave out what is of learners that were pruned.
+
+        Args:
+            values: By learner, or by a metric's path that ends in the learner's name.
+
+        Returns:
+            Those of learners that are there, and of no learner's.
+        """
+        endings = tuple(f"/{name}" for name in self.network.loss_names)
+        # with a slash before it a bare name is a path, too; names of capsules may have slashes themselves
+        return {key: value for key, value in values.items() if "." not in key or f"/{key}".endswith(endings)}
 
     def metric_prefix(self, stage: str) -> str:
         """Tell what the names of metrics begin with.

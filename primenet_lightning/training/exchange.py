@@ -177,7 +177,8 @@ def _flattened(parameters: Sequence[nn.Parameter], statistics: Sequence[Tensor],
 def batch_norm_statistics(module: nn.Module) -> list[Tensor]:
     """Running means and variances that training on shares of a batch lets drift apart, rank by rank.
 
-    Those of ``SyncBatchNorm`` and of layers in evaluation mode are the same on every rank and left out. Buffers of
+    Those of ``SyncBatchNorm`` and of layers in evaluation mode are the same on every rank and left out; so are those
+    that have no memory here, since another process runs their stage. Buffers of
     other kinds are each rank's own affair; the checkpoint has rank 0's.
 
     Args:
@@ -195,7 +196,7 @@ def batch_norm_statistics(module: nn.Module) -> list[Tensor]:
         for part in module.modules()
         if isinstance(part, _BatchNorm) and part.training and not isinstance(part, nn.SyncBatchNorm)
         for buffer in (part.running_mean, part.running_var)
-        if buffer is not None
+        if buffer is not None and not buffer.is_meta
     ]
 
 
@@ -216,6 +217,16 @@ def gather(value: Any, group: ProcessGroup | None = None) -> list[Any]:
 
 class Exchange(Protocol):
     """What passes between processes that each have a replica of the network."""
+
+    @property
+    def rank(self) -> int:
+        """Of this process among them."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        ...
 
     def share(self, count: int, device: torch.device, flags: Sequence[bool] = ()) -> Share:
         """Share out a training batch.
@@ -279,6 +290,9 @@ class Exchange(Protocol):
 class _Alone(Exchange):
     """One process: it has the whole batch, and nobody to tell."""
 
+    rank = 0
+    size = 1
+
     def share(self, count: int, device: torch.device, flags: Sequence[bool] = ()) -> Share:
         return WHOLE
 
@@ -316,6 +330,16 @@ class Replicas(Exchange):
         self.group = group
         self._gradients = GradientSum(group)
         self._drifted = False
+
+    @property
+    def rank(self) -> int:
+        """Of this process among the replicas."""
+        return dist.get_rank(self.group)
+
+    @property
+    def size(self) -> int:
+        """How many replicas there are."""
+        return dist.get_world_size(self.group)
 
     def share(self, count: int, device: torch.device, flags: Sequence[bool] = ()) -> Share:
         """Share out a training batch; from now on statistics drift apart. See `Exchange.share`."""

@@ -1,9 +1,8 @@
 """LocalLearner: the one LightningModule that trains. It knows stages and learners, and no network."""
 
 from abc import ABC
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
@@ -27,17 +26,17 @@ from primenet_lightning.training.refusals import (
     description_of,
     refuse_automatic_options,
     refuse_data,
+    refuse_divided,
     refuse_options,
     refuse_trainer,
 )
 from primenet_lightning.training.runner import Per, Rhythm, StageRunner
 from primenet_lightning.training.schedules import Schedule
+from primenet_lightning.training.section import DividesNetworks
 from primenet_lightning.training.step_output import REQUESTS, StepOutput
 from primenet_lightning.training.stopping import GracefulStop
 from primenet_lightning.training.views import Views
 from primenet_lightning.training.whitening import WhitenFirstLayer, whitening_layers
-
-Value = TypeVar("Value")
 
 
 class LocalLearner(Optimizing, ABC):
@@ -83,6 +82,9 @@ class LocalLearner(Optimizing, ABC):
             ``test/error_flips``; see `primenet_lightning.training.views.Views`. Validation does not.
         test_shifts: Pixels by which images are shifted for that, along the diagonal; with it the metric is
             ``test/error_flips_shifts``, or ``test/error_shifts``. 0 for no shifts.
+        keyed_random: Whether the random numbers of a stage, such as dropout's, are keyed by seed, stage and batch, see
+            `KeyedRandom`; otherwise they depend on what ran before. None is yes in a pipeline of several processes,
+            which needs it, and no elsewhere, unless the run that is resumed had it so.
 
     Attributes:
         network: A row of stages.
@@ -137,6 +139,7 @@ class LocalLearner(Optimizing, ABC):
         bias_lr_factor: float = 1,
         test_flips: bool = False,
         test_shifts: int = 0,
+        keyed_random: bool | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=list(self.UNSAVED), logger=self.LOGS_HYPERPARAMETERS)
@@ -171,6 +174,7 @@ class LocalLearner(Optimizing, ABC):
         self.rhythm = Rhythm(backward, exchange, step)
         self.accumulate_grad_batches = accumulate_grad_batches
         self.gradient_clip_val = gradient_clip_val
+        self.keyed_random = keyed_random
         # what a run leaves in it
         self.requests: set[str] = set()
 
@@ -216,13 +220,15 @@ class LocalLearner(Optimizing, ABC):
             backward=self.manual_backward,
             exchange=self.exchange,
             clip=self.gradient_clip_val,
+            section=self.section,
+            random=self.key_random_numbers(),
         )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Prune what stages have decided against, where no gradient waits for the rest of its window."""
         if batch_idx % self.accumulate_grad_batches or not self.network.decided:
             return
-        self._late.catch_up(self.network.classifier_names)  # while all that answered are there
+        self._late.catch_up(self.section.classifier_names)  # while all that answered are there
         dropped = self.network.prune()
         self.drop_learners(dropped)
 
@@ -243,6 +249,8 @@ class LocalLearner(Optimizing, ABC):
         images, target = self.images_and_target(batch)
         ends = self.window_ends(batch_idx)
         share = self.exchange.share(len(target), target.device, self._flags())
+        if self.runner.random is not None:
+            self.runner.random.step = self.trainer.fit_loop.total_batch_idx
         # learn, stage by stage
         try:
             with self._without_reducer():
@@ -250,7 +258,7 @@ class LocalLearner(Optimizing, ABC):
         except NonFiniteError as error:
             raise self.located(error) from None
         # count
-        self._late.add(self.network.classifier_names, record.answers, target)
+        self._late.add(self.section.classifier_names, record.answers, target)
         self._epoch_losses.add(record.values, round(len(target) / share.weight))
         # apply
         if ends:
@@ -296,27 +304,14 @@ class LocalLearner(Optimizing, ABC):
         Returns:
             Scalars, as `LearnerMetrics.compute`, without learners that were pruned.
         """
-        self._late.catch_up(self.network.classifier_names)
-        return self.without_pruned(self.train_metrics.compute())
-
-    def without_pruned(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Leave out what is of learners that were pruned.
-
-        Args:
-            values: By learner, or by a metric's path that ends in the learner's name.
-
-        Returns:
-            Those of learners that are there, and of no learner's.
-        """
-        endings = tuple(f"/{name}" for name in self.network.loss_names)
-        # with a slash before it a bare name is a path, too; names of capsules may have slashes themselves
-        return {key: value for key, value in values.items() if "." not in key or f"/{key}".endswith(endings)}
+        self._late.catch_up(self.section.classifier_names)
+        return self.results_of(self.train_metrics)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training accuracies, and step schedules that count epochs."""
         results = self.train_results()
         self._log_metrics("train", results, logger=False)
-        losses = self.without_pruned(self._epoch_losses.means())
+        losses = self.section.of_last(self.without_pruned(self._epoch_losses.means()))
         self._log_metrics("train/loss", losses, logger=False)  # loggers are told the losses by `LossLog`
         # Lightning would hand them to the loggers after the epoch's checkpoint was saved: a run that is killed in
         # between and resumed would never have logged them
@@ -335,6 +330,7 @@ class LocalLearner(Optimizing, ABC):
     def on_validation_model_eval(self) -> None:
         """Average what ranks have of their own before it is used."""
         self.exchange.settle(self.network)
+        self.section.settle()
         super().on_validation_model_eval()
 
     def setup(self, stage: str) -> None:
@@ -351,6 +347,8 @@ class LocalLearner(Optimizing, ABC):
         several = self.trainer.world_size > 1 and dist.is_available() and dist.is_initialized()
         self.exchange = Replicas() if several else ALONE
         self.check(self.trainer, stage)
+        if isinstance(self.trainer.strategy, DividesNetworks):
+            self.section, self.exchange = self.trainer.strategy.divide(self)
         use_atomic_checkpoints(self.trainer.strategy)
         if stage == "fit":
             described = description_of(self.trainer)
@@ -372,6 +370,10 @@ class LocalLearner(Optimizing, ABC):
         if stage == "fit":
             refuse_automatic_options(trainer, self)
         refuse_trainer(trainer, stage, self.rhythm)
+        if isinstance(trainer.strategy, DividesNetworks):
+            trainer.strategy.check(trainer, self)
+        else:
+            refuse_divided(self.network)
         described = description_of(trainer, datamodule)
         if described is not None:
             data = type(datamodule or trainer.datamodule).__name__  # type: ignore[attr-defined]

@@ -41,7 +41,7 @@ class Optimizing(Resumable, ABC):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build one optimizer per learner, all in one `CompositeOptimizer`."""
         biases = norm_biases(self.network)
-        composite, schedulers = self.optimizer_recipe.make(self.network.learners(), self.lr, biases)
+        composite, schedulers = self.optimizer_recipe.make(self.section.learners(), self.lr, biases)
         self.resumption.built(settings_of(composite, schedulers))
         composite.register_step_post_hook(self._count_step)
         # the command line tries the optimizers before it fits; then nobody knows yet how many steps there will be

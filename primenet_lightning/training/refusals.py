@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import (
 from lightning.pytorch.strategies.xla import XLAStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.compile import to_uncompiled
-from torch import Tensor
+from torch import Tensor, nn
 
 from primenet_lightning.arguments import at_least
 from primenet_lightning.training.runner import Rhythm
@@ -46,6 +46,23 @@ def refuse_strategy(strategy: Strategy) -> None:
             raise ValueError(
                 f"{name}({option}=...) changes how DDP averages gradients, which the engine does itself, once a step; "
                 "use strategy='ddp' without it"
+            )
+
+
+def refuse_divided(network: nn.Module) -> None:
+    """Refuse a network whose stages were given to several processes, outside of them.
+
+    Args:
+        network: Of a model.
+
+    Raises:
+        ValueError: If parameters have no memory here.
+    """
+    for name, parameter in network.named_parameters():
+        if parameter.is_meta:
+            raise ValueError(
+                f"{name} is on the meta device, as a pipeline leaves the stages of other processes; load the whole "
+                "model from a checkpoint, with load_from_checkpoint"
             )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from primenet_lightning.datamodules.preprocessing import Preprocess
 from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.training.evaluator import Evaluator
+from primenet_lightning.training.random_numbers import KeyedRandom
 from primenet_lightning.training.refusals import description_of, refuse_architecture, refuse_classes
 from primenet_lightning.training.resuming import ProcessStates
 from primenet_lightning.training.resumption import Resumption
@@ -24,6 +25,8 @@ class Resumable(Evaluator, ABC):
     Attributes:
         data_description: Of the data trained on, from `ImageDataModule.description`; None before the fit.
         skipped_steps: Optimizer steps that fp16's scaler left out because a gradient was not finite.
+        keyed_random: Whether the random numbers of stages are keyed; None leaves it to a pipeline, or a run resumed.
+        random_key: What the random numbers of stages are keyed with; None where they are not, or before the fit.
         resumption: What its optimizers and its schedule are, and were in the run that is resumed.
     """
 
@@ -34,12 +37,14 @@ class Resumable(Evaluator, ABC):
         super().__init__()
         self.data_description: dict[str, Any] | None = None
         self.skipped_steps = 0
+        self.keyed_random: bool | None = None
+        self.random_key: int | None = None
         self.resumption = Resumption()
         self._states = ProcessStates()
 
     def on_train_start(self) -> None:
         """Go on with the random numbers, and the waiting gradients, of the run that is resumed."""
-        self._states.restore(self.network, self.device, self.global_rank, self.trainer.world_size)
+        self._states.restore(self.network, self.device, self.exchange.rank, self.exchange.size)
 
     def images_of(self, images: Tensor) -> Tensor:
         """Bring images to the network's precision; of uint8, resize and normalise them first, as those trained on.
@@ -71,6 +76,19 @@ class Resumable(Evaluator, ABC):
         """
         return NonFiniteError(error.name, error.value, self.global_step)
 
+    def key_random_numbers(self) -> KeyedRandom | None:
+        """Key the random numbers of stages, where that is wanted, as the run that is resumed has.
+
+        Returns:
+            What keys them; None where they come in torch's one sequence.
+        """
+        keyed = self.keyed_random
+        if keyed is None:
+            keyed = self.random_key is not None or not self.section.is_whole
+        seed = self.section.of_last(torch.initial_seed()) if self.random_key is None else self.random_key
+        self.random_key = seed if keyed else None
+        return KeyedRandom(seed) if keyed else None
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put in what Lightning does not save; every rank has to save, as Lightning wants it anyway.
 
@@ -84,17 +102,18 @@ class Resumable(Evaluator, ABC):
         Raises:
             NonFiniteError: If a parameter is NaN or infinite: the checkpoint before it remains the last one.
         """
-        for name, parameters in self.network.learners().items():
+        for name, parameters in self.section.learners().items():
             if not all(bool(parameter.isfinite().all()) for parameter in parameters):
                 raise self.located(NonFiniteError(name))
         checkpoint[FORMAT_KEY] = FORMAT
         checkpoint["data_description"] = self.data_description
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["skipped_steps"] = self.skipped_steps
+        checkpoint["random_key"] = self.random_key
         checkpoint |= self.resumption.state_dict()
         # in place: Lightning's state_dict, collected already, shares these tensors
         self.exchange.settle(self.network)
-        self._late.catch_up(self.network.classifier_names)
+        self._late.catch_up(self.section.classifier_names)
         checkpoint["train_losses"] = self._epoch_losses.state_dict()
         checkpoint |= ProcessStates.save(self.network, self.train_metrics, self.device, self.exchange)
 
@@ -129,6 +148,7 @@ class Resumable(Evaluator, ABC):
                 "can be tested and used for prediction, but its training cannot go on: start a new run"
             )
         self.skipped_steps = checkpoint.get("skipped_steps", 0)
+        self.random_key = checkpoint.get("random_key")
         self.resumption.resume(checkpoint, self.hparams.get("schedule"))
         self._states.load(checkpoint)
         self._epoch_losses.load_state_dict(checkpoint.get("train_losses", {}))
@@ -137,7 +157,7 @@ class Resumable(Evaluator, ABC):
             if hasattr(logger, "resume_at") and logger.resume_at is None:
                 progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
                 logger.resume_at = progress["total"]["ready"]
-        if self.global_rank == 0:
+        if self.exchange.rank == 0:
             self.train_metrics.set_counts(checkpoint.get("train_counts", {}))
 
     @classmethod

@@ -104,8 +104,8 @@ class ProcessStates:
         Args:
             network: Which gets the gradients back that waited: each process its own, or the first one all.
             device: Whose random state is set.
-            rank: Of this process.
-            world_size: How many processes there are now.
+            rank: Of this process, among those that share batches out.
+            world_size: How many of them there are now.
         """
         if self.random:
             # with more processes than before, the new ones take the last one's
@@ -116,7 +116,7 @@ class ProcessStates:
         elif rank == 0:
             gradients = _added_up(self.gradients)
         for name, parameter in network.named_parameters():
-            if name in gradients:
+            if name in gradients and not parameter.is_meta:
                 parameter.grad = gradients[name].to(parameter)
         self.random = []
         self.gradients = []

@@ -6,6 +6,7 @@ here or `LocalLearner._step_all`.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -18,6 +19,8 @@ from primenet_lightning.nn.numbers import WHOLE, Share, on_host
 from primenet_lightning.nn.stages import LearnerOutput, Route, Stage
 from primenet_lightning.training.exchange import ALONE, Exchange
 from primenet_lightning.training.optimizers import CompositeOptimizer
+from primenet_lightning.training.random_numbers import KeyedRandom
+from primenet_lightning.training.section import Passage, Section
 
 Per = Literal["learner", "stage", "batch"]
 """How often something happens."""
@@ -131,6 +134,11 @@ class StageRunner:
         backward: Sends a loss, a scalar, backward; Lightning's scales it first.
         exchange: With the other processes.
         clip: Largest norm of the gradient of one learner; None does not clip.
+        section: The stages that are run here; None for all.
+        random: Of each stage; None draws all from torch's one sequence.
+
+    Attributes:
+        passage: What the batch under way has come to.
 
     Example:
         >>> from primenet_lightning.nn.prime.architecture import architecture
@@ -152,8 +160,12 @@ class StageRunner:
         backward: Callable[[Tensor], None] = torch.autograd.backward,
         exchange: Exchange = ALONE,
         clip: float | None = None,
+        section: Section | None = None,
+        random: KeyedRandom | None = None,
     ) -> None:
         self.network = network
+        self.section = Section(network) if section is None else section
+        self.random = random
         self.optimizer = optimizer
         self.rhythm = Rhythm() if rhythm is None else rhythm
         self.backward = backward
@@ -199,33 +211,40 @@ class StageRunner:
                 any of that stage or a later one.
         """
         batch = _Batch(share, window, applies)
-        values: dict[str, float] = {}
-        route: list[int] = []
-        went_on: list[float] = []
-        answers = _Answers(len(self.network.classifier_names), target)
-        stages = self.network.stages
+        passage = self.passage = Passage(target, share)
+        answers = _Answers(len(self.section.classifier_names), target)
+        stages = self.section.stages
         x = self.enter(x)
-        for stage in stages:
-            # each learner, then what goes on
-            outputs = self._run_learners(stage, x, target, batch)
-            losses = on_host({output.learner: output.loss for output in outputs}, share)
-            choice = stage.choose(x, outputs, list(losses.values()), share)
-            x = stage.hand_on(x, outputs, choice)
+        for place, stage in enumerate(stages):
+            with self._random_of(place, x):
+                # each learner, then what goes on
+                outputs = self._run_learners(stage, x, target, batch)
+                losses = on_host({output.learner: output.loss for output in outputs}, share)
+                choice = stage.choose(x, outputs, list(losses.values()), share)
+                x = stage.hand_on(x, outputs, choice)
             # take note
-            values |= losses
-            went_on.append(list(losses.values())[choice])
+            passage.values |= losses
+            passage.went_on.append(list(losses.values())[choice])
             answers.add(outputs)
             if stage.chooses:
-                route.append(choice)
+                passage.route.append(choice)
             # what is due once per stage; without maps and logits, which backward frees one after the other
             outputs = [output._replace(logits=None, feature_map=None) for output in outputs]
             self._reached("stage", outputs, batch, last=stage is stages[-1])
             del outputs  # or this stage's losses live on while the next one runs
         self._reached("batch", [], batch, last=True)
         self.leave(x)
-        self.network.learned(tuple(route))
-        total = sum(went_on[:-1], went_on[-1])
-        return Record(values, tuple(route), total, answers.given)
+        self.network.learned(self._whole_route(passage.route))
+        return Record(passage.values, tuple(passage.route), passage.total, answers.given)
+
+    def _random_of(self, place: int, x: Tensor) -> AbstractContextManager[None]:
+        """A stage's own random numbers, where they are keyed."""
+        return nullcontext() if self.random is None else self.random.of_stage(self.section.begin + place, x.device)
+
+    def _whole_route(self, route: Sequence[int]) -> Route:
+        """A route through all stages; what follows this section is not known here, and not looked at."""
+        following = [] if self.section.end is None else self.network.stages[self.section.end :]
+        return (*route, *(0 for stage in following if stage.chooses))
 
     def enter(self, x: Tensor) -> Tensor:
         """Take in what the first stage here sees; for a runner that has only some of the stages.
@@ -236,7 +255,7 @@ class StageRunner:
         Returns:
             The input of the first stage, ``(batch, *in_shape)``.
         """
-        return x
+        return self.section.enter(x, self.passage)
 
     def leave(self, x: Tensor) -> None:
         """Let go of what the last stage here hands on; for a runner that has only some of the stages.
@@ -244,6 +263,7 @@ class StageRunner:
         Args:
             x: Of the last stage, ``(batch, *out_shape)``.
         """
+        self.section.leave(x, self.passage)
 
     def clip(self) -> None:
         """Clip the gradients of each learner by itself."""
@@ -274,7 +294,7 @@ class StageRunner:
         if not batch.applies:
             return
         if self.rhythm.exchange == level:
-            names = self.network.loss_names if level == "batch" else [output.learner for output in outputs]
+            names = self.section.loss_names if level == "batch" else [output.learner for output in outputs]
             self.exchange.start(self.network, names, batch.share, last)
         if self.rhythm.step == level:
             self.exchange.finish()

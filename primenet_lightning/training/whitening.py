@@ -54,7 +54,8 @@ class WhitenFirstLayer(Callback):
                 f"WhitenFirstLayer finds no layer to whiten in {type(pl_module).__name__}; leave the callback out, or "
                 "begin the network with primenet_lightning.nn.whitening.Whitening"
             )
-        waiting = [layer for layer in layers if not layer.is_whitened]
+        # in a pipeline, the layer of another process has no memory here
+        waiting = [layer for layer in layers if not layer.weight.is_meta and not layer.is_whitened]
         if not waiting:
             return
         images = self._training_images(trainer)

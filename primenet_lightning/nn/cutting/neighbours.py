@@ -32,6 +32,8 @@ class Averaged(Objective):
         scale: s, a scalar.
     """
 
+    needs_next_part = True
+
     def __init__(self, block: Part, objective: Objective, momentum: float = 0.995) -> None:
         super().__init__()
         self.objective = objective
@@ -77,6 +79,8 @@ class Overlapping(Objective):
         cascade: The weight of the second loss; the first has the rest.
         label_smoothing: Of both losses.
     """
+
+    needs_next_part = True
 
     def __init__(
         self,

@@ -75,6 +75,11 @@ class Segment(Stage):
         """Of what the part hands on for one image."""
         return self.part.out_shape
 
+    @property
+    def needs_next(self) -> bool:
+        """Whether the objective looks at the part that follows."""
+        return any(getattr(module, "needs_next_part", False) for module in self.modules())
+
     def learners(self) -> dict[str, list[nn.Parameter]]:
         """One learner, with every parameter of part and objective that is not frozen."""
         parameters = [*self.parameters(), *self.extra]
@@ -314,16 +319,17 @@ class CutNetwork(KeepsFrozen, StagedNetwork):
     def evaluate(self, x: Tensor, target: Tensor, choices: Route | None = None) -> Evaluation:
         """Give the verdict of every learner; see `StagedNetwork.evaluate`."""
         evaluation = super().evaluate(x, target, choices)
-        self._forget_images()
+        self.look_at(None)
         return evaluation
 
     def learned(self, route: Route) -> None:
         """Let go of the images; see `StagedNetwork.learned`."""
-        self._forget_images()
+        self.look_at(None)
 
-    def _forget_images(self) -> None:
+    def look_at(self, images: Tensor | None) -> None:
+        """Keep the images for objectives that look at them; see `StagedNetwork.look_at`."""
         if self._images is not None:
-            self._images.current = None
+            self._images.current = images
 
 
 class UncutNetwork(KeepsFrozen, WholeNetwork):

@@ -29,6 +29,7 @@ class Objective(nn.Module, ABC):
 
     Attributes:
         needs_images: Whether it looks at the images, and not only at the part's features.
+        needs_next_part: Whether it looks at the part that follows, so that both have to be in one process.
 
     Example:
         >>> import torch
@@ -44,6 +45,7 @@ class Objective(nn.Module, ABC):
     """
 
     needs_images: ClassVar[bool] = False
+    needs_next_part: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, features: Tensor, target: Tensor, images: Tensor | None = None) -> Judgement:

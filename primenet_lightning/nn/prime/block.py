@@ -320,6 +320,8 @@ class PrimeBlock(Stage):
 
     def _routed(self, x: Tensor, choice: int) -> Tensor:
         check_input(x, self.in_shape, "block")
+        if choice == BY_LABELS:
+            raise ValueError("inference_routing='oracle' routes by labels; call network.evaluate with the labels")
         if choice == EACH_SUREST:
             maps, logits = zip(*[capsule(x) for capsule in self.in_order], strict=True)
             return surest_maps(maps, logits)

@@ -1,7 +1,7 @@
 """PrimeNetwork: blocks and a head, in pure torch."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from primenet_lightning.nn.prime.routes import (
     EACH_SUREST,
     InferenceRouting,
     RouteHistory,
+    without,
 )
 from primenet_lightning.nn.prime.routing_checks import refuse_pools, refuse_route, refuse_routing
 from primenet_lightning.nn.stages import Route, StageRow
@@ -349,8 +350,16 @@ class PrimeNetwork(StagedNetwork):
             if names:
                 dropped += names
                 self.history.reduce_to_one(index)
-                self.selected_route = _without(self.selected_route, index, committed)
+                self.selected_route = without(self.selected_route, index, committed)
         return dropped
+
+    def follow_pruning(self, remaining: Collection[str]) -> None:
+        """Prune the blocks of which one capsule remains elsewhere; see `StagedNetwork.follow_pruning`."""
+        for block, names in zip(self.prime_blocks, self.capsule_names, strict=True):
+            left = [index for index, name in enumerate(names) if name in remaining]
+            if block.router.prunes and len(left) == 1 < len(names):
+                block.router.commit(left[0])
+        self.prune()
 
     def match(self, state_dict: Mapping[str, Any], prefix: str = "") -> None:
         """Prune, or take back, what a checkpoint prunes, or has; ``load_state_dict`` does so by itself."""
@@ -388,10 +397,3 @@ class PrimeNetwork(StagedNetwork):
                 self.head(channels_last(torch.zeros(2, *shape, device=like.device, dtype=like.dtype)))
         except RuntimeError as error:
             raise ValueError(f"the head cannot take the last block's output of shape {shape}: {error}") from error
-
-
-def _without(route: Route | None, block: int, committed: int | None) -> Route | None:
-    """A route through a block that has kept one capsule, or None if it went another way."""
-    if route is None or route[block] != committed:
-        return None
-    return (*route[:block], 0, *route[block + 1 :])

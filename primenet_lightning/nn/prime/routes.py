@@ -153,3 +153,23 @@ def surest_maps(maps: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
     """
     choice = least_entropy(torch.stack(list(logits)))
     return torch.stack(list(maps))[choice, torch.arange(choice.shape[0], device=choice.device)]
+
+
+def without(route: Route | None, block: int, committed: int | None) -> Route | None:
+    """Give what is left of a route when a block keeps one capsule.
+
+    Args:
+        route: One index per block, or None.
+        block: The block's place.
+        committed: The capsule that it keeps.
+
+    Returns:
+        The same route, whose index there is 0; None if it went another way.
+
+    Example:
+        >>> without((2, 1), 0, committed=2), without((0, 1), 0, committed=2)
+        ((0, 1), None)
+    """
+    if route is None or route[block] != committed:
+        return None
+    return (*route[:block], 0, *route[block + 1 :])

@@ -1,0 +1,69 @@
+"""A process keeps the memory of its own stages only."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from primenet_lightning.training.section import Section
+
+
+def tensors_of_others(section: Section) -> dict[int, Tensor]:
+    """Find the parameters and buffers of the stages that other processes run.
+
+    Args:
+        section: Of this process.
+
+    Returns:
+        The tensors, of any shape ``(...)``, by ``id``.
+    """
+    own = {id(tensor) for tensor in _tensors(section, here=True)}
+    others: dict[int, Tensor] = {}
+    for tensor in _tensors(section, here=False):
+        if id(tensor) not in own:
+            others[id(tensor)] = tensor
+    return others
+
+
+def _tensors(section: Section, here: bool) -> Iterator[Tensor]:
+    """Parameters and buffers of the stages of this process, or of all others."""
+    own_learners = section.learners()
+    for name, parameters in section.network.learners().items():
+        if (name in own_learners) == here:
+            yield from parameters
+    for place, stage in enumerate(section.network.stages):
+        is_here = section.begin <= place and (section.end is None or place < section.end)
+        if is_here == here:
+            yield from stage.parameters()
+            yield from stage.buffers()
+
+
+def free_others(section: Section) -> None:
+    """Let go of the memory of stages that other processes run; their parameters keep name, shape and type.
+
+    They are on torch's meta device from now on, where computing with numbers fails at once.
+
+    Args:
+        section: Of this process.
+    """
+    for tensor in tensors_of_others(section).values():
+        if tensor.is_meta:
+            continue
+        tensor.grad = None
+        blank = torch.empty_like(tensor, device="meta")
+        if isinstance(tensor, nn.Parameter):
+            blank = nn.Parameter(blank, requires_grad=tensor.requires_grad)
+        swap: Callable[[Tensor, Tensor], None] = torch.utils.swap_tensors
+        swap(tensor, blank)  # the same object, for whoever has it
+
+
+def move(module: nn.Module, device: torch.device) -> None:
+    """Move what has memory to a device.
+
+    Args:
+        module: Some of whose tensors may have none.
+        device: Where to.
+    """
+    apply: Callable[[Callable[[Tensor], Tensor]], Any] = module._apply
+    apply(lambda tensor: tensor if tensor.is_meta else tensor.to(device))
