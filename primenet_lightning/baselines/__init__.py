@@ -1,5 +1,6 @@
 """What PrimeNet is compared with: networks trained end to end, and the vote of its capsules."""
 
+from primenet_lightning.baselines.dt_ram import DTRAM
 from primenet_lightning.baselines.multi_exit import (
     ExitRow,
     MultiExit,
@@ -10,10 +11,13 @@ from primenet_lightning.baselines.multi_exit import (
 )
 from primenet_lightning.baselines.one_scale import OneScale, OneScaleNetwork, matching_channels, predicting_parameters
 from primenet_lightning.baselines.resnets import CifarResNet20, ResNet20, ResNet50
+from primenet_lightning.baselines.rnp import RNP
 from primenet_lightning.baselines.votes import majority_vote
 from primenet_lightning.models.end_to_end import EndToEnd as ImageClassifier
 
 __all__ = [
+    "DTRAM",
+    "RNP",
     "CifarResNet20",
     "ExitRow",
     "ImageClassifier",

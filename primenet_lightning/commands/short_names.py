@@ -16,6 +16,8 @@ SHORT_NAMES: dict[str, dict[str, str]] = {
         "resnet50": "primenet_lightning.baselines.ResNet50",
         "one_scale": "primenet_lightning.baselines.OneScale",
         "multi_exit": "primenet_lightning.baselines.MultiExit",
+        "rnp": "primenet_lightning.baselines.RNP",
+        "dt_ram": "primenet_lightning.baselines.DTRAM",
     },
     "data": {
         "mnist": "primenet_lightning.datamodules.MNISTDataModule",

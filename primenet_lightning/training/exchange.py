@@ -84,6 +84,27 @@ class BatchShare:
         dist.all_reduce(weighted, group=self.group)
         return weighted
 
+    def draw(self, count: int, numbers: int, device: torch.device) -> Tensor:
+        """Draw random numbers for the images here: those of the global batch, of which each rank takes its own.
+
+        They are those of one process where the ranks' generators agree and the batch is cut into consecutive shares,
+        as by `primenet_lightning.datamodules.samplers`; otherwise each rank has numbers of its own.
+
+        Args:
+            count: Images here.
+            numbers: How many numbers an image.
+            device: Whose generator they come from.
+
+        Returns:
+            Uniform in [0, 1), ``(count, numbers)``.
+        """
+        images = round(self._totals()[0])
+        shares = torch.rand(images, numbers, device=device).tensor_split(dist.get_world_size(self.group))
+        own = shares[dist.get_rank(self.group)]
+        if len(own) == count:
+            return own
+        return torch.rand(count, numbers, device=device)
+
 
 class _Bucket(NamedTuple):
     """Tensors of one dtype on their way through one all-reduce."""

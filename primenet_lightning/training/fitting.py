@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, Timer
 
 from primenet_lightning.nn.names import HEAD
-from primenet_lightning.training.checkpoints import AtomicCheckpointIO
+from primenet_lightning.training.checkpoints import AtomicCheckpointIO, is_judged
 
 
 class NothingChosen(ValueError):
@@ -58,7 +58,9 @@ class BestWeights(Checkpoint):
         self.weights: dict[str, Any] = {}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the epoch's weights if none were better."""
+        """Take the epoch's weights if none were better; none of a phase of which nothing is chosen."""
+        if not is_judged(trainer):
+            return
         error = float(trainer.callback_metrics["val/error"])
         if error < self.validation_error:
             self.validation_error = error

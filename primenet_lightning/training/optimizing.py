@@ -57,7 +57,7 @@ class Optimizing(Resumable, ABC):
     def _lay_out(self, schedule: Schedule) -> int:
         """Over how many steps: all of a fit that is resumed, those left of a Trainer that fits on."""
         start = 0 if self.resumption.is_resumed else self.trainer.global_step
-        steps = steps_of_fit(self.trainer, schedule, self.accumulate_grad_batches, start)
+        steps = steps_of_fit(self.trainer, f"schedule={schedule!r}", self.accumulate_grad_batches, start)
         self.resumption.laid_out(start, steps)
         return steps
 

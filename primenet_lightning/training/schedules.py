@@ -73,12 +73,12 @@ def schedule(name: Schedule, optimizer: Optimizer, total_steps: int) -> LRSchedu
     return OneCycleLR(optimizer, rates, total_steps, pct_start=ONE_CYCLE_RISE, cycle_momentum=False)
 
 
-def steps_of_fit(trainer: Trainer, name: Schedule, window: int = 1, start: int = 0) -> int:
-    """Tell how many optimizer steps a fit has, which a named schedule is laid out over.
+def steps_of_fit(trainer: Trainer, what: str, window: int = 1, start: int = 0) -> int:
+    """Tell how many optimizer steps a fit has, which a schedule or phases are laid out over.
 
     Args:
         trainer: The Trainer, in a fit.
-        name: Of the schedule, for the sentence.
+        what: Is laid out, for the sentence.
         window: Batches an optimizer step.
         start: Optimizer steps that this Trainer had done before, in a fit that is over.
 
@@ -93,7 +93,7 @@ def steps_of_fit(trainer: Trainer, name: Schedule, window: int = 1, start: int =
     trainer.fit_loop._combined_loader = None
     if not 0 < steps < float("inf"):
         raise ValueError(
-            f"schedule={name!r} needs to know its end, and this fit has none (max_epochs={trainer.max_epochs}, "
+            f"{what} needs to know its end, and this fit has none (max_epochs={trainer.max_epochs}, "
             f"max_steps={trainer.max_steps}); set either"
         )
     epochs = trainer.max_epochs or 0
