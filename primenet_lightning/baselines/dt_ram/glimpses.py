@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from primenet_lightning.arguments import at_least
+from primenet_lightning.nn.layers import at_least_float32
 
 
 class GlimpseSensor(nn.Module):
@@ -55,7 +56,7 @@ class GlimpseSensor(nn.Module):
         pad = (size - 1) // 2
         padded = functional.pad(x, (pad, pad, pad, pad))
         room = torch.tensor([side - size for side in padded.shape[2:]], device=x.device)
-        start = ((location.detach().float() + 1) / 2 * room).floor().long()
+        start = ((at_least_float32(location.detach()) + 1) / 2 * room).floor().long()
         start = start.clamp(min=torch.zeros_like(room), max=room)
         along = torch.arange(size, device=x.device)
         rows = (start[:, :1] + along)[:, :, None]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from primenet_lightning.arguments import at_least
 from primenet_lightning.baselines.dt_ram.glimpses import GlimpseSensor
+from primenet_lightning.nn.layers import at_least_float32
 
 FirstLocation = Literal["locator", "centre"]
 """Where the first glimpse is taken: where the locator looks that has seen nothing, or at the centre."""
@@ -106,8 +107,8 @@ class RecurrentAttention(nn.Module):
             return None
         if hidden is None:
             hidden = x.new_zeros(len(x), self.width)
-        means = self.locator(hidden.detach())
-        return means.clamp(-1, 1).float() if isinstance(self.locator, nn.Linear) else means.tanh().float()
+        means = at_least_float32(self.locator(hidden.detach()))
+        return means.clamp(-1, 1) if isinstance(self.locator, nn.Linear) else means.tanh()
 
     def place(self, x: Tensor, sample: Tensor | None) -> Tensor:
         """Bring a sample of a location to what the sensor takes.
@@ -200,7 +201,7 @@ class StopPolicy(nn.Module):
             hidden: Of the core, ``(..., width)``.
 
         Returns:
-            Logits of stopping, float32, ``(...)``, within -10 and 10.
+            Logits of stopping, ``(...)``, within -10 and 10.
         """
         logits = self.decision(self.hidden(hidden.detach()).relu())
-        return logits[..., 0].float().clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
+        return at_least_float32(logits[..., 0]).clamp(-LARGEST_LOGIT, LARGEST_LOGIT)

@@ -130,9 +130,9 @@ class Reward(NamedTuple):
         discount: Gamma.
 
     Example:
-        >>> rewards = Reward(penalty=-0.1, loss_weight=2.0).of([torch.tensor([4]), torch.tensor([1])], torch.ones(1) / 2)
-        >>> [reward.item() for reward in rewards]
-        [-0.30000001192092896, -1.0]
+        >>> chosen, losses = [torch.tensor([4]), torch.tensor([1])], torch.tensor([0.25])
+        >>> Reward(penalty=-0.5, loss_weight=2.0).of(chosen, losses)
+        [tensor([-1.5000]), tensor([-0.5000])]
     """
 
     penalty: float = -0.1

@@ -23,7 +23,7 @@ AGENT = "agent"
 """Name of the decision network's loss."""
 
 PRETRAINING, RANDOM_PRUNING, BACKBONE = "pretraining", "random_pruning", "backbone"
-"""Phases beside that of the agent: the network learns whole, at random widths, and at the widths that the agent chooses."""
+"""Phases beside the agent's: the network learns whole, at random widths, and at the widths that the agent chooses."""
 
 
 @dataclass(frozen=True)
@@ -242,6 +242,7 @@ class PruningNetwork(DynamicNetwork):
         balance: Delta, see `balanced`; may be set at any time.
 
     Example:
+        >>> from primenet_lightning.nn.systems.phases import Position
         >>> network = PruningNetwork(PrunableConvNet((1, 8, 8), 10, (8, 16), (1,)), (1, 8, 8))
         >>> network.position = Position(step=80, steps=100)
         >>> network.balance = -100.0  # as little as there is
