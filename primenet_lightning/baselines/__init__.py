@@ -1,6 +1,6 @@
 """What PrimeNet is compared with: networks trained end to end, and the vote of its capsules."""
 
-from primenet_lightning.baselines.dt_ram import DTRAM
+from primenet_lightning.baselines.dt_ram import DTRAMNet
 from primenet_lightning.baselines.multi_exit import (
     ExitRow,
     MultiExit,
@@ -11,20 +11,20 @@ from primenet_lightning.baselines.multi_exit import (
 )
 from primenet_lightning.baselines.one_scale import OneScale, OneScaleNetwork, matching_channels, predicting_parameters
 from primenet_lightning.baselines.resnets import CifarResNet20, ResNet20, ResNet50
-from primenet_lightning.baselines.rnp import RNP
+from primenet_lightning.baselines.rnp import RNPNet
 from primenet_lightning.baselines.votes import majority_vote
 from primenet_lightning.models.end_to_end import EndToEnd as ImageClassifier
 
 __all__ = [
-    "DTRAM",
-    "RNP",
     "CifarResNet20",
+    "DTRAMNet",
     "ExitRow",
     "ImageClassifier",
     "MultiExit",
     "MultiExitNetwork",
     "OneScale",
     "OneScaleNetwork",
+    "RNPNet",
     "ResNet20",
     "ResNet50",
     "exit_costs",

@@ -85,11 +85,7 @@ class DynamicLearner(LocalLearner, ABC):
     # -- phases --------------------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimizers, and learn how long the fit is, over which the phases are laid out.
-
-        Raises:
-            ValueError: If the fit has no end.
-        """
+        """Build the optimizers, and lay the phases out over the fit, which has to have an end."""
         if self.trainer.state.fn == "fit":
             self._start = 0 if self.resumption.is_resumed else self.trainer.global_step
             window = self.accumulate_grad_batches

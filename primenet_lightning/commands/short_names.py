@@ -16,8 +16,8 @@ SHORT_NAMES: dict[str, dict[str, str]] = {
         "resnet50": "primenet_lightning.baselines.ResNet50",
         "one_scale": "primenet_lightning.baselines.OneScale",
         "multi_exit": "primenet_lightning.baselines.MultiExit",
-        "rnp": "primenet_lightning.baselines.RNP",
-        "dt_ram": "primenet_lightning.baselines.DTRAM",
+        "rnp": "primenet_lightning.baselines.RNPNet",
+        "dt_ram": "primenet_lightning.baselines.DTRAMNet",
     },
     "data": {
         "mnist": "primenet_lightning.datamodules.MNISTDataModule",

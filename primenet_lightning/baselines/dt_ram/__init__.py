@@ -2,13 +2,13 @@
 
 from primenet_lightning.baselines.dt_ram.curve import ThresholdRow, errors_by_step, threshold_curve
 from primenet_lightning.baselines.dt_ram.glimpses import GlimpseSensor
-from primenet_lightning.baselines.dt_ram.model import DTRAM
+from primenet_lightning.baselines.dt_ram.model import DTRAMNet
 from primenet_lightning.baselines.dt_ram.network import AttentionNetwork
 from primenet_lightning.baselines.dt_ram.recurrent import RecurrentAttention, StopPolicy
 
 __all__ = [
-    "DTRAM",
     "AttentionNetwork",
+    "DTRAMNet",
     "GlimpseSensor",
     "RecurrentAttention",
     "StopPolicy",

@@ -109,7 +109,7 @@ def _unrolled(network: AttentionNetwork, images: Tensor, batch_size: int) -> tup
         raise ValueError("images are none; give at least one")
     answers: list[Tensor] = []
     stops: list[Tensor] = []
-    for batch in images.split(batch_size):
+    for batch in torch.split(images, batch_size):
         logits, stop = network.unroll(batch)
         answers.append(logits.argmax(2))
         stops.append(stop)

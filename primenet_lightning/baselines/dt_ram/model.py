@@ -11,7 +11,7 @@ from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.optimizers import OptimizerCallable
 
 
-class DTRAM(DynamicLearner):
+class DTRAMNet(DynamicLearner):
     """DT-RAM (Li et al. 2017): glimpses at an image, as many as it needs.
 
     The fit has two phases. In the first RAM (Mnih et al. 2014) learns to look and to answer after all glimpses; where
@@ -46,7 +46,7 @@ class DTRAM(DynamicLearner):
 
     Example:
         >>> import torch
-        >>> DTRAM(1, (28, 28), 10).eval()(torch.zeros(2, 1, 28, 28)).shape
+        >>> DTRAMNet(1, (28, 28), 10).eval()(torch.zeros(2, 1, 28, 28)).shape
         torch.Size([2, 10])
     """
 

@@ -128,7 +128,8 @@ class AttentionNetwork(DynamicNetwork):
         """Whether to stop, ``(batch,)``."""
         if not self.stops:
             return torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device)
-        return self.policy(hidden).sigmoid() > self.threshold
+        probability: Tensor = self.policy(hidden).sigmoid()
+        return probability > self.threshold
 
     def multiply_adds(self, taken: Tensor) -> Tensor:
         """Compute what images cost, from their numbers of glimpses.

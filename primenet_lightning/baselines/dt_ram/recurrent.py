@@ -43,6 +43,8 @@ class RecurrentAttention(nn.Module):
         (205568, 140032, 2560)
     """
 
+    reach: Tensor
+
     def __init__(
         self,
         in_shape: tuple[int, int, int],
@@ -91,7 +93,8 @@ class RecurrentAttention(nn.Module):
         place = self.where(location).relu()
         glimpse = self.join(torch.cat([seen, place], dim=1))
         fed_back = self.start if hidden is None else self.feedback(hidden)
-        return (glimpse + fed_back).relu()
+        hidden_now: Tensor = (glimpse + fed_back).relu()
+        return hidden_now
 
     def aim(self, x: Tensor, hidden: Tensor | None) -> Tensor | None:
         """Tell where to look next, on average. The core gets no gradient from it.
@@ -198,10 +201,10 @@ class StopPolicy(nn.Module):
         """Decide. What has been seen gets no gradient.
 
         Args:
-            hidden: Of the core, ``(..., width)``.
+            hidden: Of the core, ``(batch, width)``, or ``(batch, steps, width)``.
 
         Returns:
-            Logits of stopping, ``(...)``, within -10 and 10.
+            Logits of stopping, ``(batch,)`` or ``(batch, steps)``, within -10 and 10.
         """
         logits = self.decision(self.hidden(hidden.detach()).relu())
         return at_least_float32(logits[..., 0]).clamp(-LARGEST_LOGIT, LARGEST_LOGIT)

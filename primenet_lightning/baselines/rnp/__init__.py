@@ -3,15 +3,15 @@
 from primenet_lightning.baselines.rnp.backbone import PrunableConvNet
 from primenet_lightning.baselines.rnp.curve import BalanceRow, balance_curve
 from primenet_lightning.baselines.rnp.decisions import DecisionNetwork, Reward
-from primenet_lightning.baselines.rnp.model import RNP
+from primenet_lightning.baselines.rnp.model import RNPNet
 from primenet_lightning.baselines.rnp.network import PruningNetwork
 
 __all__ = [
-    "RNP",
     "BalanceRow",
     "DecisionNetwork",
     "PrunableConvNet",
     "PruningNetwork",
+    "RNPNet",
     "Reward",
     "balance_curve",
 ]

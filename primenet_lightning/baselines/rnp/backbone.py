@@ -79,7 +79,8 @@ class PrunableConvNet(nn.Module):
 
         Args:
             x: Images, ``(batch, channels, height, width)``.
-            choose: Says before each layer but the first how many groups of it are computed; None computes all.
+            choose: Says before each layer but the first how many groups of it are computed, ``(batch,)``; None computes
+                all.
 
         Returns:
             Logits, ``(batch, classes)``.
@@ -141,7 +142,7 @@ class PrunableConvNet(nn.Module):
 
         Args:
             x: Images, ``(batch, channels, height, width)``.
-            choose: Says before each layer but the first how many groups of it are computed.
+            choose: Says before each layer but the first how many groups of it are computed, ``(batch,)``.
 
         Returns:
             Logits, ``(batch, classes)``, and groups computed, int64 ``(batch, layers)``.

@@ -65,7 +65,7 @@ def balance_curve(
     for balance in balances:
         network.balance = balance
         totals = torch.zeros(2 + len(layers), dtype=torch.float64, device=images.device)
-        for batch, target in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+        for batch, target in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
             answer = network.classify(batch)
             wrong = (answer.logits.argmax(1) != target).double()
             sums = [wrong, answer.multiply_adds, *(answer.measures[name] for name in layers)]

@@ -88,7 +88,7 @@ class Episode:
 
     Args:
         agent: Which sees of a layer only what enters it.
-        rule: Chooses by the agent's values.
+        rule: Chooses by the agent's values, ``(batch, groups)``.
 
     Attributes:
         states: What the agent saw, ``(batch, channels)`` a decision.

@@ -12,7 +12,7 @@ from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.optimizers import OptimizerCallable
 
 
-class RNP(DynamicLearner):
+class RNPNet(DynamicLearner):
     """Runtime neural pruning (Lin et al. 2017): for each image and layer an agent says how many channels are computed.
 
     There is no code of the authors, and widths, optimizers and lengths of the phases are not known: this is our RNP.
@@ -47,7 +47,7 @@ class RNP(DynamicLearner):
 
     Example:
         >>> import torch
-        >>> model = RNP(1, (28, 28), 10, widths=(8, 32, 32, 32), pool_after=(1, 2)).eval()
+        >>> model = RNPNet(1, (28, 28), 10, widths=(8, 32, 32, 32), pool_after=(1, 2)).eval()
         >>> model(torch.zeros(2, 1, 28, 28)).shape
         torch.Size([2, 10])
     """

@@ -191,4 +191,5 @@ def normal_of(draws: Tensor) -> Tensor:
         tensor([0.0000, 1.9600])
     """
     smallest = torch.finfo(draws.dtype).eps
-    return torch.special.ndtri(draws.clamp(smallest, 1 - smallest))
+    normal: Tensor = torch.special.ndtri(draws.clamp(smallest, 1 - smallest))
+    return normal

@@ -8,15 +8,15 @@ from lightning.pytorch import Callback
 from tiny import SGDStep, TinyData, differences, distance, make_trainer, same, state
 
 from primenet_lightning.analysis.prediction import load_model
-from primenet_lightning.baselines import DTRAM, RNP
+from primenet_lightning.baselines import DTRAMNet, RNPNet
 from primenet_lightning.callbacks import LastCheckpoint
 from primenet_lightning.training.checkpoints import BestCheckpoint
 from primenet_lightning.training.fitting import BestWeights, fit_and_test
 
 TINY = dict(in_channels=2, image_size=(8, 8), num_classes=3)
 KINDS = {
-    "rnp": (RNP, dict(widths=(4, 4, 8), pool_after=(1,), pretraining=0.25, random_pruning=0.25, rounds=1)),
-    "dt_ram": (DTRAM, dict(steps=3, patch=3, glimpse_width=5, width=6, stop_share=0.5, stop_gradient="sampled")),
+    "rnp": (RNPNet, dict(widths=(4, 4, 8), pool_after=(1,), pretraining=0.25, random_pruning=0.25, rounds=1)),
+    "dt_ram": (DTRAMNet, dict(steps=3, patch=3, glimpse_width=5, width=6, stop_share=0.5, stop_gradient="sampled")),
 }
 
 

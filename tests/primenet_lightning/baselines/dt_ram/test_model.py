@@ -2,7 +2,7 @@
 
 import pytest
 
-from primenet_lightning.baselines import DTRAM
+from primenet_lightning.baselines import DTRAMNet
 
 
 @pytest.mark.parametrize(
@@ -22,4 +22,4 @@ from primenet_lightning.baselines import DTRAM
 )
 def test_impossible_options_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
-        DTRAM(**options)
+        DTRAMNet(**options)

@@ -76,6 +76,7 @@ def test_a_masked_channel_is_zero_after_bias_and_activation(layer):
 def test_the_filters_of_a_masked_channel_get_no_gradient_from_that_image():
     network = small()
     for convolution in network.convolutions:
+        convolution.weight.data.mul_(0.1)
         convolution.bias.data.fill_(5.0)  # no ReLU is closed
     chosen = torch.tensor([[4, 2, 1]])
     network(torch.randn(1, 2, 8, 8), Prescribed(chosen)).square().sum().backward()

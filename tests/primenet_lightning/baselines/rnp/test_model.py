@@ -2,7 +2,7 @@
 
 import pytest
 
-from primenet_lightning.baselines import RNP
+from primenet_lightning.baselines import RNPNet
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from primenet_lightning.baselines import RNP
 )
 def test_impossible_options_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
-        RNP(**options)
+        RNPNet(**options)
