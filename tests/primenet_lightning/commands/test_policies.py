@@ -20,18 +20,19 @@ ON_DIGITS = {
 
 
 @pytest.mark.parametrize("name", ON_DIGITS)
-def test_a_file_of_recipes_trains_resumes_and_predicts(name, tmp_path, monkeypatch, capsys):
+def test_a_file_of_recipes_trains_is_tested_and_predicts(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     config = [f"--config={CONFIGS / name}.yaml", "--data", "digits", "--data.limit_train=200"]
     options = [*QUICK, *ON_DIGITS[name], "--trainer.max_epochs=3"]
     assert main(["fit", *config, *options, "--run=run"]) == 0
     summary = json.loads(Path("run/summary.json").read_text())
     assert summary["model"] == {"rnp": "RNPNet", "dt_ram": "DTRAMNet"}[name]
+    assert 0 < summary["multiply_adds_taken"] < 2 * summary["multiply_adds_inference"]  # decisions cost, too
     assert torch.load("run/checkpoints/best.ckpt", weights_only=True)["epoch"] >= 1
     assert main(["test", "--run=run", "--trainer.limit_test_batches=1", "--trainer.accelerator=cpu"]) == 0
     Image.new("L", (8, 8)).save("dark.png")
     capsys.readouterr()
-    assert main(["predict", "run", "dark.png"]) == 0
+    assert main(["predict", "--ckpt=run", "dark.png"]) == 0
     assert "dark.png" in capsys.readouterr().out
 
 
