@@ -73,7 +73,7 @@ class Share(Protocol):
             device: Whose generator, the default one, they come from.
 
         Returns:
-            Uniform in [0, 1), ``(count, numbers)``.
+            Uniform in [0, 1), float32, ``(count, numbers)``.
         """
         ...
 
@@ -90,7 +90,7 @@ class _Whole:
         return list(flags)
 
     def draw(self, count: int, numbers: int, device: torch.device) -> Tensor:
-        return torch.rand(count, numbers, device=device)
+        return torch.rand(count, numbers, dtype=torch.float32, device=device)
 
 
 WHOLE: Share = _Whole()

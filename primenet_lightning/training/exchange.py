@@ -96,14 +96,15 @@ class BatchShare:
             device: Whose generator they come from.
 
         Returns:
-            Uniform in [0, 1), ``(count, numbers)``.
+            Uniform in [0, 1), float32, ``(count, numbers)``.
         """
         images = round(self._totals()[0])
-        shares = torch.rand(images, numbers, device=device).tensor_split(dist.get_world_size(self.group))
+        of_all = torch.rand(images, numbers, dtype=torch.float32, device=device)
+        shares = of_all.tensor_split(dist.get_world_size(self.group))
         own = shares[dist.get_rank(self.group)]
         if len(own) == count:
             return own
-        return torch.rand(count, numbers, device=device)
+        return torch.rand(count, numbers, dtype=torch.float32, device=device)
 
 
 class _Bucket(NamedTuple):

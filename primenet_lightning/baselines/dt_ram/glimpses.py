@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from primenet_lightning.arguments import at_least
+from primenet_lightning.arguments import whole_number
 from primenet_lightning.nn.layers import at_least_float32
 
 
@@ -31,7 +31,8 @@ class GlimpseSensor(nn.Module):
 
     def __init__(self, patch: int = 8, depth: int = 1) -> None:
         super().__init__()
-        at_least(1, patch=patch, depth=depth)
+        whole_number(1, patch=patch)
+        whole_number(1, depth=depth)
         self.patch = patch
         self.depth = depth
 

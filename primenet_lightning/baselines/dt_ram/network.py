@@ -17,6 +17,7 @@ from primenet_lightning.baselines.dt_ram.stage import (
 from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.stages import Stage, StageRow
 from primenet_lightning.nn.systems.dynamic import Answer, DynamicNetwork
+from primenet_lightning.nn.systems.phases import Standing
 
 
 class AttentionNetwork(DynamicNetwork):
@@ -47,7 +48,7 @@ class AttentionNetwork(DynamicNetwork):
         super().__init__()
         self._in_shape = in_shape
         self.threshold = threshold
-        self.stage = AttentionStage(ram, StopPolicy(ram.width), options or AttentionOptions(), self.standing)
+        self.stage = AttentionStage(ram, StopPolicy(ram.width), options or AttentionOptions(), Standing())
 
     @property
     def ram(self) -> RecurrentAttention:
@@ -63,6 +64,11 @@ class AttentionNetwork(DynamicNetwork):
     def steps(self) -> int:
         """Most glimpses."""
         return self.stage.options.steps
+
+    @property
+    def standing(self) -> Standing:
+        """What keeps its position in a fit."""
+        return self.stage.standing
 
     @property
     def in_shape(self) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from primenet_lightning.arguments import at_least
+from primenet_lightning.arguments import whole_number
 from primenet_lightning.baselines.dt_ram.glimpses import GlimpseSensor
 from primenet_lightning.nn.layers import at_least_float32
 
@@ -57,7 +57,8 @@ class RecurrentAttention(nn.Module):
         first_location: FirstLocation = "locator",
     ) -> None:
         super().__init__()
-        at_least(1, glimpse_width=glimpse_width, width=width)
+        whole_number(1, glimpse_width=glimpse_width)
+        whole_number(1, width=width)
         channels, height, image_width = in_shape
         if patch > min(height, image_width):
             raise ValueError(f"patch={patch} is larger than the images, which are {height}x{image_width} pixels")
@@ -170,7 +171,7 @@ class RecurrentAttention(nn.Module):
 def _locator(width: int, hidden: int | None) -> nn.Module:
     if hidden is None:
         return nn.Linear(width, 2)
-    at_least(1, "or None", locator_width=hidden)
+    whole_number(1, locator_width=hidden)
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, 2))
 
 

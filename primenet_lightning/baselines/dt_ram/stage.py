@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from primenet_lightning.arguments import at_least
+from primenet_lightning.arguments import whole_number
 from primenet_lightning.baselines.dt_ram.recurrent import RecurrentAttention, StopPolicy
 from primenet_lightning.nn.layers import at_least_float32
 from primenet_lightning.nn.losses import cross_entropy
@@ -60,7 +60,7 @@ class AttentionOptions:
     discount: float = 0.98
 
     def __post_init__(self) -> None:
-        at_least(2, "glimpses, or there is nothing to stop before", steps=self.steps)
+        whole_number(2, steps=self.steps)
         if not self.deviation > 0:
             raise ValueError(
                 f"deviation={self.deviation} must be above 0, or the locator tries nothing; the paper's is 0.22"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from primenet_lightning.arguments import at_least
+from primenet_lightning.arguments import at_least, whole_number
 from primenet_lightning.nn.resnets import he_
 
 Choose = Callable[[Tensor], Tensor]
@@ -213,17 +213,19 @@ class PrunableConvNet(nn.Module):
 
 
 def _refuse(widths: Sequence[int], pool_after: Sequence[int], groups: int) -> None:
-    at_least(2, "groups, or there is nothing to choose between", groups=groups)
+    whole_number(2, groups=groups)
     if len(widths) < 2:
         raise ValueError(f"widths={list(widths)} are too few; give at least two, since the first layer is always whole")
     for width in widths:
+        whole_number(1, widths=width)
         if width < groups or width % groups:
             raise ValueError(
                 f"widths={list(widths)} has {width}, which does not divide into groups={groups} of equal size; give "
                 f"multiples of {groups}"
             )
     for number in pool_after:
-        if not 1 <= number <= len(widths):
+        whole_number(1, pool_after=number)
+        if number > len(widths):
             raise ValueError(
                 f"pool_after={list(pool_after)} has {number}, but the convolutions are counted from 1 to {len(widths)}"
             )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from primenet_lightning.arguments import at_least
+from primenet_lightning.arguments import whole_number
 from primenet_lightning.baselines.rnp.backbone import PrunableConvNet
 from primenet_lightning.baselines.rnp.decisions import DecisionNetwork, Episode, Reward, Rule, q_loss
 from primenet_lightning.nn.layers import at_least_float32
@@ -60,7 +60,7 @@ class PruningPhases:
                 raise ValueError(f"{name}={share} must be within 0 and 1")
         if not 0 < self.agent_share < 1:
             raise ValueError(f"agent_share={self.agent_share} must be between 0 and 1, so that both learn in a round")
-        at_least(1, "round", rounds=self.rounds)
+        whole_number(1, rounds=self.rounds)
         if self.pretraining + self.random_pruning >= 1:
             raise ValueError(
                 f"pretraining={self.pretraining} and random_pruning={self.random_pruning} leave nothing of the fit for "
@@ -263,7 +263,7 @@ class PruningNetwork(DynamicNetwork):
         self._in_shape = in_shape
         self.balance = balance
         agent = DecisionNetwork(backbone.widths[:-1], backbone.groups)
-        self.stage = PruningStage(backbone, agent, reward or Reward(), phases or PruningPhases(), self.standing)
+        self.stage = PruningStage(backbone, agent, reward or Reward(), phases or PruningPhases(), Standing())
 
     @property
     def backbone(self) -> PrunableConvNet:
@@ -274,6 +274,11 @@ class PruningNetwork(DynamicNetwork):
     def agent(self) -> DecisionNetwork:
         """Decides how much of it is computed."""
         return self.stage.agent
+
+    @property
+    def standing(self) -> Standing:
+        """What keeps its position in a fit."""
+        return self.stage.standing
 
     @property
     def in_shape(self) -> tuple[int, ...]:

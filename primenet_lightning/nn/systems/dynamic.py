@@ -27,20 +27,18 @@ class DynamicNetwork(StagedNetwork):
     """A network whose cost depends on the image, and whose training has phases.
 
     Called without labels it computes all that it has, whatever the image; `classify` computes what the image needs.
-
-    Attributes:
-        standing: Where its fit is, which says what is learned. Set by whoever trains, before each batch.
     """
 
     local = False
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.standing = Standing()
+    @property
+    @abstractmethod
+    def standing(self) -> Standing:
+        """What keeps its position in a fit."""
 
     @property
     def position(self) -> Position:
-        """Where its fit is; may be set at any time."""
+        """Where its fit is, which says what is learned; set by whoever trains, before each batch."""
         return self.standing.position
 
     @position.setter

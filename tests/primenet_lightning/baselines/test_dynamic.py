@@ -128,6 +128,16 @@ def test_a_fit_without_an_end_is_refused(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+@pytest.mark.filterwarnings("ignore:precision='bf16-true' keeps")
+def test_half_precision(name, precision, tmp_path):
+    """The random numbers are float32 all the same: in bfloat16 there are 256 of them."""
+    trainer = make_trainer(tmp_path, precision=precision, max_epochs=2)
+    trainer.fit(make(name), TinyData(batch_size=20))
+    assert trainer.callback_metrics["val/error"].isfinite()
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_a_copy_answers_as_the_original(name):
     model = make(name).eval()
     images = torch.randn(4, 2, 8, 8)

@@ -120,7 +120,7 @@ def test_impossible_networks_are_refused():
         (dict(widths=(4,)), r"widths=\[4\] are too few"),
         (dict(widths=(4, 4), pool_after=(3,)), r"pool_after=\[3\] has 3, but .* from 1 to 2"),
         (dict(widths=(4, 4), pool_after=(1, 2), in_shape=(1, 2, 2)), "height=0 must be at least 1 pixel of map"),
-        (dict(widths=(4, 4), groups=1, pool_after=()), "groups=1 must be at least 2 groups"),
+        (dict(widths=(4, 4), groups=1, pool_after=()), "groups=1 must be at least 2"),
     ):
         arguments = {"in_shape": (1, 8, 8), "num_classes": 3, **options}
         with pytest.raises(ValueError, match=words):
