@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from primenet_lightning.nn.layers import at_least_float32
-from primenet_lightning.nn.systems.policies import q_learning_targets
+from primenet_lightning.nn.systems.policies import epsilon_greedy, q_learning_targets
 
 
 class DecisionNetwork(nn.Module):
@@ -81,6 +81,48 @@ class DecisionNetwork(nn.Module):
 
 Rule = Callable[[Tensor, int], Tensor]
 """From Q-values, ``(batch, groups)``, and the decision's number to actions from 0, int64 ``(batch,)``."""
+
+
+def whole(values: Tensor, decision: int) -> Tensor:
+    """Choose all groups.
+
+    Args:
+        values: Q-values, ``(batch, groups)``.
+        decision: Not looked at.
+
+    Returns:
+        Actions from 0, int64 ``(batch,)``.
+    """
+    return torch.full((len(values),), values.shape[1] - 1, device=values.device)
+
+
+def exploring(values: Tensor, decision: int, epsilon: float, draws: Tensor) -> Tensor:
+    """Choose by the values, or at random.
+
+    Args:
+        values: Q-values, ``(batch, groups)``.
+        decision: From 0.
+        epsilon: How often at random.
+        draws: Uniform, ``(batch, 2 * decisions)``.
+
+    Returns:
+        Actions from 0, int64 ``(batch,)``.
+    """
+    return epsilon_greedy(values, epsilon, draws[:, 2 * decision : 2 * decision + 2])
+
+
+def balanced(values: Tensor, decision: int, balance: float) -> Tensor:
+    r"""Choose the best, :math:`\arg\max_a Q(a) + \delta (a - 1)`.
+
+    Args:
+        values: Q-values, ``(batch, groups)``.
+        decision: Not looked at.
+        balance: Delta: below 0 fewer groups are computed, above 0 more.
+
+    Returns:
+        Actions from 0, int64 ``(batch,)``.
+    """
+    return (values + balance * torch.arange(values.shape[1], device=values.device)).argmax(1)
 
 
 class Episode:

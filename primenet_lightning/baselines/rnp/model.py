@@ -7,7 +7,8 @@ from typing import Any
 from primenet_lightning.baselines.dynamic import DynamicLearner
 from primenet_lightning.baselines.rnp.backbone import PrunableConvNet
 from primenet_lightning.baselines.rnp.decisions import Reward
-from primenet_lightning.baselines.rnp.network import PruningNetwork, PruningPhases
+from primenet_lightning.baselines.rnp.network import PruningNetwork
+from primenet_lightning.baselines.rnp.phases import PruningPhases
 from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.optimizers import OptimizerCallable
 

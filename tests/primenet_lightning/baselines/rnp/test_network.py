@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning import CompositeOptimizer, StageRunner
 from primenet_lightning.baselines.rnp import DecisionNetwork, PrunableConvNet, PruningNetwork, Reward, balance_curve
-from primenet_lightning.baselines.rnp.decisions import Episode, q_loss
-from primenet_lightning.baselines.rnp.network import AGENT, BACKBONE, PruningPhases, whole
+from primenet_lightning.baselines.rnp.decisions import Episode, q_loss, whole
+from primenet_lightning.baselines.rnp.phases import AGENT, BACKBONE, PruningPhases
 from primenet_lightning.nn.systems.phases import Position
 from primenet_lightning.nn.systems.policies import epsilon_greedy
 
