@@ -99,12 +99,13 @@ class BatchShare:
             Uniform in [0, 1), float32, ``(count, numbers)``.
         """
         images = round(self._totals()[0])
+        size, rank = dist.get_world_size(self.group), dist.get_rank(self.group)
         of_all = torch.rand(images, numbers, dtype=torch.float32, device=device)
-        shares = of_all.tensor_split(dist.get_world_size(self.group))
-        own = shares[dist.get_rank(self.group)]
+        own = of_all.tensor_split(size)[rank]
         if len(own) == count:
             return own
-        return torch.rand(count, numbers, dtype=torch.float32, device=device)
+        apart = torch.rand(size * images, numbers, dtype=torch.float32, device=device)  # or ranks would draw the same
+        return apart[rank * images : rank * images + count]
 
 
 class _Bucket(NamedTuple):

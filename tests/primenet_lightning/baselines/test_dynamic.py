@@ -1,15 +1,18 @@
 """RNP and DT-RAM under the engine: phases, the best checkpoint, exact resuming, two processes, prediction."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from lightning.pytorch import Callback
 from tiny import SGDStep, TinyData, differences, distance, make_trainer, same, state
+from torch.optim import Adam
 
 from primenet_lightning.analysis.prediction import load_model
 from primenet_lightning.baselines import DTRAMNet, RNPNet
 from primenet_lightning.callbacks import LastCheckpoint
+from primenet_lightning.datamodules import DigitsDataModule
 from primenet_lightning.training.checkpoints import BestCheckpoint
 from primenet_lightning.training.fitting import BestWeights, fit_and_test
 
@@ -24,6 +27,23 @@ def make(name):
     torch.manual_seed(3)
     kind, options = KINDS[name]
     return kind(optimizer=SGDStep(0.1), **TINY, **options)
+
+
+@pytest.mark.parametrize(
+    ("make_model", "rate"),
+    [
+        (partial(RNPNet, widths=(16, 32), pool_after=(1,), schedule="cosine", rounds=2), 1e-2),
+        (partial(DTRAMNet, steps=4, patch=4, width=48, first_location="centre", schedule="one_cycle"), 6e-3),
+    ],
+    ids=["rnp", "dt_ram"],
+)
+def test_each_learns_digits_in_a_few_hundred_steps(make_model, rate, tmp_path):
+    """Chance is an error of 90 %."""
+    model = make_model(image_size=(8, 8), optimizer=partial(Adam, lr=rate))
+    trainer = make_trainer(tmp_path, max_epochs=12, check_val_every_n_epoch=12)
+    trainer.fit(model, DigitsDataModule(limit_train=800, batch_size=40))
+    assert trainer.global_step == 240
+    assert trainer.callback_metrics["val/error"] < 40
 
 
 class Crash(Callback):
