@@ -78,10 +78,12 @@ class AveragedWeights(Callback):
 
         A callback before this one may save a checkpoint before this one has seen the batch's end.
         """
-        weights = _weights(pl_module)
+        weights = floating_weights(pl_module)
         for name, mean in list(self.average.items()):
             if name not in weights or weights[name].shape != mean.shape:
                 del self.average[name]
+            else:
+                self.average[name] = mean.to(weights[name].device)  # loaded before the network went to its device
         if self._step == trainer.global_step:
             return weights
         self._step = trainer.global_step
@@ -124,7 +126,7 @@ class AveragedWeights(Callback):
 
     @torch.no_grad()
     def _put_back(self, pl_module: LightningModule) -> None:
-        for name, weight in _weights(pl_module).items():
+        for name, weight in floating_weights(pl_module).items():
             if name in self._trained:
                 weight.copy_(self._trained[name])
         self._trained = {}
@@ -156,7 +158,7 @@ class AveragedWeights(Callback):
         if trainer.state.fn != "fit":
             return
         self._step = checkpoint["global_step"]
-        weights = _weights(pl_module)
+        weights = floating_weights(pl_module)
         averaging = checkpoint.get("averaging", {"average": {}, "trained": {}})
         self.average = {}
         for name, mean in averaging["average"].items():
@@ -165,8 +167,15 @@ class AveragedWeights(Callback):
             weights[name].copy_(trained)
 
 
-def _weights(pl_module: LightningModule) -> dict[str, Tensor]:
-    """The network's floating parameters and buffers by name; not copies."""
+def floating_weights(pl_module: LightningModule) -> dict[str, Tensor]:
+    """Give what is averaged of a network.
+
+    Args:
+        pl_module: Which has it as ``network``.
+
+    Returns:
+        Its floating parameters and buffers by name, of any shape; not copies.
+    """
     network: Any = pl_module.network
     # a state_dict would be slower than the average: it writes the history of routes into a tensor
     named = itertools.chain(

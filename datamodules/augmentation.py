@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from primenet_lightning.datamodules.sides import random_sides
+
 
 class Draws(NamedTuple):
     """The random numbers of a batch; neutral where an option is off.
@@ -40,13 +42,16 @@ class Augment(nn.Module):
     constant padding: ``crop=2`` shifts MNIST's digits by -2 to 2 pixels in both directions.
 
     Random numbers come from torch's default generator of the batch's device, whose state is in the checkpoints: a
-    resumed run draws what the unbroken one would have drawn.
+    resumed run draws what the unbroken one would have drawn. Alternating flips depend on the image's pixels, the seed
+    and the epoch alone; in a sequence of augmentations this one therefore has to come first.
 
     Args:
         crop: Pixels of padding on each side, of which a crop of the image's own size is taken, as torchvision's
             ``RandomCrop(size, padding=crop)`` does.
         padding_mode: ``"constant"`` pads with ``fill``, ``"reflect"`` mirrors the image at its edges.
-        flip: Mirror half of the images left to right.
+        flip: Mirror half of the images left to right: True, drawn each time; ``"alternating"``, drawn in the first
+            epoch, and from then on each image is turned round from one epoch to the next (Jordan, 2024, airbench), so
+            that any two epochs in a row show both sides of each.
         cutout: Side in pixels of a square set to ``fill`` around a random pixel, and clipped at the image's edges
             (DeVries and Taylor, 2017).
         rotate: Rotate by at most so many degrees either way, about the centre.
@@ -72,7 +77,7 @@ class Augment(nn.Module):
         self,
         crop: int = 0,
         padding_mode: Literal["constant", "reflect"] = "constant",
-        flip: bool = False,
+        flip: bool | Literal["alternating"] = False,
         cutout: int = 0,
         rotate: float = 0.0,
         scale: float = 0.0,
@@ -86,6 +91,8 @@ class Augment(nn.Module):
         self.cutout = cutout
         self.rotate, self.scale, self.shear = rotate, scale, shear
         self.fill = fill
+        self._epoch: int | None = None
+        self._seed = 0
         self._check_arguments()
 
     def _check_arguments(self) -> None:
@@ -100,6 +107,17 @@ class Augment(nn.Module):
                 raise ValueError(f"{name}={value} is out of range; give 0 or more, and less than {limit}.")
         if self.padding_mode not in ("constant", "reflect"):
             raise ValueError(f"padding_mode={self.padding_mode!r} is unknown; give 'constant' or 'reflect'.")
+        if self.flip not in (True, False, "alternating"):
+            raise ValueError(f"flip={self.flip!r} is unknown; give True, False or 'alternating'.")
+
+    def set_epoch(self, epoch: int, seed: int = 0) -> None:
+        """Say which epoch it is, which alternating flips have to know; an `ImageDataModule` does, with its own seed.
+
+        Args:
+            epoch: Counted from 0.
+            seed: Of the sides that images have in epoch 0.
+        """
+        self._epoch, self._seed = epoch, seed
 
     def forward(self, images: Tensor) -> Tensor:
         """Augment a batch.
@@ -133,12 +151,17 @@ class Augment(nn.Module):
         """Draw the random numbers for a batch.
 
         Args:
-            images: ``(batch, channels, height, width)``, of which only the shape and the device matter.
+            images: ``(batch, channels, height, width)``, of which only the shape and the device matter; for alternating
+                flips uint8, and the pixels matter, too.
 
         Returns:
             One number of each kind for each image, on the images' device.
+
+        Raises:
+            ValueError: If flips alternate, and nobody has said which epoch it is.
         """
         count, device = len(images), images.device
+        alternates = self.flip == "alternating"
 
         def below(limit: int) -> Tensor:
             return torch.randint(limit, (count,), device=device)
@@ -149,13 +172,22 @@ class Augment(nn.Module):
         return Draws(
             top=below(2 * self.crop + 1),
             left=below(2 * self.crop + 1),
-            flipped=below(2 if self.flip else 1).bool(),
+            flipped=self._turned(images) if alternates else below(2 if self.flip else 1).bool(),
             angle=within(self.rotate),
             zoom=1 + within(self.scale),
             slant=within(self.shear),
             row=below(images.shape[2]),
             column=below(images.shape[3]),
         )
+
+    def _turned(self, images: Tensor) -> Tensor:
+        """Which images are mirrored in this epoch."""
+        if self._epoch is None:
+            raise ValueError(
+                "flip='alternating' has to know the epoch; give the augmentation to an ImageDataModule by itself or in "
+                "a sequence, or call set_epoch before each epoch."
+            )
+        return random_sides(images, self._seed) ^ bool(self._epoch % 2)
 
     def apply_draws(self, images: Tensor, draws: Draws) -> Tensor:
         """Augment a batch with given random numbers.

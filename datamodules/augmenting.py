@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from primenet_lightning.arguments import first_line
+from primenet_lightning.datamodules.augmentation import Augment
 
 OVERSHOOT = 0.25
 """How far pixels from 0 to 1 may lie beyond: bicubic interpolation goes a little too far at edges."""
@@ -35,7 +36,7 @@ def refuse_augmentation(augmentation: Any) -> None:
     Raises:
         TypeError: If it cannot be called.
         ValueError: If it, or a part of it, is a transform of torchvision that mixes labels, normalizes, or makes or
-            takes PIL pictures.
+            takes PIL pictures; or if flips alternate after another part.
     """
     if augmentation is None:
         return
@@ -45,6 +46,7 @@ def refuse_augmentation(augmentation: Any) -> None:
             "several in a torchvision.transforms.v2.Compose"
         )
     for part in transform_parts(augmentation):
+        _refuse_alternating_later(part)
         names = _torchvision_names(part)
         for name in names & _REFUSED.keys():
             raise ValueError(f"augmentation has torchvision's {name}, which {_REFUSED[name]}.")
@@ -54,6 +56,33 @@ def refuse_augmentation(augmentation: Any) -> None:
                 f"augmentation has torchvision's {type(part).__name__}, which takes PIL pictures, but augmentation "
                 "works on uint8 tensors; leave it out."
             )
+
+
+def _refuse_alternating_later(transform: Any) -> None:
+    for place, child in enumerate(_children(transform)):
+        if place and any(_alternates(part) for part in transform_parts(child)):
+            raise ValueError(
+                "augmentation has Augment(flip='alternating') after another part, whose changes make each image a new "
+                "one to it; give it first."
+            )
+
+
+def _alternates(transform: Any) -> bool:
+    return isinstance(transform, Augment) and transform.flip == "alternating"
+
+
+def set_epoch(augmentation: Augmentation, epoch: int, seed: int) -> None:
+    """Tell all parts that ask for it which epoch it is.
+
+    Args:
+        augmentation: One `Augment`, or a sequence with some, of images ``(batch, channels, height, width)``; any other
+            is left alone.
+        epoch: Counted from 0.
+        seed: Of the data.
+    """
+    for part in transform_parts(augmentation):
+        if isinstance(part, Augment):
+            part.set_epoch(epoch, seed)
 
 
 def augmented(augmentation: Augmentation, images: Tensor) -> Tensor:

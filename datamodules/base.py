@@ -11,13 +11,13 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from primenet_lightning.datamodules.augmenting import Augmentation, augmented, refuse_augmentation
+from primenet_lightning.datamodules.augmenting import Augmentation, augmented, refuse_augmentation, set_epoch
 from primenet_lightning.datamodules.classes import check_class_names, refuse_empty_classes, require_every_class
 from primenet_lightning.datamodules.image_files import ImageFiles
 from primenet_lightning.datamodules.in_memory import Array, ImageTensors, to_image_tensor, to_label_tensor
 from primenet_lightning.datamodules.loader import BatchLoader
 from primenet_lightning.datamodules.normalization import Normalize, standard_statistics
-from primenet_lightning.datamodules.options import check_options
+from primenet_lightning.datamodules.options import check_options, refuse_to_validate
 from primenet_lightning.datamodules.pictures import Fit
 from primenet_lightning.datamodules.preprocessing import Preprocess, as_size
 from primenet_lightning.datamodules.samplers import EpochBatchSampler, OrderedBatchSampler
@@ -40,19 +40,17 @@ class _Splits:
 class ImageDataModule(LightningDataModule, ABC):
     """Images of equal size with one label each, held in memory as uint8.
 
-    A batch is one gather out of that memory, a pair of uint8 images (batch, channels, height, width) and
-    int64 labels (batch,). It becomes float32 on its device, in `on_after_batch_transfer`. A stratified
-    validation split is held out of the training images; the test images are those of the data set.
+    A batch is one gather out of that memory, a pair of uint8 images (batch, channels, height, width) and int64 labels
+    (batch,). It becomes float32 on its device, in `on_after_batch_transfer`. A stratified validation split is held out
+    of the training images; the test images are those of the data set.
 
-    A subclass sets the class attributes and returns its arrays from `load_arrays`; `prepare_data` may
-    download.
+    A subclass sets the class attributes and returns its arrays from `load_arrays`; `prepare_data` may download.
 
     Args:
         root: Folder of the data; None takes the environment variable ``PRIMENET_DATA``, else ``"data"``.
         batch_size: Images in a training batch over all devices; each takes its share.
-        eval_batch_size: Images in an evaluation batch over all devices, rounded up until it divides by their
-            number.
-        validation_fraction: Share of the training images held out, between 0 and 1.
+        eval_batch_size: Images in an evaluation batch over all devices, rounded up until it divides by their number.
+        validation_fraction: Share of the training images held out, between 0 and 1; with 0 the last weights are tested.
         seed: Which images are held out, and the order of each epoch.
         normalization: ``"symmetric"`` maps pixels to [-1, 1], as the paper's authors do; ``"standardize"``
             gives the training split mean 0 and standard deviation 1 per channel.
@@ -174,9 +172,9 @@ class ImageDataModule(LightningDataModule, ABC):
         """Read the whole data set, without downloading anything.
 
         Returns:
-            Training images, training labels, test images, test labels, each a numpy array or a tensor. Images
-            are uint8 as (images, height, width), (images, height, width, channels) or (images, channels,
-            height, width); labels are whole numbers (images,).
+            Training images, training labels, test images, test labels, each a numpy array or a tensor. Images are uint8
+            as (images, height, width), (images, height, width, channels) or (images, channels, height, width); labels
+            are whole numbers (images,).
         """
 
     def setup(self, stage: str | None = None) -> None:
@@ -186,8 +184,7 @@ class ImageDataModule(LightningDataModule, ABC):
             stage: Given by Lightning; all stages use the same data.
 
         Raises:
-            ValueError: If the arrays are not what the class attributes say, or a class is missing from a
-                split.
+            ValueError: If the arrays are not what the class attributes say, or a class is missing from a split.
         """
         if self._data is not None:
             return
@@ -234,7 +231,8 @@ class ImageDataModule(LightningDataModule, ABC):
             training, held_out = stratified_split(labels, count, self.seed)
             more = f"raise validation_fraction={self.validation_fraction} or add images"
             less = f"lower validation_fraction={self.validation_fraction} or add images"
-        self._require_every_class(labels[held_out], "validation", more)
+        if len(held_out) or self.validation_fraction > 0:
+            self._require_every_class(labels[held_out], "validation", more)
         self._require_every_class(labels[training], "training", less)
         return training, held_out
 
@@ -256,6 +254,11 @@ class ImageDataModule(LightningDataModule, ABC):
     def validation_dataset(self) -> ImageTensors:
         """The validation split, in the same memory as the training split."""
         return self._loaded.validation
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there are validation images."""
+        return len(self.validation_dataset) > 0
 
     @property
     def test_dataset(self) -> ImageTensors:
@@ -286,9 +289,8 @@ class ImageDataModule(LightningDataModule, ABC):
         """What prediction has to know about the data, in plain Python values, to be kept in the checkpoint.
 
         Returns:
-            ``dataset``, ``class_names``, ``image_size``, ``in_channels``, ``num_classes``, ``mean`` and
-            ``std``; ``picture_size``, which files must have, and ``fit``, by which those of another size are brought
-            to it.
+            ``dataset``, ``class_names``, ``image_size``, ``in_channels``, ``num_classes``, ``mean`` and ``std``;
+            ``picture_size``, which files must have, and ``fit``, by which those of another size are brought to it.
         """
         check_class_names(self.class_names, self.num_classes, self.name)
         return {
@@ -328,6 +330,7 @@ class ImageDataModule(LightningDataModule, ABC):
             return self.normalize(batch)
         images, labels_or_paths = batch
         if self.augmentation is not None and self.trainer is not None and self.trainer.training:
+            set_epoch(self.augmentation, self.trainer.current_epoch, self.seed)
             images = augmented(self.augmentation, self._loaded.preprocess.resize(images))
         return self.normalize(images), labels_or_paths
 
@@ -344,9 +347,12 @@ class ImageDataModule(LightningDataModule, ABC):
             )
         return BatchLoader(dataset, sampler, self._batches_done)
 
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """This rank's shares of the validation batches, in order."""
-        return self._eval_loader(self.validation_dataset)
+    def val_dataloader(self) -> Any:
+        """This rank's shares of the validation batches, in order; an empty list where there are none."""
+        if self.has_validation:
+            return self._eval_loader(self.validation_dataset)
+        refuse_to_validate(self.trainer, self.validation_fraction)
+        return []
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """This rank's shares of the test batches, in order."""

@@ -1,5 +1,7 @@
 """The options that all data modules have: what is refused of them."""
 
+from lightning.pytorch import Trainer
+
 from primenet_lightning.arguments import at_least
 
 
@@ -27,16 +29,29 @@ def check_options(
     at_least(1, "image", batch_size=batch_size, eval_batch_size=eval_batch_size)
     if limit_train is not None:
         at_least(1, "image, or None for all", limit_train=limit_train)
-    if validation_fraction == 0:
-        raise ValueError(
-            "validation_fraction=0 leaves no validation split, which is needed to choose the checkpoint; "
-            "give a value between 0 and 1, such as 0.1."
-        )
-    check_fraction("validation_fraction", validation_fraction)
+    if validation_fraction != 0:
+        check_fraction("validation_fraction", validation_fraction)
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed={seed} is out of range; give a whole number from 0 to 2**32 - 1.")
     if normalization not in ("symmetric", "standardize"):
         raise ValueError(f"normalization={normalization!r} is unknown; give 'symmetric' or 'standardize'.")
+
+
+def refuse_to_validate(trainer: Trainer | None, validation_fraction: float) -> None:
+    """Refuse a validation without images, unless it belongs to a fit, which does without.
+
+    Args:
+        trainer: That asks; None outside of one.
+        validation_fraction: That leaves no images.
+
+    Raises:
+        ValueError: If the Trainer is to validate and nothing else.
+    """
+    if trainer is not None and trainer.state.fn == "validate":
+        raise ValueError(
+            f"validation_fraction={validation_fraction} leaves no validation images; test instead, or give the "
+            "fraction that the network was not trained on"
+        )
 
 
 def check_fraction(name: str, fraction: float) -> None:

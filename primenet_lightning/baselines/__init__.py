@@ -1,6 +1,9 @@
 """What PrimeNet is compared with: networks trained end to end, and the vote of its capsules."""
 
 from primenet_lightning.baselines.dt_ram import DTRAMNet
+from primenet_lightning.baselines.msdnet.imta import IMTA
+from primenet_lightning.baselines.msdnet.msdnet import MSDNet
+from primenet_lightning.baselines.msdnet.network import MSDNetwork
 from primenet_lightning.baselines.multi_exit import (
     ExitRow,
     MultiExit,
@@ -15,11 +18,14 @@ from primenet_lightning.baselines.rnp import RNPNet
 from primenet_lightning.baselines.votes import majority_vote
 from primenet_lightning.models.end_to_end import EndToEnd as ImageClassifier
 
-__all__ = [
+__all__ = [  # noqa: RUF022  in the order of letters
     "CifarResNet20",
     "DTRAMNet",
     "ExitRow",
+    "IMTA",
     "ImageClassifier",
+    "MSDNet",
+    "MSDNetwork",
     "MultiExit",
     "MultiExitNetwork",
     "OneScale",

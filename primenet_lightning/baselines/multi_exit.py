@@ -1,16 +1,18 @@
 """A small network with several exits: easy images leave early (after MSDNet, Huang et al., ICLR 2018)."""
 
-import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning.baselines.resnets import he_
 from primenet_lightning.models.end_to_end import EndToEnd
-from primenet_lightning.nn.layers import at_least_float32
+from primenet_lightning.nn.exits import thresholds as exits
+from primenet_lightning.nn.exits.costs import ExitRecord, spent
+from primenet_lightning.nn.exits.costs import exit_costs as count_exits
+from primenet_lightning.nn.exits.network import State, answers, classify
+from primenet_lightning.nn.exits.thresholds import confidences
 from primenet_lightning.nn.losses import summed_cross_entropy
 from primenet_lightning.nn.whole import WholeNetwork
 from primenet_lightning.training.adam import PaperAdam
@@ -65,7 +67,7 @@ class DenseLayer(nn.Module):
 class MultiExitNetwork(nn.Module):
     """A dense network of two scales with an exit classifier after every few layers, all on the coarse scale.
 
-    After MSDNet (Huang et al. 2018), whose design this is at a smaller size: two scales in place of three, no 1x1
+    After MSDNet (Huang et al. 2018; `MSDNet` in full), whose design this is at a smaller size: two scales, no 1x1
     bottlenecks before the 3x3 convolutions, and neither transition layers nor scales dropped on the way, which save
     cost in deep networks. Exits are the paper's: two convolutions of stride 2, average pooling, dense.
 
@@ -128,21 +130,26 @@ class MultiExitNetwork(nn.Module):
         Returns:
             Logits, ``(batch, classes)``, of each exit, the first one first.
         """
-        return tuple(self.answers(x))
+        return tuple(answers(self, x))
 
-    def answers(self, x: Tensor) -> Iterator[Tensor]:
-        """Answer exit by exit, computing no more than has been asked for.
+    @property
+    def num_exits(self) -> int:
+        """How many exits there are."""
+        return len(self.exits)
+
+    def advance(self, exit_index: int, state: State) -> tuple[State, Tensor]:
+        """Compute what lies between the exit before and this one, and this exit's answer.
 
         Args:
-            x: Images, ``(batch, channels, height, width)``.
+            exit_index: Of this exit, from 0.
+            state: All fine and all coarse maps, ``(batch, channels, height, width)``; at the first exit the images.
 
-        Yields:
-            Logits, ``(batch, classes)``, of each exit, the first one first.
+        Returns:
+            The maps, ``(batch, channels, height, width)`` each, and the logits, ``(batch, classes)``.
         """
-        maps = self._begin(x)
-        for stage, leave in zip(self.stages, self.exits, strict=True):
-            maps = stage(maps)
-            yield leave(maps[1])
+        maps = self._begin(*state) if exit_index == 0 else state
+        maps = self.stages[exit_index](maps)
+        return maps, self.exits[exit_index](maps[1])
 
     def _begin(self, x: Tensor) -> Maps:
         fine = self.to_fine(x)
@@ -164,23 +171,7 @@ class MultiExitNetwork(nn.Module):
             ValueError: If the threshold is not within 0 and 1.
         """
         _check_threshold(threshold)
-        logits, rows = [], torch.arange(len(x), device=x.device)
-        order, taken = [], []
-        maps = self._begin(x)
-        for index, (stage, leave) in enumerate(zip(self.stages, self.exits, strict=True)):
-            maps = stage(maps)
-            answers = leave(maps[1])
-            leaves = _sure(answers, threshold)
-            if index == len(self.exits) - 1:
-                leaves = torch.ones_like(leaves)
-            logits.append(answers[leaves])
-            order.append(rows[leaves])
-            taken.append(torch.full_like(order[-1], index))
-            rows, maps = rows[~leaves], (maps[0][~leaves], maps[1][~leaves])
-            if len(rows) == 0:
-                break
-        places = torch.cat(order).argsort()
-        return torch.cat(logits)[places], torch.cat(taken)[places]
+        return classify(self, x, [threshold] * self.num_exits)
 
 
 def _exit(in_channels: int, channels: int, num_classes: int) -> nn.Sequential:
@@ -191,11 +182,6 @@ def _exit(in_channels: int, channels: int, num_classes: int) -> nn.Sequential:
         nn.Flatten(),
         nn.Linear(channels, num_classes),
     )
-
-
-def _sure(logits: Tensor, threshold: float) -> Tensor:
-    """Which images, ``(..., batch)``, have a class of at least this probability."""
-    return at_least_float32(logits).softmax(-1).amax(-1) >= threshold
 
 
 def _check_threshold(threshold: float) -> None:
@@ -311,9 +297,7 @@ def exits_taken(logits: Sequence[Tensor], threshold: float) -> Tensor:
         tensor([1])
     """
     _check_threshold(threshold)
-    sure = _sure(torch.stack(list(logits)), threshold)
-    sure[-1] = True
-    return sure.int().argmax(0)  # the first of them
+    return exits.exits_taken(confidences(torch.stack(list(logits))), [threshold] * len(logits))
 
 
 def exit_table(
@@ -338,14 +322,13 @@ def exit_table(
         >>> exit_table([unsure, sure], torch.tensor([1]), costs=[10, 30], thresholds=[0.5, 0.9])
         [ExitRow(threshold=0.5, error=100.0, multiply_adds=10.0), ExitRow(threshold=0.9, error=0.0, multiply_adds=30.0)]
     """
-    if len(costs) != len(logits):
-        raise ValueError(f"costs={list(costs)} are {len(costs)} for {len(logits)} exits; give one an exit")
-    answers, paid = torch.stack([scores.argmax(1) for scores in logits]), torch.tensor(costs, dtype=torch.float64)
-    rows = []
+    record = ExitRecord()
+    record.add(logits, labels)
+    rows: list[ExitRow] = []
     for threshold in thresholds:
-        taken = exits_taken(logits, threshold)
-        wrong = answers.gather(0, taken[None])[0] != labels
-        rows.append(ExitRow(threshold, 100 * wrong.double().mean().item(), paid[taken.cpu()].mean().item()))
+        _check_threshold(threshold)
+        result = spent(record.confidence, record.wrong, costs, [threshold] * len(logits))
+        rows.append(ExitRow(threshold, result.error, result.multiply_adds))
     return rows
 
 
@@ -367,9 +350,4 @@ def exit_costs(network: MultiExitNetwork, in_shape: tuple[int, int, int]) -> lis
         >>> exit_costs(MultiExitNetwork(1, 10), (1, 8, 8))
         [378176, 1005184, 1927104]
     """
-    copied = copy.deepcopy(network).cpu().float().eval()
-    totals = []
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        for _ in copied.answers(torch.zeros(1, *in_shape)):
-            totals.append(int(counter.get_total_flops()) // 2)  # the counter counts each as two operations
-    return totals
+    return count_exits(network, in_shape)

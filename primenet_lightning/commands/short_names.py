@@ -18,6 +18,8 @@ SHORT_NAMES: dict[str, dict[str, str]] = {
         "multi_exit": "primenet_lightning.baselines.MultiExit",
         "rnp": "primenet_lightning.baselines.RNPNet",
         "dt_ram": "primenet_lightning.baselines.DTRAMNet",
+        "msdnet": "primenet_lightning.baselines.MSDNet",
+        "imta": "primenet_lightning.baselines.IMTA",
     },
     "data": {
         "mnist": "primenet_lightning.datamodules.MNISTDataModule",

@@ -1,5 +1,6 @@
 """After the fit: what came out, written into the run folder, sent to W&B, and printed."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,10 @@ def sum_up(run: RunFolder, trainer: Trainer, summary: dict[str, Any], best_epoch
     finish_wandb()  # it may have some words to say, and the table shall be the last
     Console().print(result_table(summary))
     # not by rich, which would wrap it
-    print(f"best epoch: {best_epoch} (of 0 to {summary['epochs'] - 1})")
+    if "tested_weights" in summary:
+        print(f"tested: the last weights, after epoch {best_epoch}; there are no validation images to choose by")
+    else:
+        print(f"best epoch: {best_epoch} (of 0 to {summary['epochs'] - 1})")
     for place in places:
         print(place)
     print(f"report: {run.report}")
@@ -83,8 +87,9 @@ def summary_of(
         seed: Of everything random.
 
     Returns:
-        Plain values; of routing and of the paper's claims only where there are capsules, of local classifiers'
-        shares only where a backbone is cut, and of what images took only where that depends on the image.
+        Plain values; of routing and of the paper's claims only where there are capsules, of local classifiers' shares
+        only where a backbone is cut, of averages over views of the test images only where these were asked for, and of
+        what images took only where that depends on the image.
     """
     network: Any = model.network
     cost = count_cost(network)
@@ -93,7 +98,8 @@ def summary_of(
         "dataset": data.dataset_name,
         "seed": seed,
         "test_error": round(fitted.test_error, 4),  # counted in float32, which has no more digits
-        "validation_error": round(fitted.validation_error, 4),
+        **_views(model, trainer),
+        **_chosen(fitted),
         "parameters": cost.parameters,
         "multiply_adds_inference": cost.multiply_adds_inference,
         "multiply_adds_training": cost.multiply_adds_training,
@@ -117,6 +123,21 @@ def _taken(trainer: Trainer) -> dict[str, float]:
     """What a test image took on average; nothing of networks that compute the same for all images."""
     taken = trainer.callback_metrics.get("test/multiply_adds")
     return {} if taken is None else {"multiply_adds_taken": float(taken)}
+
+
+def _chosen(fitted: Fitted) -> dict[str, Any]:
+    """The validation error of the weights that were tested; or that nothing has chosen them."""
+    if math.isnan(fitted.validation_error):
+        return {"tested_weights": "last epoch"}
+    return {"validation_error": round(fitted.validation_error, 4)}
+
+
+def _views(model: LocalLearner, trainer: Trainer) -> dict[str, float]:
+    """The test error over several views of each image, by a name that says which."""
+    views = model.test_views.name
+    if not views:
+        return {}
+    return {f"test_error_{views}": round(float(trainer.callback_metrics[f"test/error_{views}"]), 4)}
 
 
 def _cutting(model: LocalLearner) -> dict[str, Any]:

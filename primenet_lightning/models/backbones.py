@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from primenet_lightning.arguments import first_line
 from primenet_lightning.nn.resnets import SmallImageResNet
-from primenet_lightning.nn.small_images import convnext, densenet_bc, vit_tiny
+from primenet_lightning.nn.small_images import convnext, densenet_bc, vit_tiny, whitened
 
 Pretrained = bool | str
 """Whether a model begins with the weights that its library has for it; or a file of weights."""
@@ -31,8 +31,9 @@ def build_backbone(
 
     Args:
         name: ``"resnet20"``, ``"resnet32"``, ``"resnet44"``, ``"resnet56"`` or ``"resnet110"``, see `SmallImageResNet`;
-            ``"densenet_bc"``, ``"vit_tiny"`` or ``"convnext"``, see `primenet_lightning.nn.small_images`; or of a model
-            of torchvision, or else of timm; ``"torchvision/..."`` or ``"timm/..."`` says which.
+            ``"densenet_bc"``, ``"vit_tiny"``, ``"convnext"`` or ``"whitened"``, see
+            `primenet_lightning.nn.small_images`; or of a model of torchvision, or else of timm; ``"torchvision/..."``
+            or ``"timm/..."`` says which.
         in_shape: Channels, height and width of the images.
         num_classes: Number of classes.
         pretrained: Whether it begins with the library's weights, which are downloaded once; or a file with a
@@ -71,6 +72,7 @@ SMALL_IMAGE_MODELS: dict[str, Callable[..., nn.Module]] = {
     "densenet_bc": densenet_bc,
     "vit_tiny": vit_tiny,
     "convnext": convnext,
+    "whitened": whitened,
 }
 """Builders of the other models for small images, by name."""
 

@@ -44,6 +44,8 @@ class CutNet(LocalLearner):
         pretrained: Whether the backbone begins with the weights that its library has for it; or a file of weights.
         frozen: Names of modules of the backbone that do not learn.
         backbone_options: Further arguments of the backbone's builder.
+        label_smoothing: Of the model's own loss, from which the last part learns, and the whole twin: the share of the
+            targets that is spread over all classes. Those of the other parts are the recipe's.
         optimizer: Makes the optimizer of one learner from its parameters.
         **learning: Of `LocalLearner`: ``schedule``, ``local``, ``backward``, .... ``local=False`` is the twin, the
             same backbone, of the same first weights, trained end to end.
@@ -78,6 +80,7 @@ class CutNet(LocalLearner):
         pretrained: bool | str = False,
         frozen: Sequence[str] = (),
         backbone_options: dict[str, Any] | None = None,
+        label_smoothing: float = 0.0,
         optimizer: OptimizerCallable = PaperAdam,
         **learning: Any,
     ) -> None:
@@ -95,6 +98,7 @@ class CutNet(LocalLearner):
         self.pretrained = pretrained
         self.frozen = list(frozen)
         self.backbone_options = backbone_options
+        self.label_smoothing = label_smoothing
         self._given_backbones = [backbone]  # in a list: it is registered once, inside the network
         self.build()
 
@@ -124,7 +128,7 @@ class CutNet(LocalLearner):
         """
         backbone = self.configure_backbone()
         if not self.local:
-            return UncutNetwork(backbone, self.in_shape, self.frozen)
+            return UncutNetwork(backbone, self.in_shape, self.frozen, self.label_smoothing)
         parts = self.parts
         if parts is None and not self.at:
             parts = 2
@@ -137,6 +141,7 @@ class CutNet(LocalLearner):
             self.local_recipe,
             self.local_classifier,
             self.frozen,
+            self.label_smoothing,
         )
         if network.num_classes != self.num_classes:
             raise ValueError(

@@ -123,6 +123,9 @@ class LinearProbe(LocalLearner):
         at_least(2, num_classes=num_classes)
         if finetune and backbone is None:
             raise ValueError("finetune=True has nothing to unfreeze: give the backbone, and batches of images")
+        for name in ("test_flips", "test_shifts"):
+            if backbone is None and learning.get(name):
+                raise ValueError(f"{name}={learning[name]} is for images, and without a backbone there are features")
         learning["local"] = False
         super().__init__(num_classes=num_classes, optimizer=optimizer, **learning)
         self.num_features = num_features

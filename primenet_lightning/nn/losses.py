@@ -41,6 +41,50 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return functional.cross_entropy(at_least_float32(logits), target)
 
 
+def smoothed_cross_entropy(label_smoothing: float) -> LogitsLoss:
+    """Make the cross-entropy against softened targets, see `CrossEntropy`.
+
+    Args:
+        label_smoothing: The share of the targets that is spread over all classes.
+
+    Returns:
+        From logits ``(batch, classes)`` and targets ``(batch,)`` to a scalar; `cross_entropy` where nothing is spread.
+
+    Raises:
+        ValueError: If ``label_smoothing`` is below 0, or 1 or more.
+
+    Example:
+        >>> import torch
+        >>> loss = smoothed_cross_entropy(0.2)
+        >>> loss(torch.tensor([[100.0, 0.0]]), torch.tensor([0]))  # 0.1 of the target lies on the other class
+        tensor(10.)
+    """
+    refuse_smoothing(label_smoothing)
+    if label_smoothing == 0:
+        return cross_entropy
+    return partial(_smoothed_cross_entropy, label_smoothing=label_smoothing)
+
+
+def _smoothed_cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+    return functional.cross_entropy(at_least_float32(logits), target, label_smoothing=label_smoothing)
+
+
+def refuse_smoothing(label_smoothing: float) -> None:
+    """Refuse a share of the targets that cannot be spread.
+
+    Args:
+        label_smoothing: The share.
+
+    Raises:
+        ValueError: If it is below 0, or 1 or more.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(
+            f"label_smoothing={label_smoothing} must be at least 0 and below 1: it is the share of the target "
+            "that is spread over all classes; 0.1 is usual"
+        )
+
+
 def summed_cross_entropy(answers: Sequence[Tensor], target: Tensor) -> Tensor:
     r"""Cross-entropies of several classifiers, such as the exits of a network: :math:`\sum_i CE(y, f_i(x))`.
 
@@ -114,17 +158,12 @@ class CrossEntropy(LocalLoss):
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(
-                f"label_smoothing={label_smoothing} must be at least 0 and below 1: it is the share of the target "
-                "that is spread over all classes; 0.1 is usual"
-            )
+        refuse_smoothing(label_smoothing)
         self.label_smoothing = label_smoothing
 
     def forward(self, feature_map: Tensor, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the mean cross-entropy, in nats; see `LocalLoss.forward`. The feature map is not looked at."""
-        logits = at_least_float32(logits)
-        return functional.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+        return _smoothed_cross_entropy(logits, target, self.label_smoothing)
 
     def extra_repr(self) -> str:
         """The option, for ``print``."""

@@ -1,4 +1,4 @@
-"""Networks that torchvision has for large images, built of its modules for small ones."""
+"""Networks for small images: those that torchvision has for large ones, built of its modules; and `WhitenedNetwork`."""
 
 import math
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from primenet_lightning.arguments import at_least
+from primenet_lightning.nn.whitened import WhitenedNetwork
 
 
 def densenet_bc(
@@ -125,6 +126,28 @@ def convnext(
     stem: Any = model.get_submodule("features.0")
     stem[0] = _patches(channels, 40, patch, std=0.02)
     return model
+
+
+def whitened(in_shape: tuple[int, int, int], num_classes: int = 10, **options: Any) -> nn.Module:
+    """Build a `WhitenedNetwork`, which learns fast.
+
+    Args:
+        in_shape: Channels, height and width of the images.
+        num_classes: Number of classes.
+        **options: Of `WhitenedNetwork`: ``widths``, ....
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: If there is no such network.
+
+    Example:
+        >>> network = whitened((1, 28, 28), widths=(32, 96, 128))
+        >>> sum(parameter.numel() for parameter in network.parameters())
+        381992
+    """
+    return WhitenedNetwork(in_shape[0], in_shape[1:], num_classes, **options)
 
 
 def _patches(in_channels: int, channels: int, patch: int, std: float) -> nn.Conv2d:

@@ -81,7 +81,11 @@ def peak_memory_bytes() -> int | None:
 
 ROWS = (
     ("test error (%)", "test_error", "test_error", ".2f"),
+    ("test error, flips averaged (%)", "test_error_flips", "", ".2f"),
+    ("test error, flips and shifts averaged (%)", "test_error_flips_shifts", "", ".2f"),
+    ("test error, shifts averaged (%)", "test_error_shifts", "", ".2f"),
     ("validation error (%)", "validation_error", "", ".2f"),
+    ("tested weights", "tested_weights", "", ""),
     ("parameters", "parameters", "parameters", ","),
     ("local classifiers' share of parameters", "local_share_parameters", "", ".1%"),
     ("local classifiers' share of multiply-adds", "local_share_multiply_adds", "", ".1%"),
@@ -92,8 +96,17 @@ ROWS = (
 )
 """What a result table says: title, key in ``summary.json``, key of the paper's claim, format."""
 
-OF_SOME_NETWORKS = ("local_share_parameters", "local_share_multiply_adds", "multiply_adds_taken")
-"""Keys that other runs do not have."""
+OPTIONAL = (
+    "test_error_flips",
+    "test_error_flips_shifts",
+    "test_error_shifts",
+    "validation_error",
+    "tested_weights",
+    "local_share_parameters",
+    "local_share_multiply_adds",
+    "multiply_adds_taken",
+)
+"""Keys that not all runs have."""
 
 
 def title_of(summary: Mapping[str, Any]) -> str:
@@ -127,7 +140,7 @@ def result_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     claims = summary.get("paper", {})
     rows = []
     for name, key, claimed, form in ROWS:
-        if key in OF_SOME_NETWORKS and key not in summary:
+        if key in OPTIONAL and key not in summary:
             continue
         claim = ""
         if claimed in claims:

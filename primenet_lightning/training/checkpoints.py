@@ -93,12 +93,21 @@ def is_judged(trainer: Trainer) -> bool:
 class BestCheckpoint(ModelCheckpoint):
     """``best.ckpt``, of least validation error; it goes on with a run whose folder was moved.
 
+    Of a data module without validation images it is that of the last epoch: nothing chooses.
+
     Args:
         folder: Of the checkpoints.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, filename="best", monitor="val/error", mode="min", enable_version_counter=False)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look whether there are validation images to choose by."""
+        data = getattr(trainer, "datamodule", None)
+        if stage == "fit" and not getattr(data, "has_validation", True):
+            self.monitor = None
+        super().setup(trainer, pl_module, stage)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what was best so far, if that checkpoint is in this folder."""

@@ -6,12 +6,14 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy
 
 from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.names import HEAD
-from primenet_lightning.nn.network import StagedNetwork
+from primenet_lightning.nn.network import Evaluation, StagedNetwork
 from primenet_lightning.training.counting import EpochLosses, LateCounting, LearnerMetrics
 from primenet_lightning.training.exchange import ALONE, Exchange
+from primenet_lightning.training.views import Views
 
 Batch = tuple[Tensor, Tensor]
 """Images ``(batch, channels, height, width)``, and class indices ``(batch,)``."""
@@ -23,16 +25,20 @@ class Evaluator(LightningModule, ABC):
     A subclass says which network, in `configure_network`; its constructor ends with ``self.build()``, which calls it.
 
     Logged by epoch, for val and test: ``accuracy`` and ``error`` (%) of the head, ``accuracy/<name>`` and
-    ``error/<name>`` of every other learner that classifies, ``loss/<name>`` of all.
+    ``error/<name>`` of every other learner that classifies, ``loss/<name>`` of all. For test also ``accuracy_<views>``
+    and ``error_<views>`` of the head's logits averaged over several views of each image, as ``error_flips``, where
+    these are asked for; never in place of the plain ones.
 
     Attributes:
         network: A row of stages.
         num_classes: Number of classes.
+        test_views: Over which views of each test image the logits are averaged; none by default.
         exchange: With the other processes.
     """
 
     network: StagedNetwork
     num_classes: int
+    test_views: Views = Views()
     exchange: Exchange = ALONE
 
     @abstractmethod
@@ -56,6 +62,7 @@ class Evaluator(LightningModule, ABC):
         self.train_metrics = LearnerMetrics(names, self.num_classes)
         self.val_metrics = LearnerMetrics(names, self.num_classes)
         self.test_metrics = LearnerMetrics(names, self.num_classes)
+        self.test_views_accuracy = MulticlassAccuracy(self.num_classes, average="micro")
         self._late = LateCounting(self.train_metrics)
         self._epoch_losses = EpochLosses()
 
@@ -163,6 +170,7 @@ class Evaluator(LightningModule, ABC):
     def on_test_epoch_start(self) -> None:
         """Forget what an aborted test may have left."""
         self.test_metrics.reset()
+        self.test_views_accuracy.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Count on one batch of the test split.
@@ -172,13 +180,25 @@ class Evaluator(LightningModule, ABC):
             batch_idx: Index of the batch in the split.
 
         Returns:
-            ``"logits"`` of the head, ``(batch, classes)``, for callbacks.
+            For callbacks ``"logits"`` of the head, ``(batch, classes)``, of the images as they are; where views are
+            averaged, also ``"logits_of_views"``.
         """
-        return {"logits": self._evaluate(self.test_metrics, batch)}
+        logits = self._evaluate(self.test_metrics, batch)
+        if not self.test_views.name:
+            return {"logits": logits}
+        images, target = self.images_and_target(batch)
+        averaged = self.test_views.averaged(images, logits, self)
+        self.test_views_accuracy.update(averaged, target)
+        return {"logits": logits, "logits_of_views": averaged}
 
     def on_test_epoch_end(self) -> None:
         """Log the split's metrics."""
-        self._log_metrics("test", self.test_metrics.compute())
+        results = self.test_metrics.compute()
+        views = self.test_views.name
+        if views:
+            accuracy = self.test_views_accuracy.compute()
+            results |= {f"accuracy_{views}": accuracy, f"error_{views}": 100 * (1 - accuracy)}
+        self._log_metrics("test", results)
 
     def _evaluate(self, metrics: LearnerMetrics, batch: Batch) -> Tensor:
         """Count a batch; the head's logits."""
@@ -192,7 +212,16 @@ class Evaluator(LightningModule, ABC):
         if evaluation.total is not None:
             losses["total"] = evaluation.total
         metrics.update(evaluation.logits, target, losses)
+        self.on_evaluation(evaluation, target)
         return evaluation.logits[HEAD]
+
+    def on_evaluation(self, evaluation: Evaluation, target: Tensor) -> None:
+        """Take note of what all learners answered to a batch; for subclasses.
+
+        Args:
+            evaluation: Of the batch.
+            target: Class indices, ``(batch,)``.
+        """
 
     def metric_prefix(self, stage: str) -> str:
         """Tell what the names of metrics begin with.

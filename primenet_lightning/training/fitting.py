@@ -27,7 +27,8 @@ class Fitted:
 
     Attributes:
         test_error: In %, measured once, of the weights that were chosen.
-        validation_error: In %, of the same weights.
+        validation_error: In %, of the same weights; not a number where there are no validation images, and the weights
+            are those of the last epoch.
         seconds: Of the fit, its validations included, its test not; where the Trainer has a `Timer`, by that, which
             counts all parts of a fit that was resumed.
     """
@@ -58,9 +59,22 @@ class BestWeights(Checkpoint):
         self.weights: dict[str, Any] = {}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the epoch's weights if none were better; none of a phase of which nothing is chosen."""
+        """Take the epoch's weights if none were better; none of a phase of which nothing is chosen.
+
+        Args:
+            trainer: Whose validation error counts.
+            pl_module: Whose weights are copied.
+
+        Raises:
+            ValueError: If there was no validation to tell.
+        """
         if not is_judged(trainer):
             return
+        if "val/error" not in trainer.callback_metrics:
+            raise ValueError(
+                "there was no validation, by which the best weights are chosen; give the data module a "
+                "validation_fraction above 0"
+            )
         error = float(trainer.callback_metrics["val/error"])
         if error < self.validation_error:
             self.validation_error = error
@@ -168,6 +182,8 @@ def fit_and_test(
 ) -> Fitted:
     """Fit a model, choose its best weights on the validation split, and test those once.
 
+    Where there are no validation images, the weights of the last epoch are tested.
+
     Args:
         trainer: Says how; ``best`` is one of its callbacks.
         model: Afterwards it has the weights that were tested.
@@ -225,6 +241,8 @@ def _choose(
     if isinstance(best, ModelCheckpoint):
         if best.best_model_path and best.best_model_score is not None:
             return float(best.best_model_score), best.best_model_path
+        if best.best_model_path and best.monitor is None:  # the last weights: there are no validation images
+            return math.nan, best.best_model_path
     elif best is not None:
         if best.weights:
             model.load_state_dict(best.weights)

@@ -34,6 +34,8 @@ from primenet_lightning.training.runner import Per, Rhythm, StageRunner
 from primenet_lightning.training.schedules import Schedule
 from primenet_lightning.training.step_output import REQUESTS, StepOutput
 from primenet_lightning.training.stopping import GracefulStop
+from primenet_lightning.training.views import Views
+from primenet_lightning.training.whitening import WhitenFirstLayer, whitening_layers
 
 Value = TypeVar("Value")
 
@@ -60,8 +62,8 @@ class LocalLearner(Optimizing, ABC):
         lr: Learning rate of all learners, in place of what their optimizers begin with; None leaves those.
         scheduler: Makes the learning rate schedule of one learner's optimizer.
         head_scheduler: Makes the head's; None for none.
-        schedule: ``"cosine"``, ``"step"`` or ``"one_cycle"`` over the whole fit, for all optimizers, see
-            `primenet_lightning.training.schedules`; instead of the two above.
+        schedule: ``"cosine"``, ``"step"``, ``"one_cycle"`` or ``"triangular"`` over the whole fit, for all optimizers,
+            see `primenet_lightning.training.schedules`; instead of the two above.
         scheduler_interval: Schedules count ``"epoch"`` or ``"step"`` (optimizer steps).
         local: False trains the same network end to end, by the head's loss alone: the twin that local learning is
             compared with.
@@ -75,6 +77,12 @@ class LocalLearner(Optimizing, ABC):
         accumulate_grad_batches: Batches an optimizer step; their gradients are averaged, also in the epoch's last,
             shorter window.
         gradient_clip_val: Largest norm of the gradient of one learner; None does not clip.
+        bias_lr_factor: At which multiple of their learner's rate the biases of normalization layers learn; their weight
+            decay is divided by it, so that a step's decay is as before. airbench's is 64.
+        test_flips: Whether a test also counts the answers to each image and its mirror image averaged, as
+            ``test/error_flips``; see `primenet_lightning.training.views.Views`. Validation does not.
+        test_shifts: Pixels by which images are shifted for that, along the diagonal; with it the metric is
+            ``test/error_flips_shifts``, or ``test/error_shifts``. 0 for no shifts.
 
     Attributes:
         network: A row of stages.
@@ -126,6 +134,9 @@ class LocalLearner(Optimizing, ABC):
         step: Literal["stage", "batch"] = "batch",
         accumulate_grad_batches: int = 1,
         gradient_clip_val: float | None = None,
+        bias_lr_factor: float = 1,
+        test_flips: bool = False,
+        test_shifts: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=list(self.UNSAVED), logger=self.LOGS_HYPERPARAMETERS)
@@ -148,8 +159,10 @@ class LocalLearner(Optimizing, ABC):
             whole_number(1, image_size=width),
         )
         self.num_classes = whole_number(2, num_classes=num_classes)
+        self.test_views = Views(test_flips, test_shifts)
+        self.test_views.refuse_images(self.in_shape)
         self.example_input_array = torch.zeros(1, *self.in_shape)  # Lightning's summary counts operations with it
-        self.optimizer_recipe = OptimizerRecipe(optimizer, head_optimizer, scheduler, head_scheduler)
+        self.optimizer_recipe = OptimizerRecipe(optimizer, head_optimizer, scheduler, head_scheduler, bias_lr_factor)
         self.lr = lr
         self.schedule: Schedule | None = schedule
         self.scheduler_interval = "step" if schedule is not None else scheduler_interval
@@ -164,7 +177,7 @@ class LocalLearner(Optimizing, ABC):
     # -- extension points ----------------------------------------------------------------------------------------------
 
     def configure_callbacks(self) -> list[Callback]:
-        """Attach the loss log and the graceful stop, unless the Trainer has them already.
+        """Attach the loss log, the graceful stop, and where a layer wants it its whitening, unless they are there.
 
         Returns:
             The callbacks that are missing.
@@ -176,6 +189,8 @@ class LocalLearner(Optimizing, ABC):
             refuse_automatic_options(self.trainer, self)
         present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         kinds: list[type[Callback]] = [LossLog, GracefulStop]
+        if whitening_layers(self):
+            kinds.append(WhitenFirstLayer)
         return [kind() for kind in kinds if not any(isinstance(callback, kind) for callback in present)]
 
     # -- training ------------------------------------------------------------------------------------------------------
@@ -270,37 +285,6 @@ class LocalLearner(Optimizing, ABC):
         """Keep DDP from averaging at each backward: it would send the whole model each time."""
         strategy = self.trainer.strategy
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
-
-    def window_ends(self, batch_idx: int) -> bool:
-        """Whether an optimizer step follows this batch: the last of a window, or of the epoch.
-
-        Args:
-            batch_idx: Index of the batch in the epoch.
-
-        Returns:
-            Always True unless gradients accumulate.
-        """
-        return (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
-
-    def _mend_short_window(self, batch_idx: int) -> None:
-        """Average the last window over the batches it has; gradients are exchanged, not yet unscaled or clipped."""
-        size = self.accumulate_grad_batches
-        count = batch_idx % size + 1
-        if count == size:
-            return
-        for parameter in self.network.parameters():
-            if parameter.grad is not None:
-                parameter.grad *= size / count
-
-    def _step_all(self) -> None:
-        """Step the composite once, clipped in `on_before_optimizer_step`; stage by stage there is nothing left."""
-        optimizer = self.optimizers()
-        assert not isinstance(optimizer, list)
-        applied = self._steps_applied
-        optimizer.step()
-        self.skipped_steps += self._steps_applied == applied  # by fp16's scaler, for all learners on all ranks
-        optimizer.zero_grad()
-        self.step_schedulers("step")
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip, learner by learner; gradients have been unscaled by now."""

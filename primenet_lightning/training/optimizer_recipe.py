@@ -1,9 +1,11 @@
 """By which optimizers, at which rates and along which schedules learners learn."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -11,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from primenet_lightning.nn.names import HEAD
 from primenet_lightning.training.adam import PaperAdam
+from primenet_lightning.training.norm_biases import learn_faster
 from primenet_lightning.training.optimizers import CompositeOptimizer, LRSchedulerCallable, OptimizerCallable
 
 
@@ -35,6 +38,11 @@ class OptimizerRecipe:
         head_optimizer: Makes the head's; None takes ``optimizer``.
         scheduler: Makes the learning rate schedule of one learner's optimizer; None for none.
         head_scheduler: Makes the head's; None for none.
+        bias_lr_factor: At which multiple of their optimizer's rate the biases of normalization layers learn; their
+            weight decay is divided by it.
+
+    Raises:
+        ValueError: If that factor is not positive.
 
     Example:
         >>> from torch import nn, optim
@@ -48,21 +56,38 @@ class OptimizerRecipe:
     head_optimizer: OptimizerCallable | None = None
     scheduler: LRSchedulerCallable | None = None
     head_scheduler: LRSchedulerCallable | None = None
+    bias_lr_factor: float = 1
 
-    def make(self, learners: Mapping[str, Sequence[nn.Parameter]], lr: float | None = None) -> Optimizers:
+    def __post_init__(self) -> None:
+        if not 0 < self.bias_lr_factor < math.inf:
+            raise ValueError(
+                f"bias_lr_factor={self.bias_lr_factor} is out of range; give a positive number, such as airbench's "
+                "64, or 1 for the rate of all others"
+            )
+
+    def make(
+        self,
+        learners: Mapping[str, Sequence[nn.Parameter]],
+        lr: float | None = None,
+        norm_biases: Collection[nn.Parameter] = (),
+    ) -> Optimizers:
         """Make one optimizer per learner; none for learners without parameters.
 
         Args:
             learners: Parameters by learner.
             lr: Learning rate of all, in place of what the optimizers begin with; None leaves that.
+            norm_biases: Which parameters learn at ``bias_lr_factor`` times the rate.
 
         Returns:
             Optimizers and schedules.
 
         Raises:
-            ValueError: If every parameter is frozen, or if ``lr`` would level the rates of an optimizer's groups.
+            ValueError: If every parameter is frozen, or if ``lr`` would level the rates of an optimizer's groups, or if
+                ``bias_lr_factor`` has nothing to act on, or is undone by a scheduler.
         """
         _refuse_all_frozen(learners)
+        if self.bias_lr_factor != 1:
+            _refuse_no_biases(self.bias_lr_factor, norm_biases)
         optimizers: dict[str, Optimizer] = {}
         schedulers: dict[str, LRScheduler] = {}
         for name, parameters in learners.items():
@@ -74,9 +99,24 @@ class OptimizerRecipe:
             optimizers[name] = make_optimizer(parameters)
             if lr is not None:
                 _set_rate(name, optimizers[name], lr)
+            if self.bias_lr_factor != 1:
+                learn_faster(optimizers[name], norm_biases, self.bias_lr_factor)
             if make_scheduler is not None:
-                schedulers[name] = make_scheduler(optimizers[name])
+                schedulers[name] = self._scheduled(name, optimizers[name], make_scheduler)
         return Optimizers(CompositeOptimizer(optimizers), schedulers)
+
+    def _scheduled(self, name: str, optimizer: Optimizer, make_scheduler: LRSchedulerCallable) -> LRScheduler:
+        """Make a schedule, under which the biases of normalization layers keep their multiple of the rate."""
+        before = _proportions(optimizer)
+        scheduler = make_scheduler(optimizer)
+        after = _proportions(optimizer)
+        if self.bias_lr_factor != 1 and after and before and not np.allclose(before, after, rtol=1e-6):
+            raise ValueError(
+                f"the {type(scheduler).__name__} of {name!r} sets the rates of groups itself, which undoes "
+                f"bias_lr_factor={self.bias_lr_factor}; use schedule, such as schedule='one_cycle', or a scheduler "
+                "that multiplies rates"
+            )
+        return scheduler
 
 
 def refuse_two_optimizers(optimizer: OptimizerCallable, **others: OptimizerCallable) -> None:
@@ -118,6 +158,20 @@ def _refuse_all_frozen(learners: Mapping[str, Sequence[nn.Parameter]]) -> None:
         "every parameter is frozen (requires_grad=False), so that nothing could be learned; call model.unfreeze(), or "
         "model.requires_grad_(True), before the fit"
     )
+
+
+def _refuse_no_biases(factor: float, norm_biases: Collection[nn.Parameter]) -> None:
+    if not norm_biases:
+        raise ValueError(
+            f"bias_lr_factor={factor} is for biases of normalization layers, and the network has none that learns; "
+            "leave it out"
+        )
+
+
+def _proportions(optimizer: Optimizer) -> list[float]:
+    """Rates over that of the first group; none where it stands still, as at the start of a warm-up."""
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    return [rate / rates[0] for rate in rates] if rates[0] else []
 
 
 def _set_rate(name: str, optimizer: Optimizer, lr: float) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from primenet_lightning.training.norm_biases import norm_biases
 from primenet_lightning.training.optimizer_recipe import OptimizerRecipe
 from primenet_lightning.training.optimizers import CompositeOptimizer, CompositeScheduler
 from primenet_lightning.training.resumable import Resumable
@@ -39,7 +40,8 @@ class Optimizing(Resumable, ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build one optimizer per learner, all in one `CompositeOptimizer`."""
-        composite, schedulers = self.optimizer_recipe.make(self.network.learners(), self.lr)
+        biases = norm_biases(self.network)
+        composite, schedulers = self.optimizer_recipe.make(self.network.learners(), self.lr, biases)
         self.resumption.built(settings_of(composite, schedulers))
         composite.register_step_post_hook(self._count_step)
         # the command line tries the optimizers before it fits; then nobody knows yet how many steps there will be
@@ -84,6 +86,39 @@ class Optimizing(Resumable, ABC):
             scheduler.drop(names)
         elif isinstance(scheduler, LRScheduler):
             scheduler.base_lrs = [scheduler.base_lrs[place] for place in places]
+            if isinstance(scheduler, LambdaLR):
+                scheduler.lr_lambdas = [scheduler.lr_lambdas[place] for place in places]
+
+    def window_ends(self, batch_idx: int) -> bool:
+        """Whether an optimizer step follows this batch: the last of a window, or of the epoch.
+
+        Args:
+            batch_idx: Index of the batch in the epoch.
+
+        Returns:
+            Always True unless gradients accumulate.
+        """
+        return (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
+
+    def _mend_short_window(self, batch_idx: int) -> None:
+        """Average the last window over the batches it has; gradients are exchanged, not yet unscaled or clipped."""
+        size = self.accumulate_grad_batches
+        count = batch_idx % size + 1
+        if count == size:
+            return
+        for parameter in self.network.parameters():
+            if parameter.grad is not None:
+                parameter.grad *= size / count
+
+    def _step_all(self) -> None:
+        """Step the composite once, clipped in `on_before_optimizer_step`; stage by stage there is nothing left."""
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        applied = self._steps_applied
+        optimizer.step()
+        self.skipped_steps += self._steps_applied == applied  # by fp16's scaler, for all learners on all ranks
+        optimizer.zero_grad()
+        self.step_schedulers("step")
 
     def step_schedulers(self, interval: str) -> None:
         """Step the schedules that count this, those too that Lightning has put in place of the model's own.

@@ -1,12 +1,13 @@
 """Learning rate schedules by name, over a known number of optimizer steps."""
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from lightning.pytorch import Trainer
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
-Schedule = Literal["cosine", "step", "one_cycle"]
+Schedule = Literal["cosine", "step", "one_cycle", "triangular"]
 """Names that `schedule` takes."""
 
 STEP_FACTOR = 0.25
@@ -20,6 +21,37 @@ ONE_CYCLE_LEAST = 5
 """Fewest steps of ``"one_cycle"``: with fewer, a quarter of them is no step up."""
 
 
+@dataclass
+class Triangle:
+    """Share of the rate at each step: up along a line, then down along one.
+
+    An object and no function, so that a scheduler's state has its numbers.
+
+    Args:
+        total_steps: Over which it is laid out.
+        start: Share at step 0.
+        peak: Share of the steps that come before the whole rate.
+        end: Share that is reached after the last step.
+
+    Example:
+        >>> triangle = Triangle(total_steps=100)
+        >>> [round(triangle(step), 3) for step in (0, 23, 100)]
+        [0.2, 1.0, 0.07]
+    """
+
+    total_steps: int
+    start: float = 0.2
+    peak: float = 0.23
+    end: float = 0.07
+
+    def __call__(self, step: int) -> float:
+        """Give the share of one step."""
+        done = step / self.total_steps
+        if done < self.peak:
+            return self.start + (1 - self.start) * done / self.peak
+        return self.end + (1 - self.end) * (1 - done) / (1 - self.peak)
+
+
 def schedule(name: Schedule, optimizer: Optimizer, total_steps: int) -> LRScheduler:
     r"""Build a schedule; its ``step`` is to be called once after each optimizer step.
 
@@ -29,7 +61,9 @@ def schedule(name: Schedule, optimizer: Optimizer, total_steps: int) -> LRSchedu
     - ``"step"``: :math:`r / 4^k` after :math:`k` of the points at 50, 75, 89 and 94 % of the steps have been reached
       (Nøkland and Eidnes, 2019);
     - ``"one_cycle"``: from :math:`r / 25` up to :math:`r` over the first quarter, then down to :math:`r / 250000` at
-      the last step, both along half a cosine (Smith and Topin, 2019). Adam's betas stay as they are.
+      the last step, both along half a cosine (Smith and Topin, 2019). Adam's betas stay as they are;
+    - ``"triangular"``: from :math:`0.2 r` along a line up to :math:`r` at 23 % of the steps, then along a line towards
+      :math:`0.07 r` at :math:`t = T` (Jordan, 2024, airbench).
 
     Of a `CompositeOptimizer`, schedule the composite: its children then still are stepped in one call.
 
@@ -69,16 +103,18 @@ def schedule(name: Schedule, optimizer: Optimizer, total_steps: int) -> LRSchedu
     if name == "step":
         milestones = [-(-percent * total_steps // 100) for percent in STEP_PERCENTS]
         return MultiStepLR(optimizer, milestones, STEP_FACTOR)
+    if name == "triangular":
+        return LambdaLR(optimizer, Triangle(total_steps))
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     return OneCycleLR(optimizer, rates, total_steps, pct_start=ONE_CYCLE_RISE, cycle_momentum=False)
 
 
 def steps_of_fit(trainer: Trainer, what: str, window: int = 1, start: int = 0) -> int:
-    """Tell how many optimizer steps a fit has, which a schedule or phases are laid out over.
+    """Tell how many optimizer steps a fit has, which schedules are laid out over.
 
     Args:
         trainer: The Trainer, in a fit.
-        what: Is laid out, for the sentence.
+        what: Needs to know, for the sentence: ``"schedule='cosine'"``.
         window: Batches an optimizer step.
         start: Optimizer steps that this Trainer had done before, in a fit that is over.
 
@@ -88,9 +124,11 @@ def steps_of_fit(trainer: Trainer, what: str, window: int = 1, start: int = 0) -
     Raises:
         ValueError: If the fit has no end.
     """
+    has_data = trainer.fit_loop._combined_loader is not None
     steps = trainer.estimated_stepping_batches
-    # it sets the data up before a resumed run's place in them is restored, which Lightning would then leave out
-    trainer.fit_loop._combined_loader = None
+    if not has_data:
+        # it sets the data up before a resumed run's place in them is restored, which Lightning would then leave out
+        trainer.fit_loop._combined_loader = None
     if not 0 < steps < float("inf"):
         raise ValueError(
             f"{what} needs to know its end, and this fit has none (max_epochs={trainer.max_epochs}, "

@@ -38,7 +38,7 @@ def test_a_network_trains_on_the_same_range_with_floats_as_with_uint8():
     for augmentation in (None, TO_FLOAT):
         data = DigitsDataModule(augmentation=augmentation)
         data.setup()
-        data.trainer = type("Training", (), {"training": True})()
+        data.trainer = type("Training", (), {"training": True, "current_epoch": 0})()
         batch = data.train_dataset[torch.arange(64)]
         pixels.append(data.on_after_batch_transfer(batch, 0)[0])
     torch.testing.assert_close(pixels[0], pixels[1], atol=1e-5, rtol=0)

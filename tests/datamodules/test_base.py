@@ -282,10 +282,7 @@ def test_every_argument_can_stand_in_yaml():
         ({"batch_size": 0}, "batch_size=0 must be at least 1 image"),
         ({"eval_batch_size": -5}, "eval_batch_size=-5 must be at least 1 image"),
         ({"limit_train": 0}, "limit_train=0 must be at least 1 image, or None for all"),
-        (
-            {"validation_fraction": 0},
-            "validation_fraction=0 leaves no validation split.* choose the checkpoint",
-        ),
+        ({"validation_fraction": -0.1}, r"validation_fraction=-0\.1 is out of range"),
         (
             {"validation_fraction": 1.0},
             r"validation_fraction=1\.0 is out of range; give a value between 0 and 1",
@@ -297,6 +294,16 @@ def test_every_argument_can_stand_in_yaml():
 def test_wrong_arguments_are_named(numbered, arguments, message):
     with pytest.raises(ValueError, match=message):
         numbered(**arguments)
+
+
+def test_without_a_validation_split_all_images_are_trained_on(numbered, recorder, make_trainer):
+    data = numbered(validation_fraction=0)
+    data.setup("fit")
+    assert len(data.train_dataset) == numbered.train_count
+    assert not data.has_validation
+    assert data.val_dataloader() == []
+    with pytest.raises(ValueError, match="validation_fraction=0 leaves no validation images; test instead"):
+        make_trainer().validate(recorder, datamodule=data)
 
 
 @pytest.mark.parametrize(
@@ -313,6 +320,11 @@ def test_wrong_arguments_are_named(numbered, arguments, message):
             "training split of numbered has no image of class 'two'; raise limit_train=2",
         ),
         ({}, 20, "validation split of numbered has no image of class 'two'; raise validation_fraction=0.1"),
+        (
+            {"validation_fraction": 1e-6},
+            600,
+            "validation split .* no image of class .*; raise validation_fraction=1e-06",
+        ),
         (
             {"validation_fraction": 0.9},
             9,

@@ -87,6 +87,7 @@ class Place(NamedTuple):
         image_shape: Channels, height and width of the images.
         num_classes: Number of classes.
         following: The pieces of the model that follow, nearest first, but for the last, which gives the logits.
+        last: That one; None where it is not known.
         next_part: The whole part that follows; None where it is not yet known.
         next_features: What that hands on.
     """
@@ -97,6 +98,7 @@ class Place(NamedTuple):
     image_shape: tuple[int, ...]
     num_classes: int
     following: Sequence[Piece] = ()
+    last: Piece | None = None
     next_part: Part | None = None
     next_features: Features | None = None
 
@@ -125,7 +127,7 @@ def classifier_at(choice: ClassifierChoice, place: Place) -> nn.Module:
     kind, options = name_and_options("local_classifier", choice)
     features, classes = place.features, place.num_classes
     if kind == "layers_that_follow":
-        following = partial(LayersThatFollow, features, classes, place.following)
+        following = partial(LayersThatFollow, features, classes, place.following, last=place.last)
         return with_options("local_classifier", kind, following, options, "local_classifier")
     maps = normalised_maps(features)
     if kind == "mlp":

@@ -1,8 +1,9 @@
 """The layers that follow in a model, copied afresh as the local classifier of a part (AugLocal, Ma et al. 2024)."""
 
 import copy
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -11,8 +12,14 @@ from primenet_lightning.nn.classifiers import evenly
 from primenet_lightning.nn.cutting.balance import costs_of
 from primenet_lightning.nn.cutting.features import Features, FromMaps, ToMaps, normalised_maps
 from primenet_lightning.nn.cutting.parts import Piece
-from primenet_lightning.nn.cutting.slimming import share, slim
+from primenet_lightning.nn.cutting.slimming import share, slim, with_entry
 from primenet_lightning.nn.layers import blank_input, trial_run
+
+Blocks = Literal["evenly", "shrinking"]
+"""Which blocks that follow are copied: some of all, or of those whose maps are smaller than what they take."""
+
+Ending = Literal["average", "copy"]
+"""What gives the logits: a dense layer over the average of all pixels, or a copy of the model's own last block."""
 
 
 class LayersThatFollow(nn.Sequential):
@@ -23,6 +30,9 @@ class LayersThatFollow(nn.Sequential):
     them (Ma et al. 2024). Where a block wants other features than the one before it gives, average pooling and a 1x1
     convolution stand between them. A dense layer over the average of all pixels, or of all tokens, gives the logits.
 
+    With ``width=0.5, blocks="shrinking", ending="copy", direct=True`` it is a small model of what follows: half as
+    wide, one block for each time that the maps shrink, with the model's own way from maps to logits.
+
     Args:
         features: What the part hands on.
         num_classes: Number of classes.
@@ -32,9 +42,17 @@ class LayersThatFollow(nn.Sequential):
             keep their width.
         budget: Most multiply-adds of the classifier, as a multiple of those of all blocks that follow; the depth
             shrinks until it fits, down to one block. None for no bound.
+        blocks: ``"evenly"``: of all blocks that follow; ``"shrinking"``: of those whose maps are smaller than what they
+            take, where there are any.
+        ending: ``"average"``: a dense layer over the average of all pixels; ``"copy"``: a fresh copy of the model's own
+            last block, the one that gives the logits.
+        direct: Whether the first layer of a block is built anew for the channels that it is given, where the block then
+            still runs; a 1x1 convolution otherwise.
+        last: The model's own last block, for ``ending="copy"``.
 
     Raises:
-        ValueError: If ``depth`` is below 1, or ``width`` or ``budget`` out of range.
+        ValueError: If ``depth`` is below 1, if ``width`` or ``budget`` are out of range, or if ``blocks`` or ``ending``
+            are unknown.
 
     Example:
         >>> import torch
@@ -55,18 +73,29 @@ class LayersThatFollow(nn.Sequential):
         depth: int = 2,
         width: float = 1.0,
         budget: float | None = None,
+        blocks: Blocks = "evenly",
+        ending: Ending = "average",
+        direct: bool = False,
+        last: Piece | None = None,
     ) -> None:
         at_least(1, depth=depth)
         if not 0 < width <= 1:
             raise ValueError(f"width={width} must be above 0 and at most 1: the share of the channels that are kept")
-        layers = _layers(features, num_classes, following, depth, width)
+        if ending not in ("average", "copy"):
+            raise ValueError(f"ending={ending!r} is unknown; use 'average' or 'copy'")
+        if ending == "copy" and last is None:
+            raise ValueError("ending='copy' needs the model's own last block; give it as last, or use ending='average'")
+        copier = _Copier(width, direct)
+        candidates = _candidates(following, blocks)
+        closing = last if ending == "copy" else None
+        layers = _layers(features, num_classes, candidates, depth, copier, closing)
         if budget is not None:
             if not budget > 0:
                 raise ValueError(f"budget={budget} must be above 0: a multiple of the cost of the blocks that follow")
             whole = _multiply_adds([piece.part for piece in following], following[0].takes.shape) if following else 0.0
             while depth > 1 and _multiply_adds(layers, features.shape) > budget * whole:
                 depth -= 1
-                layers = _layers(features, num_classes, following, depth, width)
+                layers = _layers(features, num_classes, candidates, depth, copier, closing)
         super().__init__(*layers)
 
 
@@ -84,42 +113,90 @@ def fresh(member: Any) -> Any:
         >>> bool((fresh(layer).weight == layer.weight).any())
         False
     """
-    copied = copy.deepcopy(member)
-    if isinstance(copied, nn.Module):
-        for module in copied.modules():
+    return _initialised(copy.deepcopy(member))
+
+
+def _initialised(member: Any) -> Any:
+    """Initialise a module anew, each of its layers as its class does, and let it learn."""
+    if isinstance(member, nn.Module):
+        for module in member.modules():
             reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
             if reset is not None:
                 reset()
-        copied.requires_grad_(True)
-    return copied
+        member.requires_grad_(True)
+    return member
+
+
+def _candidates(following: Sequence[Piece], blocks: Blocks) -> Sequence[Piece]:
+    """The blocks that may be copied."""
+    if blocks == "evenly":
+        return following
+    if blocks != "shrinking":
+        raise ValueError(f"blocks={blocks!r} is unknown; use 'evenly' or 'shrinking'")
+    shrinking = [piece for piece in following if math.prod(piece.gives.map_size) < math.prod(piece.takes.map_size)]
+    return shrinking or following
+
+
+class _Copier:
+    """Makes blocks of fresh modules.
+
+    Args:
+        width: Their share of the channels, where they can be built narrower.
+        direct: Whether their first layer is built anew for the channels that there are.
+    """
+
+    def __init__(self, width: float, direct: bool) -> None:
+        self.width = width
+        self.direct = direct
+
+    def copied(self, piece: Piece, features: Features) -> Piece:
+        """A block for features, as narrow as it can be."""
+        if self.width < 1:
+            takes = piece.takes.with_channels(share(piece.takes.channels, self.width))
+            gives = piece.gives.with_channels(share(piece.gives.channels, self.width))
+            narrow = piece.part.copied(lambda member: _initialised(slim(copy.deepcopy(member), self.width)))
+            if shape_given(narrow, takes.shape) == gives.shape:
+                return self._entered(Piece(narrow, takes, gives), features)
+        return self.copied_whole(piece, features)
+
+    def copied_whole(self, piece: Piece, features: Features) -> Piece:
+        """A block of the model's own width."""
+        return self._entered(piece._replace(part=piece.part.copied(fresh)), features)
+
+    def _entered(self, piece: Piece, features: Features) -> Piece:
+        """The block with a first layer for the channels that there are, where that can be."""
+        takes = piece.takes.with_channels(features.channels)
+        if not self.direct or takes == piece.takes:
+            return piece
+        part = with_entry(piece.part, piece.takes.shape, piece.takes.channels, features.channels)
+        if part is None or shape_given(part, takes.shape) != piece.gives.shape:
+            return piece
+        return Piece(part, takes, piece.gives)
 
 
 def _layers(
-    features: Features, num_classes: int, following: Sequence[Piece], depth: int, width: float
+    features: Features,
+    num_classes: int,
+    candidates: Sequence[Piece],
+    depth: int,
+    copier: _Copier,
+    last: Piece | None,
 ) -> list[nn.Module]:
-    """The chosen blocks, what fits them together, and the dense layer."""
+    """The chosen blocks, what fits them together, and what gives the logits."""
     layers: list[nn.Module] = []
-    for index in evenly(len(following), depth):
-        piece = following[index]
-        part, takes, gives = _copied(piece, width)
+    for index in evenly(len(candidates), depth):
+        part, takes, gives = copier.copied(candidates[index], features)
         if features != takes:
             layers.append(Fit(features, takes))
         layers.append(part)
         features = gives
-    pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features.channels, num_classes)]
-    return [*layers, normalised_maps(features), *pool]
-
-
-def _copied(piece: Piece, width: float) -> Piece:
-    """A block of fresh modules, narrower where that can be."""
-    if width < 1:
-        takes = piece.takes.with_channels(share(piece.takes.channels, width))
-        narrow = piece.part.copied(lambda member: slim(fresh(member), width))
-        shape = shape_given(narrow, takes.shape)
-        gives = piece.gives.with_channels(share(piece.gives.channels, width))
-        if shape == gives.shape:
-            return Piece(narrow, takes, gives)
-    return Piece(piece.part.copied(fresh), piece.takes, piece.gives)
+    if last is None:
+        dense = nn.Linear(features.channels, num_classes)
+        return [*layers, normalised_maps(features), nn.AdaptiveAvgPool2d(1), nn.Flatten(), dense]
+    part, takes, _ = copier.copied_whole(last, features)
+    if features != takes:
+        layers.append(Fit(features, takes))
+    return [*layers, part]
 
 
 def shape_given(part: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -15,7 +15,7 @@ from primenet_lightning.nn.cutting.objectives import Objective
 from primenet_lightning.nn.cutting.parts import Part, Piece
 from primenet_lightning.nn.cutting.recipes import recipe as make_recipe
 from primenet_lightning.nn.layers import check_input
-from primenet_lightning.nn.losses import cross_entropy
+from primenet_lightning.nn.losses import smoothed_cross_entropy
 from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.network import Evaluation, StagedNetwork
 from primenet_lightning.nn.numbers import WHOLE, Share
@@ -44,6 +44,7 @@ class Segment(Stage):
         objective: What it learns from; None for the last part, which gives the logits.
         name: Of the stage and its learner.
         images: Of the batch under way; None where no objective looks at them.
+        label_smoothing: Of the model's own loss, that of the last part.
 
     Example:
         >>> from primenet_lightning.nn.cutting.cut import cut
@@ -53,8 +54,16 @@ class Segment(Stage):
         ('head', torch.Size([2, 3]))
     """
 
-    def __init__(self, part: Part, objective: Objective | None, name: str = HEAD, images: Images | None = None) -> None:
+    def __init__(
+        self,
+        part: Part,
+        objective: Objective | None,
+        name: str = HEAD,
+        images: Images | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
         super().__init__(name)
+        self.loss = smoothed_cross_entropy(label_smoothing)
         self.part = part
         self.objective = objective
         self.in_shape = part.in_shape
@@ -82,7 +91,7 @@ class Segment(Stage):
             images = self._images.current
         features = self.part(x)
         if self.objective is None:
-            yield LearnerOutput(self.name, cross_entropy(features, target), features.detach(), features.detach())
+            yield LearnerOutput(self.name, self.loss(features, target), features.detach(), features.detach())
             return
         loss, logits = self.objective(features, target, images)
         yield LearnerOutput(self.name, loss, logits.detach(), features.detach())
@@ -132,6 +141,8 @@ class CutNetwork(KeepsFrozen, StagedNetwork):
         local_classifier: Instead of the recipe's own, see `classifier_at`.
         frozen: Names of modules of the model that do not learn: they stay in evaluation mode, and no activations are
             saved of those that nothing comes before that learns.
+        label_smoothing: Of the model's own loss, from which the last part learns: the share of the targets that is
+            spread over all classes. Those of the other parts are the recipe's.
 
     Attributes:
         backbone: The model.
@@ -162,9 +173,11 @@ class CutNetwork(KeepsFrozen, StagedNetwork):
         recipe: ClassifierChoice | Recipe = "greedy",
         local_classifier: ClassifierChoice | None = None,
         frozen: Sequence[str] = (),
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.backbone = model
+        self.label_smoothing = label_smoothing
         self._in_shape = in_shape
         self.recipe = make_recipe(recipe, local_classifier)
         refuse_places(at, parts)
@@ -204,7 +217,7 @@ class CutNetwork(KeepsFrozen, StagedNetwork):
     def _place(self, pieces: Sequence[Piece], last: int, index: int, parts: int) -> Place:
         """Where the objective of a part stands that ends with the piece ``last``."""
         classes = pieces[-1].gives.shape[0]
-        return Place(index, parts, pieces[last].gives, self._in_shape, classes, pieces[last + 1 : -1])
+        return Place(index, parts, pieces[last].gives, self._in_shape, classes, pieces[last + 1 : -1], pieces[-1])
 
     def _build(self, parts: Sequence[Part], pieces: Sequence[Piece]) -> None:
         """Build the objectives and the stages of the parts."""
@@ -222,7 +235,8 @@ class CutNetwork(KeepsFrozen, StagedNetwork):
         for index, part in enumerate(parts):
             last = index == len(parts) - 1
             name = HEAD if last else f"part{index}"
-            self._segments.append(Segment(part, None if last else objectives[index], name, self._images))
+            objective = None if last else objectives[index]
+            self._segments.append(Segment(part, objective, name, self._images, self.label_smoothing))
         self._leave_the_rest_to_the_head()
 
     def _leave_the_rest_to_the_head(self) -> None:
@@ -319,6 +333,7 @@ class UncutNetwork(KeepsFrozen, WholeNetwork):
         model: From images to logits.
         in_shape: Channels, height and width of the images.
         frozen: Names of modules of the model that do not learn, see `CutNetwork`.
+        label_smoothing: The share of the targets that is spread over all classes.
 
     Example:
         >>> network = UncutNetwork(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), (1, 8, 8))
@@ -328,8 +343,10 @@ class UncutNetwork(KeepsFrozen, WholeNetwork):
 
     strictly_local = False
 
-    def __init__(self, model: nn.Module, in_shape: tuple[int, ...], frozen: Sequence[str] = ()) -> None:
-        super().__init__(model, in_shape)
+    def __init__(
+        self, model: nn.Module, in_shape: tuple[int, ...], frozen: Sequence[str] = (), label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__(model, in_shape, smoothed_cross_entropy(label_smoothing))
         self._frozen = freeze(model, frozen)
 
     @property

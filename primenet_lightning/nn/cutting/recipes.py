@@ -8,6 +8,7 @@ from primenet_lightning.arguments import at_least, with_options
 from primenet_lightning.nn.classifiers import PooledClassifier
 from primenet_lightning.nn.cutting.classifiers import ClassifierChoice, Place, classifier_at, name_and_options
 from primenet_lightning.nn.cutting.features import normalised_maps
+from primenet_lightning.nn.cutting.following import Blocks, Ending
 from primenet_lightning.nn.cutting.learning import Course, Recipe, along
 from primenet_lightning.nn.cutting.neighbours import Averaged, Overlapping
 from primenet_lightning.nn.cutting.objectives import Classified, Objective, Reconstructed, Similar
@@ -74,9 +75,12 @@ class AugLocal(Recipe):
     Args:
         depth: Blocks in the classifier of the first part.
         pyramid: The last local part's share of that depth; in between in line.
-        width: Their share of the channels, see `LayersThatFollow`.
+        width: Their share of the channels, see `LayersThatFollow`; or that of the first and of the last local part.
         budget: Most multiply-adds, see `LayersThatFollow`.
         label_smoothing: See `Recipe`.
+        blocks: Which blocks are copied, see `LayersThatFollow`.
+        ending: What gives the logits, see `LayersThatFollow`.
+        direct: Whether blocks take the channels that there are, see `LayersThatFollow`.
 
     Raises:
         ValueError: If ``depth`` is below 1, or ``pyramid`` out of range.
@@ -86,9 +90,12 @@ class AugLocal(Recipe):
         self,
         depth: int = 2,
         pyramid: float = 0.5,
-        width: float = 1.0,
+        width: Course = 1.0,
         budget: float | None = None,
         label_smoothing: Course = 0.0,
+        blocks: Blocks = "evenly",
+        ending: Ending = "average",
+        direct: bool = False,
     ) -> None:
         super().__init__(label_smoothing)
         at_least(1, depth=depth)
@@ -98,6 +105,9 @@ class AugLocal(Recipe):
         self.pyramid = pyramid
         self.width = width
         self.budget = budget
+        self.blocks: Blocks = blocks
+        self.ending: Ending = ending
+        self.direct = direct
 
     def depth_at(self, place: Place) -> int:
         """Tell how many blocks the classifier of a part has.
@@ -112,7 +122,14 @@ class AugLocal(Recipe):
 
     def objective(self, place: Place) -> Objective:
         """Build the classifier and cross-entropy; see `Recipe.objective`."""
-        options = {"depth": self.depth_at(place), "width": self.width, "budget": self.budget}
+        options = {
+            "depth": self.depth_at(place),
+            "width": along(self.width, place),
+            "budget": self.budget,
+            "blocks": self.blocks,
+            "ending": self.ending,
+            "direct": self.direct,
+        }
         classifier = classifier_at({"layers_that_follow": options}, place)
         return Classified(classifier, self.smoothing_at(place))
 

@@ -1,10 +1,17 @@
-"""Modules with a share of their channels."""
+"""Modules with a share of their channels, and with other channels that they take."""
 
+import copy
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+
+from primenet_lightning.nn.cutting.parts import Part
+from primenet_lightning.nn.layers import blank_input, trial_run
+
+Entry = nn.Conv2d | nn.Linear
+"""A layer whose weights fix how many channels it takes."""
 
 
 def slim(member: Any, width: float) -> Any:
@@ -72,6 +79,73 @@ def share(channels: int, width: float) -> int:
         (8, 1)
     """
     return max(1, round(channels * width))
+
+
+def with_entry(part: Part, shape: tuple[int, ...], channels: int, given: int) -> Part | None:
+    """Copy a part whose first layers take other channels; these layers are initialised anew.
+
+    First are the convolutions and dense layers that are given the part's input itself; where there are none, the one
+    that runs first.
+
+    Args:
+        part: It stays as it is.
+        shape: Of what it takes for one image.
+        channels: Of that.
+        given: Channels that the copy is to take.
+
+    Returns:
+        The copy, of which only a trial tells whether it runs; None where the first layers take other channels than
+        the part does.
+    """
+    changed = part.copied(copy.deepcopy)
+    entries = _entries(changed, shape)
+    if not entries:
+        return None
+    for layer in entries:
+        if _channels_taken(layer) != channels:
+            return None
+    for layer in entries:
+        _take(layer, given)
+    return changed
+
+
+def _entries(part: Part, shape: tuple[int, ...]) -> list[Entry]:
+    """The layers that the part's input goes to, or else the first one that runs."""
+    x = blank_input(part, shape)
+    at_input: list[Entry] = []
+    in_order: list[Entry] = []
+
+    def note(layer: nn.Module, args: tuple[Any, ...]) -> None:
+        assert isinstance(layer, Entry)
+        in_order.append(layer)
+        if args and args[0] is x:
+            at_input.append(layer)
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in part.modules() if isinstance(layer, Entry)]
+    try:
+        with trial_run(part):
+            part(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return at_input or in_order[:1]
+
+
+def _channels_taken(layer: Entry) -> int | None:
+    """None of a convolution in groups, which cannot simply take others."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features
+    return layer.in_channels if layer.groups == 1 else None
+
+
+def _take(layer: Entry, channels: int) -> None:
+    """Build the weight anew for so many channels."""
+    if isinstance(layer, nn.Linear):
+        layer.in_features = channels
+    else:
+        layer.in_channels = channels
+    layer.weight = nn.Parameter(layer.weight.new_empty(layer.weight.shape[0], channels, *layer.weight.shape[2:]))
+    layer.reset_parameters()
 
 
 def _keep(module: nn.Module, name: str, *sizes: int) -> None:

@@ -294,7 +294,18 @@ class PrimeBlock(Stage):
     def through(self, x: Tensor, choice: int = 0) -> Tensor:
         """Compute equation 5 without labels, the graph whole; see `Stage.through`."""
         # the maps first: the order of the sums in backward depends on it, in the last bit
-        routed = self._routed(x, choice)
+        return self.join(x, self._routed(x, choice))
+
+    def join(self, x: Tensor, routed: Tensor) -> Tensor:
+        """Join a map with the projection, and pool them where a pool ends the block; the graph is whole.
+
+        Args:
+            x: The block's input, ``(batch, channels, height, width)``.
+            routed: What the router makes of the capsules' maps, ``(batch, channels, height, width)``.
+
+        Returns:
+            What goes on, ``(batch, channels, height, width)``.
+        """
         projected = None if self.projection is None else self.projection(x)
         return self._join(routed, projected)
 

@@ -1,6 +1,7 @@
 import copy
 from math import cos, pi
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -27,7 +28,13 @@ def one_cycle(t, total):
     return 4e-6 + (1 - 4e-6) * (1 + cos(pi * (t - top) / (total - 1 - top))) / 2
 
 
-CURVES = {"cosine": cosine, "step": step, "one_cycle": one_cycle}
+def triangular(t, total):
+    """As airbench's `np.interp` has it."""
+    return float(np.interp(t, [0, 0.23 * total, total], [0.2, 1, 0.07]))
+
+
+CURVES = {"cosine": cosine, "step": step, "one_cycle": one_cycle, "triangular": triangular}
+ENDS = {"cosine": 0.005, "step": 0.005, "one_cycle": 0.005, "triangular": 0.0070001}
 
 
 def parameter():
@@ -66,7 +73,7 @@ def test_the_end_can_be_reached(name):
     optimizer = SGD([parameter()], lr=0.1)
     last = rates(optimizer, schedule(name, optimizer, STEPS), STEPS)[-1][0]
     assert last == pytest.approx(0.1 * CURVES[name](STEPS - 1, STEPS), rel=1e-5)
-    assert 0 <= optimizer.param_groups[0]["lr"] < 0.005
+    assert 0 <= optimizer.param_groups[0]["lr"] < ENDS[name]
 
 
 def composite():
@@ -99,7 +106,9 @@ def test_a_state_is_plain_enough_for_a_checkpoint(name, tmp_path):
 
 def test_unknown_names_and_too_few_steps_are_refused():
     optimizer = SGD([parameter()], lr=0.1)
-    with pytest.raises(ValueError, match=r"schedule='linear' is unknown; use one of \('cosine', 'step', 'one_cycle'\)"):
+    with pytest.raises(
+        ValueError, match=r"schedule='linear' is unknown; use one of \('cosine', 'step', 'one_cycle', 'triangular'\)"
+    ):
         schedule("linear", optimizer, 10)
     for name, total, least in (("cosine", 0, 1), ("step", -1, 1), ("one_cycle", 4, 5)):
         with pytest.raises(ValueError, match=f"total_steps={total} is too few for schedule='{name}'.*least {least} "):

@@ -102,7 +102,7 @@ def test_pruning_waits_for_the_gradients_of_a_window(tmp_path):
     assert seen == [3, 3, 1, 1, 1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "step", "one_cycle"])
+@pytest.mark.parametrize("schedule", ["cosine", "step", "one_cycle", "triangular"])
 def test_schedules_go_on_after_pruning(schedule, tmp_path):
     """The learning rates at the end are those of a network that is not pruned."""
     rates = [

@@ -1,0 +1,138 @@
+"""IMTA as a model of the engine: what its second phase adds to a trained MSDNet."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+
+from primenet_lightning.arguments import first_line
+from primenet_lightning.baselines.msdnet.budgeted import BudgetedExits
+from primenet_lightning.baselines.msdnet.collaboration import CollaboratingExits, OneForAll
+from primenet_lightning.baselines.msdnet.network import MSDNetwork
+from primenet_lightning.runs.folder import checkpoint_in
+from primenet_lightning.training.adam import PaperAdam
+from primenet_lightning.training.optimizers import OptimizerCallable
+
+ARCHITECTURE = (
+    "in_channels",
+    "num_classes",
+    "exits",
+    "base",
+    "step",
+    "spacing",
+    "scales",
+    "channels",
+    "growth",
+    "exit_channels",
+)
+"""Arguments in which both phases must agree."""
+
+MODEL = "network.model."
+"""What the names of the network's entries in a checkpoint begin with."""
+
+
+class IMTA(BudgetedExits):
+    """IMTA's second phase: exits of a trained MSDNet that collaborate, and learn from its last exit (Li et al. 2019).
+
+    The first phase is an `MSDNet` with ``equilibrium``. Here its layers are frozen; new classifiers, each of which sees
+    the answer of the exit before, learn by distillation, see `CollaboratingExits` and `OneForAll`.
+
+    Args:
+        in_channels: Channels of the images.
+        image_size: Height and width of the images, in pixels.
+        num_classes: Number of classes.
+        trained: The run of the first phase, or a checkpoint of it. None where a checkpoint of this class is loaded,
+            which has all weights.
+        teaching: The teacher's share of the loss, from 0 to 1; the labels have the rest.
+        temperature: That softens the answers of teacher and exits.
+        detached: Whether exits do not learn from the exits behind them, as in the paper; the authors' code lets them.
+        optimizer: As in `EndToEnd`.
+        **options: Of `BudgetedExits`: ``exits``, ``spacing``, ``scales``, ``budget``, ...; in the architecture the same
+            as in the first phase.
+
+    Raises:
+        ValueError: As `BudgetedExits`; if the first phase cannot be loaded or is of another architecture, or if
+            ``teaching`` or ``temperature`` is impossible.
+        FileNotFoundError: If there is no such run or checkpoint.
+
+    Example:
+        >>> import torch
+        >>> model = IMTA(in_channels=1, image_size=(8, 8), exits=3, scales=2)
+        >>> model(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        image_size: tuple[int, int] = (32, 32),
+        num_classes: int = 10,
+        trained: str | None = None,
+        teaching: float = 0.9,
+        temperature: float = 3.0,
+        detached: bool = True,
+        optimizer: OptimizerCallable = PaperAdam,
+        **options: Any,
+    ) -> None:
+        self._has_trained_weights = trained is not None
+        super().__init__(in_channels, image_size, num_classes, optimizer=optimizer, **options)
+
+    def configure_backbone(self) -> CollaboratingExits:
+        """Build the network, on the layers of the first phase."""
+        network = MSDNetwork(self.in_shape[0], self.num_classes, self.plan)
+        trained = self.hparams["trained"]
+        if trained is not None:
+            self._load_first_phase(network, trained)
+        return CollaboratingExits(network, self.hparams["detached"])
+
+    def configure_losses(self) -> OneForAll:
+        """Tell what the exits learn from: the labels, and the first phase's last exit; scalars."""
+        return OneForAll(self.hparams["teaching"], self.hparams["temperature"])
+
+    def _load_first_phase(self, network: MSDNetwork, trained: str) -> None:
+        """Take the weights, and refuse those of another architecture."""
+        path = checkpoint_in(Path(trained))
+        advice = "give the run of an MSDNet, or a checkpoint of it"
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # each kind of damage has its own
+            raise ValueError(f"trained={trained} cannot be read ({first_line(error)}); {advice}") from error
+        there = saved.get("hyper_parameters", {})
+        if not there.keys() >= {*ARCHITECTURE, "equilibrium"}:
+            raise ValueError(f"trained={trained} is of {saved.get('class_path', 'another model')}; {advice}")
+        for name in ARCHITECTURE:
+            if self.hparams[name] != there[name]:
+                raise ValueError(
+                    f"{name}={self.hparams[name]}, but trained={trained} has {name}={there[name]}; give the same"
+                )
+        weights = saved["state_dict"].items()
+        network.load_state_dict({name.removeprefix(MODEL): value for name, value in weights if name.startswith(MODEL)})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As in `BudgetedExits`; and loading it needs no file but itself."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["hyper_parameters"]["trained"] = None
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As in `BudgetedExits`."""
+        super().on_load_checkpoint(checkpoint)
+        self._has_trained_weights = True
+
+    def check(self, trainer: Trainer, stage: str, datamodule: LightningDataModule | None = None) -> None:
+        """Refuse what could not work with this Trainer and its data.
+
+        Args:
+            trainer: The Trainer.
+            stage: Lightning's.
+            datamodule: The data; None takes the Trainer's.
+
+        Raises:
+            ValueError: As `BudgetedExits.check`; also if the layers that are to be frozen have not learned.
+        """
+        super().check(trainer, stage, datamodule)
+        if stage == "fit" and not self._has_trained_weights:
+            raise ValueError(
+                "trained=None leaves the frozen layers as they were drawn; train an MSDNet with equilibrium='coarsest' "
+                "first, and give its run"
+            )

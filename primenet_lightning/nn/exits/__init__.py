@@ -1,0 +1,1 @@
+"""Networks with several exits: who leaves where, at which thresholds, for which cost."""

@@ -1,0 +1,279 @@
+"""MSDNet and IMTA under the Trainer: they learn, spend a budget, resume, share out batches, and predict."""
+
+import copy
+import math
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from tiny import SGDStep, TinyData, make_trainer
+from torch import nn
+from torch.optim import SGD
+
+from primenet_lightning import PrimeNet, count_cost
+from primenet_lightning.analysis.prediction import load_model
+from primenet_lightning.baselines import IMTA, MSDNet
+from primenet_lightning.callbacks import LastCheckpoint
+from primenet_lightning.datamodules import DigitsDataModule
+
+SMALL = dict(exits=3, scales=2, channels=4, growth=2, exit_channels=6)
+TINY = dict(in_channels=2, image_size=(8, 8), num_classes=3, **SMALL)
+STEP = SGDStep(0.05)
+
+
+def fit(folder, model, data=None, callbacks=(), **options):
+    trainer = make_trainer(folder, callbacks, **options)
+    trainer.fit(model, TinyData(batch_size=20) if data is None else data)
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def first_phase(tmp_path_factory):
+    """A checkpoint of MSDNet after an epoch in equilibrium."""
+    folder = tmp_path_factory.mktemp("first")
+    torch.manual_seed(3)
+    trainer = fit(folder, MSDNet(equilibrium="coarsest", optimizer=STEP, **TINY))
+    trainer.save_checkpoint(folder / "first.ckpt")
+    return str(folder / "first.ckpt")
+
+
+def test_both_phases_learn_digits_and_images_leave_by_the_budget(tmp_path):
+    """Chance is an error of 90 %."""
+    digits = DigitsDataModule(batch_size=32)
+    nesterov = partial(SGD, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    options = dict(in_channels=1, image_size=(8, 8), exits=3, scales=2, channels=8, growth=4, exit_channels=16)
+    options |= dict(optimizer=nesterov, schedule="cosine", budget=60_000)
+    first = MSDNet(equilibrium="coarsest", **options)
+    trainer = fit(tmp_path, first, digits, max_epochs=2)
+    trainer.save_checkpoint(tmp_path / "first.ckpt")
+    second = IMTA(trained=str(tmp_path / "first.ckpt"), **options)
+    trainers = [trainer, fit(tmp_path, second, digits, max_epochs=1)]
+    for trainer, model in zip(trainers, (first, second), strict=True):
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        for name in ("error/exit0", "error/exit1", "error", "budget/error"):
+            assert metrics[f"val/{name}"] < 20
+        images = len(digits.validation_dataset)
+        above = metrics["val/budget/multiply_adds"] - 60_000
+        assert -1 <= above <= 2 * (model.exit_costs[-1] - model.exit_costs[0]) / images
+        (result,) = trainer.test(model, digits, verbose=False)
+        assert result["test/budget/error"] < 20
+        assert model.exit_costs[0] < result["test/budget/multiply_adds"] < model.exit_costs[1]
+
+
+def test_validation_finds_thresholds_that_are_predicted_by(tmp_path):
+    """Against a computation image by image from the model's own answers."""
+    model = MSDNet(budget=40_000, optimizer=STEP, **TINY)
+    costs = model.exit_costs
+    assert costs[0] < 40_000 < costs[-1]
+    trainer = fit(tmp_path, model)
+    data = trainer.datamodule
+    images, labels = data.validation_dataset[torch.arange(8)]
+    images = data.normalize(images)
+    model.eval()
+    paid, wrong = 0, 0
+    with torch.no_grad():
+        answers, given = model.network.model(images), model(images)
+        for row in range(8):
+            sure = [
+                float(logits[row].softmax(0).max()) >= limit
+                for logits, limit in zip(answers, model.thresholds, strict=True)
+            ]
+            place = sure.index(True)
+            torch.testing.assert_close(given[row], answers[place][row])
+            paid, wrong = paid + costs[place], wrong + int(answers[place][row].argmax() != labels[row])
+    assert trainer.callback_metrics["val/budget/multiply_adds"] == pytest.approx(paid / 8)
+    assert trainer.callback_metrics["val/budget/error"] == pytest.approx(100 * wrong / 8)
+    trainer.save_checkpoint(tmp_path / "it.ckpt")
+    loaded = load_model(tmp_path / "it.ckpt")
+    assert loaded.thresholds == model.thresholds
+    assert torch.equal(loaded(images), given)
+
+
+def test_without_a_budget_the_last_exit_answers(tmp_path):
+    model = MSDNet(optimizer=STEP, **TINY)
+    trainer = fit(tmp_path, model)
+    assert model.thresholds is None
+    assert "val/budget/error" not in trainer.callback_metrics
+    x = torch.randn(3, 2, 8, 8)
+    torch.testing.assert_close(model.eval()(x), model.network.model(x)[-1])
+    for kind in (MSDNet, IMTA):
+        model = kind(**TINY)
+        assert count_cost(model.network).multiply_adds_inference == model.exit_costs[-1]
+
+
+def test_a_trained_model_takes_another_budget(tmp_path):
+    trainer = fit(tmp_path, MSDNet(budget=40_000, optimizer=STEP, **TINY))
+    trainer.save_checkpoint(tmp_path / "it.ckpt")
+    path = tmp_path / "it.ckpt"
+    model = MSDNet.load_from_checkpoint(path, weights_only=True, budget=60_000)
+    assert model.thresholds is None
+    (result,) = make_trainer(tmp_path).validate(model, trainer.datamodule, verbose=False)
+    assert len(model.thresholds) == 3
+    above = result["val/budget/multiply_adds"] - 60_000
+    assert -1e-3 <= above <= 2 * (model.exit_costs[-1] - model.exit_costs[0]) / 8
+    anytime = MSDNet.load_from_checkpoint(path, weights_only=True, budget=40_000, prediction="anytime")
+    assert anytime.thresholds == [math.inf, -math.inf, -math.inf]
+
+
+def test_anytime_all_leave_at_the_last_exit_that_can_be_paid(tmp_path):
+    costs = MSDNet(**TINY).exit_costs
+    model = MSDNet(**TINY, optimizer=STEP, budget=costs[2] - 1, prediction="anytime")
+    trainer = fit(tmp_path, model)
+    assert trainer.callback_metrics["val/budget/multiply_adds"] == costs[1]
+    assert trainer.callback_metrics["val/budget/error"] == trainer.callback_metrics["val/error/exit1"]
+    x = torch.randn(3, 2, 8, 8)
+    torch.testing.assert_close(model.eval()(x), model.network.model(x)[1])
+    trainer.save_checkpoint(tmp_path / "it.ckpt")
+    torch.testing.assert_close(load_model(tmp_path / "it.ckpt")(x), model(x))
+
+
+def test_imta_predicts_from_its_checkpoint_alone(first_phase, tmp_path):
+    model = IMTA(trained=first_phase, optimizer=STEP, **TINY)
+    frozen = copy.deepcopy(model.network.model.trained.state_dict())
+    trainer = fit(tmp_path, model)
+    trainer.save_checkpoint(tmp_path / "it.ckpt")
+    assert torch.load(tmp_path / "it.ckpt", weights_only=True)["hyper_parameters"]["trained"] is None
+    loaded = load_model(tmp_path / "it.ckpt")
+    x = torch.randn(3, 2, 8, 8)
+    assert torch.equal(loaded(x), model.eval()(x))
+    first = MSDNet.load_from_checkpoint(first_phase, weights_only=True).network.model.state_dict()
+    assert all(torch.equal(value, frozen[name]) for name, value in first.items())
+    after = model.network.model.trained.state_dict()
+    assert all(torch.equal(value, frozen[name]) for name, value in after.items())
+    assert fit(tmp_path, loaded).global_step == 4  # what was loaded may be trained on
+
+
+class Crash(Callback):
+    """Ends a fit right after a batch."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == 6:
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("kind", ["msdnet", "imta"])
+def test_a_run_that_crashed_in_an_epoch_goes_on_bit_for_bit(kind, first_phase, tmp_path):
+    def run(name, callbacks=(), ckpt_path=None):
+        torch.manual_seed(3)
+        options = TINY | dict(optimizer=partial(SGD, lr=0.05, momentum=0.9), schedule="cosine", budget=40_000)
+        model = MSDNet(equilibrium="all", **options) if kind == "msdnet" else IMTA(trained=first_phase, **options)
+        callbacks = [LastCheckpoint(tmp_path / name, 1), *callbacks]
+        trainer = make_trainer(tmp_path, callbacks, enable_checkpointing=True, max_epochs=2)
+        try:
+            trainer.fit(model, TinyData(batch_size=20), ckpt_path=ckpt_path, weights_only=True)
+        except ZeroDivisionError:
+            torch.manual_seed(99)
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        return model.state_dict(), metrics, model.thresholds
+
+    whole = run("whole")
+    run("crashed", [Crash()])
+    resumed = run("crashed", ckpt_path=tmp_path / "crashed/last.ckpt")
+    assert whole[0].keys() == resumed[0].keys()
+    assert all(torch.equal(value, resumed[0][name]) for name, value in whole[0].items())
+    assert whole[1:] == resumed[1:]
+
+
+class Unnormed:
+    """No batch norms: the training does not depend on how a batch is shared out."""
+
+    def configure_backbone(self):
+        network = super().configure_backbone()
+        for part in [*network.modules()]:
+            for name, child in [*part.named_children()]:
+                if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
+                    setattr(part, name, nn.Identity())
+        return network
+
+
+class UnnormedMSDNet(Unnormed, MSDNet):
+    pass
+
+
+class UnnormedIMTA(Unnormed, IMTA):
+    pass
+
+
+def two_epochs(folder, devices, kind):
+    strategy = "ddp" if devices > 1 else "auto"
+    options = TINY | dict(optimizer=STEP, budget=25_000)
+    torch.manual_seed(3)
+    model = UnnormedMSDNet(equilibrium="all", **options) if kind == "msdnet" else UnnormedIMTA(**options)
+    model._has_trained_weights = True
+    trainer = fit(folder, model, devices=devices, strategy=strategy, precision="64-true", max_epochs=2)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return {name: value.detach() for name, value in model.state_dict().items()}, metrics, model.thresholds
+
+
+@pytest.mark.parametrize("kind", ["msdnet", "imta"])
+def test_two_processes_train_and_find_what_one_does(kind, ranks, tmp_path):
+    """Of 75 images the last batch has 15, which two cannot share evenly."""
+    weights, metrics, thresholds = two_epochs(tmp_path, 1, kind)
+    first, second = ranks(two_epochs, tmp_path, 2, kind)
+    assert first[1:] == second[1:]
+    assert first[1] == pytest.approx(metrics)
+    assert first[2] == pytest.approx(thresholds)
+    for name, value in weights.items():
+        torch.testing.assert_close(first[0][name], value, rtol=0, atol=1e-9)
+        assert torch.equal(first[0][name], second[0][name])
+
+
+def other_network(folder):
+    trainer = fit(folder, PrimeNet(in_channels=2, image_size=(8, 8), num_classes=3, channels=4))
+    trainer.save_checkpoint(folder / "prime.ckpt")
+    return str(folder / "prime.ckpt")
+
+
+def test_what_cannot_be_is_refused_in_a_sentence(first_phase, tmp_path):
+    tiny = TINY
+    refused = [
+        (lambda: MSDNet(**tiny | dict(exits=0)), "exits=0 must be at least 1"),
+        (lambda: MSDNet(**tiny | dict(spacing="odd")), "spacing='odd' is unknown"),
+        (lambda: MSDNet(**tiny, equilibrium="finest"), "equilibrium='finest' is unknown"),
+        (
+            lambda: MSDNet(**tiny, budget=10),
+            r"budget=10 is below \d+, what an image costs that leaves at the first exit",
+        ),
+        (lambda: MSDNet(**tiny, budget=math.nan), "budget=nan is below"),
+        (lambda: MSDNet(**tiny, backward="learner"), "backward='learner' cannot be: exits share layers"),
+        (lambda: MSDNet(**tiny, prediction="anytime"), "prediction='anytime' has no budget to keep to"),
+        (lambda: MSDNet(**tiny, budget=4e4, prediction="never"), "prediction='never' is unknown; use one of"),
+        (lambda: IMTA(**tiny, teaching=2), "teaching=2 must be from 0"),
+        (lambda: IMTA(**tiny, temperature=0), "temperature=0 must be above 0"),
+        (
+            lambda: IMTA(trained=first_phase, **tiny | dict(growth=4)),
+            "growth=4, but trained=.* has growth=2; give the s",
+        ),
+        (
+            lambda: IMTA(trained=other_network(tmp_path), **tiny),
+            "trained=.* is of .*PrimeNet; give the run",
+        ),
+        (
+            lambda: fit(tmp_path, IMTA(**tiny)),
+            "trained=None leaves the frozen layers as they were drawn; train an MSDN",
+        ),
+        (
+            lambda: fit(tmp_path, MSDNet(**tiny, budget=4e4), limit_val_batches=0),
+            "budget=40000.0 needs images held out",
+        ),
+    ]
+    for call, sentence in refused:
+        with pytest.raises(ValueError, match=sentence):
+            call()
+    (tmp_path / "empty.ckpt").touch()
+    with pytest.raises(ValueError, match=r"trained=.*empty\.ckpt cannot be read .*; give the run of an MSDNet"):
+        IMTA(trained=str(tmp_path / "empty.ckpt"), **tiny)
+    with pytest.raises(FileNotFoundError):
+        IMTA(trained=str(tmp_path / "nowhere"), **tiny)
+
+
+def test_a_budget_without_validation_images_is_refused(tmp_path):
+    data = TinyData(batch_size=20)
+    data.setup()
+    with pytest.raises(ValueError, match=r"budget=40000\.0 needs images held out .* this fit has no validation"):
+        make_trainer(tmp_path).fit(MSDNet(**TINY, budget=4e4), data.train_dataloader())
+    with pytest.raises(ValueError, match="this fit has no validation"):
+        fit(tmp_path, MSDNet(**TINY, budget=4e4), TinyData(batch_size=20, validation_fraction=0))
+    with pytest.raises(ValueError, match=r"budget=40000\.0 is of one view of an image, but test_flips"):
+        MSDNet(**TINY, budget=4e4, test_flips=True)
