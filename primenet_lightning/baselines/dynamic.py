@@ -94,6 +94,20 @@ class DynamicLearner(LocalLearner, ABC):
             )
         return super().configure_optimizers()
 
+    def on_train_start(self) -> None:
+        """Go on where the run that is resumed was saved.
+
+        Raises:
+            ValueError: If that run's phases were laid out over another number of steps.
+        """
+        before = self.network.position.steps
+        if self.resumption.is_resumed and before not in (0, self._steps):
+            raise ValueError(
+                f"the phases of the run that is resumed were laid out over {before} optimizer steps, and this fit has "
+                f"{self._steps}; resume with the same max_epochs and batches, or start a new run"
+            )
+        super().on_train_start()
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Tell the network where the fit is."""
         super().on_train_batch_start(batch, batch_idx)

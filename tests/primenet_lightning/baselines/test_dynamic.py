@@ -157,6 +157,14 @@ def test_half_precision(name, precision, tmp_path):
     assert trainer.callback_metrics["val/error"].isfinite()
 
 
+def test_a_run_is_not_resumed_over_another_number_of_steps(tmp_path):
+    """Or it would go back to a phase that it has behind it."""
+    fit(tmp_path, "dt_ram")
+    trainer = make_trainer(tmp_path, max_epochs=3)
+    with pytest.raises(ValueError, match="laid out over 8 optimizer steps, and this fit has 12; resume with the same"):
+        trainer.fit(make("dt_ram"), TinyData(batch_size=20), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_a_copy_answers_as_the_original(name):
     model = make(name).eval()
