@@ -36,28 +36,49 @@ from primenet_lightning.training.fitting import quiet_trainer, quietly
 
 TWIN = "end to end"
 
-HALF = "depth: 2, width: [0.5, 1.0], blocks: shrinking, ending: copy, direct: true"
-FOLLOWING = "{layers_that_follow: {depth: 1, width: 0.5, blocks: shrinking, ending: copy, direct: true}}"
-WHOLE = "depth: 4, pyramid: 1.0, width: 1.0, ending: copy, direct: true"
+SMALL = "blocks: shrinking, ending: copy, direct: true"
+"""A small model of what follows: a layer for each time that the maps are halved, and the model's own ending."""
+
+WHOLE = "ending: copy, direct: true"
+"""All layers that follow."""
+
+CLASSIFIER = f"{{layers_that_follow: {{depth: 1, width: 0.5, {SMALL}}}}}"
+
+
+def _auglocal(options: str, label_smoothing: str = "0.2") -> str:
+    return f"{{auglocal: {{{options}, label_smoothing: {label_smoothing}}}}}"
+
+
+_THREE, _EARLY, _LATE = "[groups.1, groups.2]", "[groups.1]", "[groups.2]"
 
 VARIANTS: dict[str, Mapping[str, str]] = {
     TWIN: {"model.local": "false"},
-    "3 parts": {},
-    "2 parts, early cut": {"model.at": "[groups.1]"},
-    "2 parts, late cut": {"model.at": "[groups.2]", "model.recipe": f"{{auglocal: {{{HALF}, label_smoothing: 0.2}}}}"},
     "2 parts, late cut, whole copy": {
-        "model.at": "[groups.2]",
-        "model.recipe": f"{{auglocal: {{{WHOLE}, label_smoothing: 0.2}}}}",
+        "model.at": _LATE,
+        "model.recipe": _auglocal(f"depth: 4, pyramid: 1.0, {WHOLE}"),
     },
-    "3 parts, softer targets": {"model.recipe": f"{{auglocal: {{{HALF}, label_smoothing: [0.3, 0.2]}}}}"},
+    "2 parts, late cut": {"model.at": _LATE, "model.recipe": _auglocal(f"depth: 1, {SMALL}")},
+    "2 parts, early cut": {"model.at": _EARLY, "model.recipe": _auglocal(f"depth: 2, width: 0.5, {SMALL}")},
+    "3 parts": {"model.at": _THREE, "model.recipe": _auglocal(f"depth: 2, width: [0.5, 1.0], {SMALL}")},
+    "3 parts, softer targets": {
+        "model.at": _THREE,
+        "model.recipe": _auglocal(f"depth: 2, width: [0.5, 1.0], {SMALL}", "[0.3, 0.2]"),
+    },
     "3 parts, whole half-wide copies": {
-        "model.recipe": "{auglocal: {depth: 4, width: 0.5, ending: copy, direct: true, label_smoothing: 0.2}}"
+        "model.at": _THREE,
+        "model.recipe": _auglocal(f"depth: 4, width: 0.5, {WHOLE}"),
     },
-    "3 parts, similarity": {"model.recipe": "{predsim: {weight: 0.5, label_smoothing: 0.2}}"},
-    "3 parts, averaged copy": {"model.recipe": f"{{man: {{classifier: {FOLLOWING}, label_smoothing: 0.2}}}}"},
-    "3 parts, overlap": {"model.recipe": f"{{overlap: {{classifier: {FOLLOWING}, label_smoothing: 0.2}}}}"},
+    "3 parts, similarity": {"model.at": _THREE, "model.recipe": "{predsim: {weight: 0.5, label_smoothing: 0.2}}"},
+    "3 parts, averaged copy": {
+        "model.at": _THREE,
+        "model.recipe": f"{{man: {{classifier: {CLASSIFIER}, label_smoothing: 0.2}}}}",
+    },
+    "3 parts, overlap": {
+        "model.at": _THREE,
+        "model.recipe": f"{{overlap: {{classifier: {CLASSIFIER}, label_smoothing: 0.2}}}}",
+    },
 }
-"""Options of the command by name; the file's own are three parts."""
+"""Options of the command by name."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from primenet_lightning.arguments import at_least
+from primenet_lightning.baselines.condensenet.layers import LearnedGroupConvolution
 from primenet_lightning.callbacks.averaging import AveragedWeights
 from primenet_lightning.nn.layers import trial_run
 
@@ -66,11 +67,17 @@ class SoftFilterPruning(Callback):
             stage: Lightning's; nothing is refused but in ``"fit"``.
 
         Raises:
-            ValueError: If a pattern names no convolution, or `AveragedWeights` is there, too.
+            ValueError: If a pattern names no convolution, if the model condenses its convolutions itself, or if
+                `AveragedWeights` is there, too.
         """
         if stage != "fit":
             return
         convolutions(pl_module, self.skip)
+        if any(isinstance(layer, LearnedGroupConvolution) for layer in pl_module.modules()):
+            raise ValueError(
+                f"{type(pl_module).__name__} takes channels out of its convolutions by itself, by what their groups "
+                "need; leave SoftFilterPruning out"
+            )
         if any(isinstance(callback, AveragedWeights) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             raise ValueError(
                 "AveragedWeights puts its average in place of the weights that SoftFilterPruning has pruned; use one "

@@ -28,8 +28,10 @@ class Cost(NamedTuple):
     """The cost of a network, for one image.
 
     Attributes:
-        parameters: Of everything: in a `PrimeNetwork` all capsules, their classifiers, projections and head.
-        multiply_adds_inference: Of a label-free forward; a multiplication and its addition count as one.
+        parameters: Of everything: in a `PrimeNetwork` all capsules, their classifiers, projections and head. Of a
+            network that another one is left of when its training is over (`StagedNetwork.deployed`), of that one.
+        multiply_adds_inference: Of a label-free forward, of that network too; a multiplication and its addition count
+            as one.
         multiply_adds_training: Of a training step without the optimizer: forward and backward of everything that
             learns, in a `PrimeNetwork` of all capsules, projections and head.
     """
@@ -63,7 +65,8 @@ def count_cost(network: StagedNetwork, route: Route | None = None, as_run: bool 
         >>> count_cost(compact, route=(2,), as_run=True)
         Cost(parameters=141344, multiply_adds_inference=1520192, multiply_adds_training=4899264)
     """
-    return Cost(_parameters(network), count_inference(network, route, as_run), count_training(network, as_run))
+    parameters = _parameters(_copy(network).deployed())
+    return Cost(parameters, count_inference(network, route, as_run), count_training(network, as_run))
 
 
 def local_share(network: StagedNetwork) -> LocalShare | None:
@@ -123,7 +126,7 @@ def count_module(
         inference = count_inference(network)
     except RuntimeError as error:
         raise ValueError(f"module cannot take images of in_shape={in_shape}: {error}") from error
-    return Cost(_parameters(module), inference, count_training(network))
+    return Cost(_parameters(_copy(network).deployed()), inference, count_training(network))
 
 
 def count_training(network: StagedNetwork, as_run: bool = False) -> int:
@@ -153,9 +156,10 @@ def count_inference(network: StagedNetwork, route: Route | None = None, as_run: 
         as_run: Count what is computed, not what the architecture says.
 
     Returns:
-        Multiply-adds per image. Where a gate chooses, which depends on the images, the mean over its capsules.
+        Multiply-adds per image, of the network that is left when training is over (`StagedNetwork.deployed`). Where a
+        gate chooses, which depends on the images, the mean over its capsules.
     """
-    copied = _copy(network, as_run).eval()
+    copied = _copy(network, as_run).deployed().eval()
     gated = [stage for stage in copied.stages if isinstance(stage, PrimeBlock) and isinstance(stage.router, Gate)]
     if not gated:
         return _count_forward(copied, route)

@@ -28,7 +28,7 @@ from primenet_lightning.commands.resumption import (
     with_run_config,
 )
 from primenet_lightning.commands.run_parser import FROM_DATA, RUN_GROUP, RunParser, refuse_unfollowed
-from primenet_lightning.commands.short_names import SHORT_NAMES, with_full_names
+from primenet_lightning.commands.short_names import SHORT_NAMES, SIZES, with_full_names
 from primenet_lightning.commands.summing_up import epoch_of, sum_up, summary_of
 from primenet_lightning.commands.trainer_options import refuse_trainer_options, refused_by_trainer
 from primenet_lightning.commands.version_0_1 import refuse_old_words
@@ -48,7 +48,7 @@ MODEL = LocalLearner
 MORE_HELP = f"""
 Arguments of the model are written as --model.depth 2, of the data as --data.batch_size 50; --model.help [MODEL] and
 --data.help [DATA] tell them. MODEL and DATA are classes by import path, or one of
-{", ".join(SHORT_NAMES["model"])}, and {", ".join(SHORT_NAMES["data"])}.
+{", ".join([*SHORT_NAMES["model"], *SIZES])}, and {", ".join(SHORT_NAMES["data"])}.
 """
 """Above the command's own options."""
 

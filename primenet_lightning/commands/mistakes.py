@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from primenet_lightning.commands.short_names import SHORT_NAMES
+from primenet_lightning.commands.short_names import SHORT_NAMES, SIZES
 
 KINDS = {
     "<class 'int'>": "a whole number",
@@ -190,7 +190,7 @@ def _no_class(option: str, value: str, message: str) -> str:
     if name == "model":
         from primenet_lightning.models.backbones import backbone_names  # loads torch
 
-        names += backbone_names()
+        names += [*SIZES, *backbone_names()]
     for close in _closest(value, names):
         return f"{said}; did you mean {close}?"
     if name == "model":

@@ -1,7 +1,7 @@
-"""Short names of the classes that come with the package, and of backbones, for the command line and YAML."""
+"""Short names of the classes that come with the package, of sizes and of backbones, for the command line and YAML."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -16,6 +16,9 @@ SHORT_NAMES: dict[str, dict[str, str]] = {
         "resnet50": "primenet_lightning.baselines.ResNet50",
         "one_scale": "primenet_lightning.baselines.OneScale",
         "multi_exit": "primenet_lightning.baselines.MultiExit",
+        "condensenet": "primenet_lightning.baselines.CondenseNet",
+        "one": "primenet_lightning.baselines.OneNet",
+        "one_target": "primenet_lightning.baselines.TargetResNet",
         "rnp": "primenet_lightning.baselines.RNPNet",
         "dt_ram": "primenet_lightning.baselines.DTRAMNet",
         "msdnet": "primenet_lightning.baselines.MSDNet",
@@ -35,6 +38,31 @@ SHORT_NAMES: dict[str, dict[str, str]] = {
 
 CUT = SHORT_NAMES["model"]["cut"]
 """The class of which a backbone's name is an argument."""
+
+
+class Shorthand(NamedTuple):
+    """A class and one of its arguments, which a name stands for.
+
+    Attributes:
+        class_path: Of the class.
+        argument: Its name.
+        value: Its value.
+    """
+
+    class_path: str
+    argument: str
+    value: str
+
+
+_CONDENSENET = SHORT_NAMES["model"]["condensenet"]
+
+SIZES = {
+    "condensenet50": Shorthand(_CONDENSENET, "size", "50"),
+    "condensenet74": Shorthand(_CONDENSENET, "size", "74"),
+    "condensenet86": Shorthand(_CONDENSENET, "size", "86"),
+    "condensenet_light94": Shorthand(_CONDENSENET, "size", "light94"),
+}
+"""Models of a published size, by name."""
 
 
 def full_name(option: str, name: Any) -> Any:
@@ -77,6 +105,28 @@ def backbone_name(option: str, name: Any) -> str | None:
     return name if names_backbone(name) else None
 
 
+def shorthand(option: str, name: Any) -> Shorthand | None:
+    """Tell whether a name stands for a class and one of its arguments: a published size, or a backbone.
+
+    Args:
+        option: ``"model"`` or ``"data"``.
+        name: What the user has given.
+
+    Returns:
+        Both; None if it stands for no such thing.
+
+    Example:
+        >>> shorthand("model", "resnet18")
+        Shorthand(class_path='primenet_lightning.CutNet', argument='backbone', value='resnet18')
+        >>> shorthand("model", "condensenet86").value
+        '86'
+    """
+    if option == "model" and isinstance(name, str) and name in SIZES:
+        return SIZES[name]
+    backbone = backbone_name(option, name)
+    return None if backbone is None else Shorthand(CUT, "backbone", backbone)
+
+
 def with_full_names(args: Sequence[str]) -> list[str]:
     """Replace short names by class paths, on the command line and in the YAML files that it names.
 
@@ -85,10 +135,10 @@ def with_full_names(args: Sequence[str]) -> list[str]:
 
     Returns:
         The same; of a YAML file with short names its content, which ``--config`` takes as well. The name of a backbone
-        becomes `CutNet`, and an argument of it.
+        becomes `CutNet`, and an argument of it; so does that of a size.
 
     Raises:
-        ValueError: If two backbones are named at once.
+        ValueError: If two backbones, or two sizes, are named at once.
 
     Example:
         >>> with_full_names(["fit", "--data", "mnist", "--model=prime"])
@@ -98,10 +148,11 @@ def with_full_names(args: Sequence[str]) -> list[str]:
     """
     args = list(args)
     for option in reversed(list(given_options(args))):
-        backbone = backbone_name(option.name.removeprefix("--"), option.value)
-        if backbone is not None:
-            _refuse_second_backbone(backbone, args)
-            args[option.start : option.end] = [option.name, CUT, "--model.backbone", backbone]
+        short = shorthand(option.name.removeprefix("--"), option.value)
+        if short is not None:
+            _refuse_second(short, option.value, args)
+            argument = [f"--model.{short.argument}", short.value]
+            args[option.start : option.end] = [option.name, short.class_path, *argument]
             continue
         value = _with_full_names(option.name, option.value)
         if value != option.value:
@@ -112,14 +163,14 @@ def with_full_names(args: Sequence[str]) -> list[str]:
     return args
 
 
-def _refuse_second_backbone(backbone: str, args: Sequence[str]) -> None:
+def _refuse_second(short: Shorthand, name: str, args: Sequence[str]) -> None:
     for option in given_options(args):
-        if option.name in ("--model.backbone", "--model.init_args.backbone"):
-            raise _two_backbones(backbone, f"{option.name.removeprefix('--')}={option.value}")
+        if option.name in (f"--model.{short.argument}", f"--model.init_args.{short.argument}"):
+            raise _two_of_them(short, name, f"{option.name.removeprefix('--')}={option.value}")
 
 
-def _two_backbones(backbone: str, other: str) -> ValueError:
-    return ValueError(f"model={backbone} is itself a backbone, and {other} another; leave one of them out")
+def _two_of_them(short: Shorthand, name: str, other: str) -> ValueError:
+    return ValueError(f"model={name} is itself a {short.argument}, and {other} another; leave one of them out")
 
 
 def _with_full_names(name: str, value: str) -> str:
@@ -131,8 +182,9 @@ def _with_full_names(name: str, value: str) -> str:
         return value
     if value in SHORT_NAMES[option]:
         return SHORT_NAMES[option][value]
-    if backbone_name(option, value) is not None:  # of which --model.help is asked
-        return CUT
+    short = shorthand(option, value)
+    if short is not None:  # of which --model.help is asked
+        return short.class_path
     described = yaml_content(value)
     spelled = _class_with_full_name(option, described)
     if spelled == described:
@@ -156,19 +208,21 @@ def _class_with_full_name(option: str, described: Any) -> Any:
     if option not in SHORT_NAMES:
         return described
     if isinstance(described, Mapping) and "class_path" in described:
-        backbone = backbone_name(option, described["class_path"])
-        if backbone is not None:
-            return _cut(backbone, described)
+        short = shorthand(option, described["class_path"])
+        if short is not None:
+            return _spelled_out(short, described)
         return {**described, "class_path": full_name(option, described["class_path"])}
-    backbone = backbone_name(option, described)
-    if backbone is not None:
-        return _cut(backbone, {})
+    short = shorthand(option, described)
+    if short is not None:
+        return _spelled_out(short, {"class_path": described})
     return full_name(option, described)
 
 
-def _cut(backbone: str, described: Mapping[str, Any]) -> dict[str, Any]:
-    """A `CutNet` of a backbone, with what else YAML says of it."""
+def _spelled_out(short: Shorthand, described: Mapping[str, Any]) -> dict[str, Any]:
+    """The class and its argument, with what else YAML says of it."""
     arguments = dict(described.get("init_args") or {})
-    if "backbone" in arguments:
-        raise _two_backbones(backbone, f"backbone={arguments['backbone']}")
-    return {**described, "class_path": CUT, "init_args": {"backbone": backbone, **arguments}}
+    if short.argument in arguments:
+        other = f"{short.argument}={arguments[short.argument]}"
+        raise _two_of_them(short, described["class_path"], other)
+    init_args = {short.argument: short.value, **arguments}
+    return {**described, "class_path": short.class_path, "init_args": init_args}

@@ -115,6 +115,10 @@ class StagedNetwork(nn.Module, ABC):
                 route.append(choice)
         return Evaluation(losses, logits, tuple(route), _total(went_on))
 
+    def deployed(self) -> "StagedNetwork":
+        """Give the network that predicts when training is over; where parts of this one are left out then, another."""
+        return self
+
     @property
     def decided(self) -> bool:
         """Whether a stage has decided against learners that are still here, so that `prune` would drop them."""

@@ -1,7 +1,7 @@
 """Any module as a network of one stage, trained end to end by the same engine."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -22,6 +22,15 @@ def itself(output: Any) -> Any:
         The same.
     """
     return output
+
+
+@runtime_checkable
+class Deployable(Protocol):
+    """A model that is another one, mostly a lighter one, when its training is over."""
+
+    def deployed(self) -> nn.Module:
+        """Give the model that predicts then, from images to logits; this one is left as it is."""
+        ...
 
 
 class Whole(Stage):
@@ -126,3 +135,9 @@ class WholeNetwork(StagedNetwork):
     def loss_names(self) -> list[str]:
         """One: the whole network's."""
         return [HEAD]
+
+    def deployed(self) -> StagedNetwork:
+        """Give the network that predicts when training is over: another one where the model is `Deployable`."""
+        if isinstance(self.model, Deployable):
+            return WholeNetwork(self.model.deployed(), self.in_shape)
+        return self

@@ -93,6 +93,7 @@ def is_judged(trainer: Trainer) -> bool:
 class BestCheckpoint(ModelCheckpoint):
     """``best.ckpt``, of least validation error; it goes on with a run whose folder was moved.
 
+    A model that says ``is_complete = False`` is still to lose parts of its network, and is not looked at.
     Of a data module without validation images it is that of the last epoch: nothing chooses.
 
     Args:
@@ -101,6 +102,16 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, filename="best", monitor="val/error", mode="min", enable_version_counter=False)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what is better than what was best so far."""
+        if getattr(pl_module, "is_complete", True):
+            super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, where validations do not come by epochs, what is better than what was best so far."""
+        if getattr(pl_module, "is_complete", True):
+            super().on_train_epoch_end(trainer, pl_module)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look whether there are validation images to choose by."""

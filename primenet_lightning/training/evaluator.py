@@ -150,6 +150,11 @@ class Evaluator(LightningModule, ABC):
         """Whether validation and test run every learner, or only what predicts."""
         return self.network.local
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the network has the parts that it will predict with; before that no weights of it are the best."""
+        return True
+
     def on_validation_epoch_start(self) -> None:
         """Forget what an aborted validation may have left."""
         self.val_metrics.reset()

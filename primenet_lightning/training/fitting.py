@@ -76,7 +76,7 @@ class BestWeights(Checkpoint):
                 "validation_fraction above 0"
             )
         error = float(trainer.callback_metrics["val/error"])
-        if error < self.validation_error:
+        if error < self.validation_error and getattr(pl_module, "is_complete", True):
             self.validation_error = error
             self.weights = copy.deepcopy(pl_module.state_dict())
 
@@ -249,6 +249,8 @@ def _choose(
             return best.validation_error, None
     elif "val/error" in trainer.callback_metrics:
         return float(trainer.callback_metrics["val/error"]), None
+    if not getattr(model, "is_complete", True):
+        raise NothingChosen("no best checkpoint was chosen, since the fit ended before the network was complete")
     raise NothingChosen("no best checkpoint was chosen, which takes a validation and checkpoints")
 
 

@@ -1,0 +1,156 @@
+"""CondenseNet under the engine: condensed by the progress of the fit."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from primenet_lightning.baselines.condensenet.network import CondenseNetwork, Size, architecture, smallest_image
+from primenet_lightning.models.end_to_end import EndToEnd
+from primenet_lightning.nn.whole import WholeNetwork
+from primenet_lightning.training.adam import PaperAdam
+from primenet_lightning.training.optimizers import OptimizerCallable
+from primenet_lightning.training.progress import progress_of_fit, refuse_endless
+
+
+class CondenseNet(EndToEnd):
+    """`CondenseNetwork` trained end to end; in the first half of the fit its 1x1 convolutions condense.
+
+    Huang, Liu, van der Maaten and Weinberger, "CondenseNet: An Efficient DenseNet using Learned Group Convolutions",
+    CVPR 2018. Before a batch that begins a new stage (at 1/6, 1/3 and 1/2 of the fit for ``condensation=4``), each
+    group of filters gives up the input channels that it reads least. Masks are saved in checkpoints; a fit that is
+    resumed condenses when the whole one would have. The best weights are chosen after the last stage has been reached.
+    The cost that is counted is that of the converted network, which `exported` gives.
+
+    The authors train by SGD with Nesterov's momentum 0.9, weight decay 1e-4, learning rate 0.1 with a cosine, batches
+    of 64, for 300 epochs: ``configs/systems/condensenet.yaml``.
+
+    Args:
+        in_channels: Channels of the images.
+        image_size: Height and width of the images, in pixels.
+        num_classes: Number of classes.
+        size: ``"86"``, another depth, or ``"light94"``, of the networks for 32x32 images.
+        layers: Layers of each block, in place of the size's.
+        growth: Channels that each layer of a block adds, in place of the size's.
+        groups: As in `CondenseNetwork`, as are the five that follow.
+        condensation: One part in so many of the inputs is left; 1 condenses nothing.
+        dropout: Share of the values before a 1x1 convolution that are dropped.
+        learned: False has groups that are fixed from the start.
+        lasso: Weight of the group lasso.
+        halve_classifier: Whether the conversion keeps half of the classifier's inputs.
+        converted: Whether this is a network that was converted, as `exported` gives it.
+        optimizer: As in `EndToEnd`.
+        **learning: As in `EndToEnd`.
+
+    Raises:
+        ValueError: If an option is out of its range, has nothing to do, or does not go with others.
+
+    Example:
+        >>> import torch
+        >>> model = CondenseNet(1, (8, 8), 10, layers=[2, 2], growth=[8, 16])
+        >>> model(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        image_size: tuple[int, int] = (8, 8),
+        num_classes: int = 10,
+        size: Size = "86",
+        layers: Sequence[int] | None = None,
+        growth: Sequence[int] | None = None,
+        groups: int = 4,
+        condensation: int = 4,
+        dropout: float = 0.0,
+        learned: bool = True,
+        lasso: float = 0.0,
+        halve_classifier: bool = False,
+        converted: bool = False,
+        optimizer: OptimizerCallable = PaperAdam,
+        **learning: Any,
+    ) -> None:
+        condenses = learned and not converted and condensation > 1
+        if lasso and not condenses:
+            raise ValueError(
+                f"lasso={lasso} has nothing to do where no channels are given up; leave it out, or use learned=True, "
+                "converted=False and a condensation of at least 2"
+            )
+        if not learned and (converted or halve_classifier):
+            raise ValueError(
+                "learned=False has groups that are fixed from the start, and nothing to convert; leave "
+                "converted and halve_classifier out"
+            )
+        smallest = smallest_image(architecture(size, layers, growth))
+        if min(image_size) < smallest:
+            raise ValueError(
+                f"image_size={tuple(image_size)} is too small: pooling between the blocks needs {smallest} pixels; "
+                "give fewer layers and growth, one a block"
+            )
+        super().__init__(in_channels, image_size, num_classes, optimizer, **learning)
+
+    def configure_backbone(self) -> CondenseNetwork:
+        """Build the network."""
+        hparams = self.hparams
+        network = CondenseNetwork(
+            self.in_shape[0],
+            self.num_classes,
+            architecture(hparams["size"], hparams["layers"], hparams["growth"]),
+            hparams["groups"],
+            hparams["condensation"],
+            hparams["dropout"],
+            hparams["learned"],
+            hparams["lasso"],
+            hparams["halve_classifier"],
+        )
+        return network.deployed() if hparams["converted"] else network
+
+    def configure_network(self) -> WholeNetwork:
+        """Make it one stage, whose loss has the group lasso in it."""
+        network = self.configure_backbone()
+        return WholeNetwork(network, self.in_shape, network.loss)
+
+    @property
+    def condense_network(self) -> CondenseNetwork:
+        """The network in pure torch."""
+        network = self.network.model
+        assert isinstance(network, CondenseNetwork)
+        return network
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last stage has been reached."""
+        return self.condense_network.is_condensed
+
+    def check(self, trainer: Trainer, stage: str, datamodule: LightningDataModule | None = None) -> None:
+        """As in `LocalLearner`; and refuse a fit without an end, whose half nobody knows."""
+        super().check(trainer, stage, datamodule)
+        if stage == "fit" and not self.condense_network.is_condensed:
+            refuse_endless(trainer, "the condensation of CondenseNet")
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Condense if it is due, where no gradient waits for the rest of its window."""
+        super().on_train_batch_start(batch, batch_idx)
+        network = self.condense_network
+        if batch_idx % self.accumulate_grad_batches or network.is_condensed:
+            return
+        if network.condense(progress_of_fit(self.trainer, batch_idx)):
+            last = network.learned_layers[0].condensation - 1
+            rank_zero_info(f"condensed to stage {network.stage} of {last}")
+
+    def exported(self) -> "CondenseNet":
+        """Make a model of ordinary group convolutions that answers the same to rounding.
+
+        Returns:
+            A model of its own parameters, in evaluation mode; with ``halve_classifier`` its answers are others.
+
+        Raises:
+            ValueError: If the condensation has stages to go.
+        """
+        network = self.condense_network.converted()
+        options = {**self.hparams, "converted": self.hparams["learned"], "lasso": 0.0}
+        model = type(self)(**options)
+        model.network = WholeNetwork(network, self.in_shape, network.loss)
+        model.data_description = self.data_description
+        return model.to(self.device).eval()
