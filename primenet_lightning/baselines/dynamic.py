@@ -4,6 +4,7 @@ from abc import ABC
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
@@ -94,8 +95,13 @@ class DynamicLearner(LocalLearner, ABC):
             )
         return super().configure_optimizers()
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the policy has begun to learn, so that these weights may be chosen as the best ones."""
+        return self.network.decides
+
     def on_train_start(self) -> None:
-        """Go on where the run that is resumed was saved.
+        """Go on where the run that is resumed was saved; a new one draws from its seed on.
 
         Raises:
             ValueError: If that run's phases were laid out over another number of steps.
@@ -106,6 +112,8 @@ class DynamicLearner(LocalLearner, ABC):
                 f"the phases of the run that is resumed were laid out over {before} optimizer steps, and this fit has "
                 f"{self._steps}; resume with the same max_epochs and batches, or start a new run"
             )
+        if not self.resumption.is_resumed:
+            torch.manual_seed(torch.initial_seed())  # as Lightning does where there are several processes
         super().on_train_start()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

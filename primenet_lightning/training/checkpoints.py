@@ -77,23 +77,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return loaded
 
 
-def is_judged(trainer: Trainer) -> bool:
-    """Tell whether weights may be chosen by what was validated last.
-
-    Args:
-        trainer: In a fit.
-
-    Returns:
-        False where all validations so far were of an earlier phase of a training, under names of its own.
-    """
-    names = [name for name in trainer.callback_metrics if name.startswith("val/")]
-    return not names or "val/error" in names
-
-
 class BestCheckpoint(ModelCheckpoint):
     """``best.ckpt``, of least validation error; it goes on with a run whose folder was moved.
 
-    A model that says ``is_complete = False`` is still to lose parts of its network, and is not looked at.
+    A model that says ``is_complete = False`` is still to lose parts of its network, or to learn what it will answer by,
+    and is not looked at.
     Of a data module without validation images it is that of the last epoch: nothing chooses.
 
     Args:
@@ -128,16 +116,6 @@ class BestCheckpoint(ModelCheckpoint):
             self.best_model_score = self.current_score = self.kth_value = score
             self.best_model_path = self.kth_best_model_path = str(best)
             self.best_k_models = {str(best): score}
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Choose, unless the validation was of a phase of which nothing is chosen."""
-        if is_judged(trainer):
-            super().on_validation_end(trainer, pl_module)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Choose, unless the validation was of a phase of which nothing is chosen."""
-        if is_judged(trainer):
-            super().on_train_epoch_end(trainer, pl_module)
 
     @property
     def best(self) -> Path:

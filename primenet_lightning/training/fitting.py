@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, Timer
 
 from primenet_lightning.nn.names import HEAD
-from primenet_lightning.training.checkpoints import AtomicCheckpointIO, is_judged
+from primenet_lightning.training.checkpoints import AtomicCheckpointIO
 
 
 class NothingChosen(ValueError):
@@ -59,7 +59,7 @@ class BestWeights(Checkpoint):
         self.weights: dict[str, Any] = {}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the epoch's weights if none were better; none of a phase of which nothing is chosen.
+        """Take the epoch's weights if none were better; none of a model that is not complete.
 
         Args:
             trainer: Whose validation error counts.
@@ -68,7 +68,7 @@ class BestWeights(Checkpoint):
         Raises:
             ValueError: If there was no validation to tell.
         """
-        if not is_judged(trainer):
+        if not getattr(pl_module, "is_complete", True):
             return
         if "val/error" not in trainer.callback_metrics:
             raise ValueError(
@@ -76,7 +76,7 @@ class BestWeights(Checkpoint):
                 "validation_fraction above 0"
             )
         error = float(trainer.callback_metrics["val/error"])
-        if error < self.validation_error and getattr(pl_module, "is_complete", True):
+        if error < self.validation_error:
             self.validation_error = error
             self.weights = copy.deepcopy(pl_module.state_dict())
 

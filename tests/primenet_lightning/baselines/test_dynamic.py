@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, seed_everything
 from tiny import SGDStep, TinyData, differences, distance, make_trainer, same, state
 from torch.optim import Adam
 
@@ -121,10 +121,16 @@ def test_a_phase_without_decisions_is_validated_under_its_own_name(tmp_path):
 
 
 def train(folder, name, devices=1):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PL_GLOBAL_SEED", "7")  # put back what it was, since seed_everything leaves it there
+        return train_seeded(folder, name, devices)
+
+
+def train_seeded(folder, name, devices):
     strategy = "ddp" if devices > 1 else "auto"
     trainer = make_trainer(folder, precision="64-true", max_epochs=2, devices=devices, strategy=strategy)
-    torch.manual_seed(7)
     model = make(name)
+    seed_everything(7, verbose=False)  # as the command does; on several processes Lightning goes back to it
     trainer.fit(model, TinyData(batch_size=20))
     metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
     return state(model), metrics
