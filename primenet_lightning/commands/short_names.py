@@ -19,6 +19,8 @@ SHORT_NAMES: dict[str, dict[str, str]] = {
         "condensenet": "primenet_lightning.baselines.CondenseNet",
         "one": "primenet_lightning.baselines.OneNet",
         "one_target": "primenet_lightning.baselines.TargetResNet",
+        "rnp": "primenet_lightning.baselines.RNPNet",
+        "dt_ram": "primenet_lightning.baselines.DTRAMNet",
         "msdnet": "primenet_lightning.baselines.MSDNet",
         "imta": "primenet_lightning.baselines.IMTA",
     },

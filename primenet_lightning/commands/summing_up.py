@@ -88,7 +88,8 @@ def summary_of(
 
     Returns:
         Plain values; of routing and of the paper's claims only where there are capsules, of local classifiers' shares
-        only where a backbone is cut, and of averages over views of the test images only where these were asked for.
+        only where a backbone is cut, of averages over views of the test images only where these were asked for, and of
+        what images took only where that depends on the image.
     """
     network: Any = model.network
     cost = count_cost(network)
@@ -102,6 +103,7 @@ def summary_of(
         "parameters": cost.parameters,
         "multiply_adds_inference": cost.multiply_adds_inference,
         "multiply_adds_training": cost.multiply_adds_training,
+        **_taken(trainer),
         "epochs": trainer.current_epoch,
         "skipped_steps": model.skipped_steps,
         "seconds": fitted.seconds,
@@ -115,6 +117,12 @@ def summary_of(
     if has_capsules(model) and data.dataset_name in PAPER:
         summary["paper"] = PAPER[data.dataset_name] | PAPER_COST
     return summary
+
+
+def _taken(trainer: Trainer) -> dict[str, float]:
+    """What a test image took on average; nothing of networks that compute the same for all images."""
+    taken = trainer.callback_metrics.get("test/multiply_adds")
+    return {} if taken is None else {"multiply_adds_taken": float(taken)}
 
 
 def _chosen(fitted: Fitted) -> dict[str, Any]:

@@ -64,6 +64,19 @@ class Share(Protocol):
         """
         ...
 
+    def draw(self, count: int, numbers: int, device: torch.device) -> Tensor:
+        """Draw random numbers for the images here, the same ones however many processes share the batch.
+
+        Args:
+            count: Images here.
+            numbers: How many numbers an image.
+            device: Whose generator, the default one, they come from.
+
+        Returns:
+            Uniform in [0, 1), float32, ``(count, numbers)``.
+        """
+        ...
+
 
 class _Whole:
     """The whole batch, which nobody else has a part of."""
@@ -75,6 +88,9 @@ class _Whole:
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
         return list(flags)
+
+    def draw(self, count: int, numbers: int, device: torch.device) -> Tensor:
+        return torch.rand(count, numbers, dtype=torch.float32, device=device)
 
 
 WHOLE: Share = _Whole()

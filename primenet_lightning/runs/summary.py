@@ -90,6 +90,7 @@ ROWS = (
     ("local classifiers' share of parameters", "local_share_parameters", "", ".1%"),
     ("local classifiers' share of multiply-adds", "local_share_multiply_adds", "", ".1%"),
     ("multiply-adds, inference", "multiply_adds_inference", "multiply_adds", ","),
+    ("multiply-adds, mean of the test images", "multiply_adds_taken", "", ",.0f"),
     ("epochs", "epochs", "epochs", ""),
     ("training time (s)", "seconds", "", ".1f"),
 )
@@ -103,6 +104,7 @@ OPTIONAL = (
     "tested_weights",
     "local_share_parameters",
     "local_share_multiply_adds",
+    "multiply_adds_taken",
 )
 """Keys that not all runs have."""
 

@@ -80,7 +80,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class BestCheckpoint(ModelCheckpoint):
     """``best.ckpt``, of least validation error; it goes on with a run whose folder was moved.
 
-    A model that says ``is_complete = False`` is still to lose parts of its network, and is not looked at.
+    A model that says ``is_complete = False`` is still to lose parts of its network, or to learn what it will answer by,
+    and is not looked at.
     Of a data module without validation images it is that of the last epoch: nothing chooses.
 
     Args:

@@ -84,6 +84,29 @@ class BatchShare:
         dist.all_reduce(weighted, group=self.group)
         return weighted
 
+    def draw(self, count: int, numbers: int, device: torch.device) -> Tensor:
+        """Draw random numbers for the images here: those of the global batch, of which each rank takes its own.
+
+        They are those of one process where the ranks' generators agree and the batch is cut into consecutive shares,
+        as by `primenet_lightning.datamodules.samplers`; otherwise each rank has numbers of its own.
+
+        Args:
+            count: Images here.
+            numbers: How many numbers an image.
+            device: Whose generator they come from.
+
+        Returns:
+            Uniform in [0, 1), float32, ``(count, numbers)``.
+        """
+        images = round(self._totals()[0])
+        size, rank = dist.get_world_size(self.group), dist.get_rank(self.group)
+        of_all = torch.rand(images, numbers, dtype=torch.float32, device=device)
+        own = of_all.tensor_split(size)[rank]
+        if len(own) == count:
+            return own
+        apart = torch.rand(size * images, numbers, dtype=torch.float32, device=device)  # or ranks would draw the same
+        return apart[rank * images : rank * images + count]
+
 
 class _Bucket(NamedTuple):
     """Tensors of one dtype on their way through one all-reduce."""

@@ -59,7 +59,7 @@ class BestWeights(Checkpoint):
         self.weights: dict[str, Any] = {}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the epoch's weights if none were better.
+        """Take the epoch's weights if none were better; none of a model that is not complete.
 
         Args:
             trainer: Whose validation error counts.
@@ -68,13 +68,15 @@ class BestWeights(Checkpoint):
         Raises:
             ValueError: If there was no validation to tell.
         """
+        if not getattr(pl_module, "is_complete", True):
+            return
         if "val/error" not in trainer.callback_metrics:
             raise ValueError(
                 "there was no validation, by which the best weights are chosen; give the data module a "
                 "validation_fraction above 0"
             )
         error = float(trainer.callback_metrics["val/error"])
-        if error < self.validation_error and getattr(pl_module, "is_complete", True):
+        if error < self.validation_error:
             self.validation_error = error
             self.weights = copy.deepcopy(pl_module.state_dict())
 

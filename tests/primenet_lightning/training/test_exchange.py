@@ -51,6 +51,24 @@ def test_means_are_those_of_all_images_and_a_flag_of_one_is_heard_by_all(ranks):
     assert flags == other_flags == [True, False]
 
 
+def draw(count_of_first):
+    """Random numbers for 7 images on two ranks whose generators agree."""
+    rank = distributed.get_rank()
+    torch.manual_seed(11)
+    count = (count_of_first, 7 - count_of_first)[rank]
+    return BatchShare(count, CPU).draw(count, 3, CPU)
+
+
+def test_ranks_draw_the_numbers_of_one_process_and_take_their_own(ranks):
+    torch.manual_seed(11)
+    alone = WHOLE.draw(7, 3, CPU)
+    first, second = ranks(draw, 4)
+    assert torch.equal(torch.cat([first, second]), alone)
+    first, second = ranks(draw, 2)  # shares that somebody else has cut get numbers of their own
+    assert (len(first), len(second)) == (2, 5)
+    assert len(torch.cat([first, second]).unique()) == 21
+
+
 # -- gradients
 
 
