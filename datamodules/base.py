@@ -141,6 +141,7 @@ class ImageDataModule(LightningDataModule, ABC):
             self._resized_from = self.image_size
             self.image_size = as_size("resize", resize)
         self._data: _Splits | None = None
+        self._to_predict: Dataset[tuple[Tensor, str]] | None = None
 
     @classmethod
     def from_datasets(  # type: ignore[override]  # Lightning's makes loaders, which read, convert and stack each image
@@ -184,10 +185,17 @@ class ImageDataModule(LightningDataModule, ABC):
             stage: Given by Lightning; all stages use the same data.
 
         Raises:
-            ValueError: If the arrays are not what the class attributes say, or a class is missing from a split.
+            ValueError: If arrays are not what the class attributes say, a class is missing, or nothing is to validate.
         """
-        if self._data is not None:
-            return
+        if self._data is None:
+            self._data = self._load_splits()
+        # here, since errors of a loader's own method leave torch's loaders as Lightning has patched them
+        if stage == "validate" and not self.has_validation:
+            refuse_to_validate(self.validation_fraction)
+        if stage == "predict" and self.predict_files is not None:
+            self._to_predict = self._load_predict_files()
+
+    def _load_splits(self) -> _Splits:
         check_class_names(self.class_names, self.num_classes, self.name)
         train_images, train_labels, test_images, test_labels = self.load_arrays()
         train = self._to_tensors(train_images, train_labels, "train")
@@ -200,7 +208,7 @@ class ImageDataModule(LightningDataModule, ABC):
         mean = std = (0.5,) * self.in_channels
         if self.normalization == "standardize":
             mean, std = standard_statistics(train.images, training, self.name)
-        self._data = _Splits(
+        return _Splits(
             train=ImageTensors(train.images, train.labels, training),
             validation=ImageTensors(train.images, train.labels, held_out),
             test=test,
@@ -349,29 +357,21 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def val_dataloader(self) -> Any:
         """This rank's shares of the validation batches, in order; an empty list where there are none."""
-        if self.has_validation:
-            return self._eval_loader(self.validation_dataset)
-        refuse_to_validate(self.trainer, self.validation_fraction)
-        return []
+        return self._eval_loader(self.validation_dataset) if self.has_validation else []
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """This rank's shares of the test batches, in order."""
         return self._eval_loader(self.test_dataset)
 
     def predict_dataloader(self) -> DataLoader[tuple[Tensor, str]]:
-        """Load the images of ``predict_files``; a file that cannot be used is left out with a warning.
+        """Batches of uint8 images (batch, channels, height, width) of ``predict_files``, each with their paths."""
+        files = self._to_predict if self._to_predict is not None else self._load_predict_files()
+        return DataLoader(files, batch_size=self.eval_batch_size)
 
-        Returns:
-            Batches of uint8 images (batch, channels, height, width), each with their paths.
-
-        Raises:
-            ValueError: If ``predict_files`` is None.
-            ImageFileError: If none of the files can be used.
-        """
+    def _load_predict_files(self) -> Dataset[tuple[Tensor, str]]:
         if self.predict_files is None:
             raise ValueError("predict_files=None names nothing to predict; give a folder or a list of image files.")
-        files = ImageFiles(self.predict_files, self.picture_size, self.in_channels, self.fit)
-        return DataLoader(files.loaded_with_warnings(), batch_size=self.eval_batch_size)
+        return ImageFiles(self.predict_files, self.picture_size, self.in_channels, self.fit).loaded_with_warnings()
 
     def _eval_loader(self, dataset: ImageTensors) -> DataLoader[tuple[Tensor, Tensor]]:
         world_size, rank = self._ranks()
@@ -389,10 +389,8 @@ class ImageDataModule(LightningDataModule, ABC):
         """Among how many processes batches are shared out, and which of them this is."""
         if self.trainer is None:
             return 1, 0
-        shares = getattr(self.trainer, "distributed_sampler_kwargs", None)
-        if shares is None:
-            return self.trainer.world_size, self.trainer.global_rank
-        return shares["num_replicas"], shares["rank"]  # in a pipeline fewer than there are processes
+        shares = getattr(self.trainer, "distributed_sampler_kwargs", None) or {}  # in a pipeline fewer than processes
+        return shares.get("num_replicas", self.trainer.world_size), shares.get("rank", self.trainer.global_rank)
 
     def _batches_done(self) -> int:
         """How many batches of the epoch the trainer has trained on; 0 when the epoch is over."""

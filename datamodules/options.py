@@ -1,7 +1,5 @@
 """The options that all data modules have: what is refused of them."""
 
-from lightning.pytorch import Trainer
-
 from primenet_lightning.arguments import at_least
 
 
@@ -37,21 +35,19 @@ def check_options(
         raise ValueError(f"normalization={normalization!r} is unknown; give 'symmetric' or 'standardize'.")
 
 
-def refuse_to_validate(trainer: Trainer | None, validation_fraction: float) -> None:
-    """Refuse a validation without images, unless it belongs to a fit, which does without.
+def refuse_to_validate(validation_fraction: float) -> None:
+    """Refuse a validation without images. A fit does without; whoever asks for a validation alone is told.
 
     Args:
-        trainer: That asks; None outside of one.
         validation_fraction: That leaves no images.
 
     Raises:
-        ValueError: If the Trainer is to validate and nothing else.
+        ValueError: Always.
     """
-    if trainer is not None and trainer.state.fn == "validate":
-        raise ValueError(
-            f"validation_fraction={validation_fraction} leaves no validation images; test instead, or give the "
-            "fraction that the network was not trained on"
-        )
+    raise ValueError(
+        f"validation_fraction={validation_fraction} leaves no validation images; test instead, or give the fraction "
+        "that the network was not trained on"
+    )
 
 
 def check_fraction(name: str, fraction: float) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from primenet_lightning.nn.numbers import Share
@@ -49,3 +50,7 @@ class PipelineShare:
         """
         assert self.raised is not None
         return self.raised
+
+    def draw(self, count: int, numbers: int, device: torch.device) -> Tensor:
+        """Draw random numbers for the images here; see `Share.draw`."""
+        return self.share.draw(count, numbers, device)

@@ -36,14 +36,13 @@ class Evaluator(LightningModule, ABC):
         network: A row of stages.
         num_classes: Number of classes.
         test_views: Over which views of each test image the logits are averaged; none by default.
-        section: The stages that this process runs.
         exchange: With the other processes that run them.
     """
 
     network: StagedNetwork
     num_classes: int
     test_views: Views = Views()
-    section: Section
+    _section: Section | None = None
     exchange: Exchange = ALONE
 
     @abstractmethod
@@ -63,7 +62,6 @@ class Evaluator(LightningModule, ABC):
                 "wrap it in a WholeNetwork, or subclass EndToEnd and override configure_backbone"
             )
         self.network = network
-        self.section = Section(network)
         names = self.network.loss_names
         self.train_metrics = LearnerMetrics(names, self.num_classes)
         self.val_metrics = LearnerMetrics(names, self.num_classes)
@@ -71,6 +69,17 @@ class Evaluator(LightningModule, ABC):
         self.test_views_accuracy = MulticlassAccuracy(self.num_classes, average="micro")
         self._late = LateCounting(self.train_metrics)
         self._epoch_losses = EpochLosses()
+
+    @property
+    def section(self) -> Section:
+        """The stages that this process runs: all of the network, unless a pipeline has set others."""
+        if self._section is None or self._section.network is not self.network:  # a network was put in its place
+            self._section = Section(self.network)
+        return self._section
+
+    @section.setter
+    def section(self, section: Section) -> None:
+        self._section = section
 
     # -- prediction ----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from primenet_lightning.datamodules import DigitsDataModule, ImageDataModule, ImageFileError, SVHNDataModule
 
@@ -304,6 +305,16 @@ def test_without_a_validation_split_all_images_are_trained_on(numbered, recorder
     assert data.val_dataloader() == []
     with pytest.raises(ValueError, match="validation_fraction=0 leaves no validation images; test instead"):
         make_trainer().validate(recorder, datamodule=data)
+
+
+@pytest.mark.parametrize(("function", "files"), [("validate", None), ("predict", "nowhere")])
+def test_a_refusal_leaves_torch_as_it_was(numbered, recorder, make_trainer, function, files):
+    """Lightning patches torch's loaders while it asks for them, and does not mend them after an error."""
+    data = numbered(validation_fraction=0, predict_files=files)
+    before = DataLoader.__init__
+    with pytest.raises(ValueError, match=r"validation_fraction=0|nowhere"):
+        getattr(make_trainer(), function)(recorder, datamodule=data)
+    assert DataLoader.__init__ is before
 
 
 @pytest.mark.parametrize(
