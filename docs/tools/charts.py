@@ -51,6 +51,9 @@ SHORT = {
     "one_scale_7": "7x7",
 }
 
+NOT_LOCAL = {"overlap": ",\nnot strictly local"}
+"""What is said of recipes whose gradient crosses from a part to another."""
+
 VERDICTS = {
     "confirmed": ("o", "#009E73"),
     "not confirmed": ("X", "#D55E00"),
@@ -194,7 +197,7 @@ def backbone_errors() -> "Figure":
     panels = figure.subplots(1, 2)
     for place, (axes, parts) in enumerate(zip(panels, (2, 4), strict=True)):
         rows = sorted((row for row in recipes if row["parts"] == parts), key=lambda row: row["ratio"]["value"])
-        names = [f"{row['recipe']} ({row['seeds']})" for row in rows]
+        names = [f"{row['recipe']}{NOT_LOCAL.get(row['recipe'], '')} ({row['seeds']})" for row in rows]
         _draw_ratios(axes, names, [row["ratio"] for row in rows], place)
         axes.set_title(f"{parts} parts", fontsize=10)
     figure.supxlabel("error over that of the end-to-end twin, with 95 % intervals (1: as good)", fontsize=10)
