@@ -52,5 +52,14 @@ class PipelineShare:
         return self.raised
 
     def draw(self, count: int, numbers: int, device: torch.device) -> Tensor:
-        """Draw random numbers for the images here; see `Share.draw`."""
+        """Draw random numbers for the images here, the same however many replicas share the batch.
+
+        Args:
+            count: Images here.
+            numbers: How many numbers an image.
+            device: Whose generator, the default one, they come from.
+
+        Returns:
+            Uniform in [0, 1), float32, ``(count, numbers)``.
+        """
         return self.share.draw(count, numbers, device)

@@ -1,5 +1,6 @@
 """Lightning's Trainer over several processes against one: everything that a fit leaves behind."""
 
+import os
 import random
 
 import numpy
@@ -59,6 +60,8 @@ ON_TWO = ("at once", "concatenate, cosine", "min entropy, once a batch")
 
 def fit(folder, way, devices=1, epochs=3, ckpt_path=None, strategy="local_pipeline", callbacks=(), **trainer_options):
     """One fit, test and prediction, on as many processes as there are; everything that can be compared."""
+    # a test of the command may have left it: Lightning seeds several processes anew by it, and one process not
+    os.environ.pop("PL_GLOBAL_SEED", None)
     kind, options = WAYS[way]
     steps, last = Steps(), LastCheckpoint(folder, every_n_train_steps=100)
     if devices == 1:
