@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from fits import Interval, add_arguments, mean_and_spread, paired_bootstrap, prepare
-from lightning.pytorch import Callback, LightningModule, Trainer
+from fits import Interval, Verdicts, add_arguments, as_text, from_text, mean_and_spread, paired_bootstrap, prepare
+from lightning.pytorch import LightningModule, Trainer
 from timing import conclude, machine
 
 from primenet_lightning import datamodules
@@ -150,24 +150,23 @@ class Judged(NamedTuple):
     flips: list[bool]
 
 
-class Verdicts(Callback):
-    """Notes which test images are classified correctly, without and with averaged logits."""
+class BothVerdicts(Verdicts):
+    """Notes which test images are classified correctly, by averaged logits too.
+
+    Attributes:
+        correct: By the logits of the images as they are, in order.
+        averaged: By logits averaged with those of the mirror images.
+    """
 
     def __init__(self) -> None:
-        self.plain: list[bool] = []
+        super().__init__()
         self.averaged: list[bool] = []
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *which: int
     ) -> None:
         """Compare both verdicts with the labels."""
-        self.plain += (outputs["logits"].argmax(1) == batch[1]).tolist()
+        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         self.averaged += (outputs["logits_of_views"].argmax(1) == batch[1]).tolist()
 
 
@@ -188,10 +187,10 @@ def judge(folder: Path, root: str) -> Judged:
     file = folder / "verdicts.json"
     if not file.exists():
         verdicts = _verdicts_of(folder, root)
-        texts = {name: "".join("01"[right] for right in values) for name, values in vars(verdicts).items()}
+        texts = {"plain": as_text(verdicts.correct), "averaged": as_text(verdicts.averaged)}
         write_whole(file, json.dumps(texts) + "\n")
     texts = json.loads(file.read_text(encoding="utf-8"))
-    plain, flips = ([letter == "1" for letter in texts[name]] for name in ("plain", "averaged"))
+    plain, flips = from_text(texts["plain"]), from_text(texts["averaged"])
     error = 100 * (1 - statistics.mean(plain))
     if abs(error - summary["test_error"]) > 0.005:
         raise ValueError(
@@ -200,12 +199,12 @@ def judge(folder: Path, root: str) -> Judged:
     return Judged(summary, plain, flips)
 
 
-def _verdicts_of(folder: Path, root: str) -> Verdicts:
+def _verdicts_of(folder: Path, root: str) -> BothVerdicts:
     options = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     model = load_model(folder)
     kind = getattr(datamodules, options["data"]["class_path"].rpartition(".")[2])
     data: ImageDataModule = kind(root=root, normalization=options["data"]["init_args"]["normalization"])
-    verdicts = Verdicts()
+    verdicts = BothVerdicts()
     with quietly():
         quiet_trainer(1, [verdicts], precision=options["trainer"]["precision"]).test(model, data, verbose=False)
     return verdicts

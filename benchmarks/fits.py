@@ -97,13 +97,23 @@ class Fit:
 
     def to_json(self) -> dict[str, Any]:
         """Give plain values; thousands of verdicts become one word of ones and zeros."""
-        return asdict(self) | {"correct": "".join("01"[right] for right in self.correct)}
+        return asdict(self) | {"correct": as_text(self.correct)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Fit":
         """Take them back."""
-        correct = [letter == "1" for letter in values["correct"]]
+        correct = from_text(values["correct"])
         return cls(**{**values, "correct": correct, "phases": [Phase(**phase) for phase in values["phases"]]})
+
+
+def as_text(verdicts: Sequence[bool]) -> str:
+    """Write thousands of verdicts as one word of ones and zeros."""
+    return "".join("01"[right] for right in verdicts)
+
+
+def from_text(text: str) -> list[bool]:
+    """Read them back."""
+    return [letter == "1" for letter in text]
 
 
 def key_of(options: Mapping[str, Any]) -> str:

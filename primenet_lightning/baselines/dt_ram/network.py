@@ -1,7 +1,5 @@
 """DT-RAM's network: it looks at an image until it has seen enough."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -15,7 +13,6 @@ from primenet_lightning.baselines.dt_ram.stage import (
     AttentionStage,
 )
 from primenet_lightning.nn.names import HEAD
-from primenet_lightning.nn.stages import Stage, StageRow
 from primenet_lightning.nn.systems.dynamic import Answer, DynamicNetwork
 from primenet_lightning.nn.systems.phases import Standing
 
@@ -38,6 +35,8 @@ class AttentionNetwork(DynamicNetwork):
         torch.Size([2, 10])
     """
 
+    stage: AttentionStage
+
     def __init__(
         self,
         ram: RecurrentAttention,
@@ -45,10 +44,9 @@ class AttentionNetwork(DynamicNetwork):
         options: AttentionOptions | None = None,
         threshold: float = 0.5,
     ) -> None:
-        super().__init__()
-        self._in_shape = in_shape
+        stage = AttentionStage(ram, StopPolicy(ram.width), options or AttentionOptions(), Standing())
+        super().__init__(in_shape, stage)
         self.threshold = threshold
-        self.stage = AttentionStage(ram, StopPolicy(ram.width), options or AttentionOptions(), Standing())
 
     @property
     def ram(self) -> RecurrentAttention:
@@ -66,29 +64,9 @@ class AttentionNetwork(DynamicNetwork):
         return self.stage.options.steps
 
     @property
-    def standing(self) -> Standing:
-        """What keeps its position in a fit."""
-        return self.stage.standing
-
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """Of one sample, without the batch."""
-        return self._in_shape
-
-    @property
-    def stages(self) -> Sequence[Stage]:
-        """The one stage."""
-        return StageRow([self.stage])
-
-    @property
     def loss_names(self) -> list[str]:
         """Four."""
         return [HEAD, LOCATOR, BASELINE, STOP]
-
-    @property
-    def phase(self) -> str:
-        """What is learned now."""
-        return self.stage.phase
 
     @property
     def decides(self) -> bool:

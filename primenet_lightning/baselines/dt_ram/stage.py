@@ -14,7 +14,8 @@ from primenet_lightning.nn.layers import at_least_float32
 from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.numbers import WHOLE, Share
-from primenet_lightning.nn.stages import LearnerOutput, Stage
+from primenet_lightning.nn.stages import LearnerOutput
+from primenet_lightning.nn.systems.dynamic import PhasedStage
 from primenet_lightning.nn.systems.phases import Standing, Timetable
 from primenet_lightning.nn.systems.policies import (
     expected_reward,
@@ -101,7 +102,7 @@ class Looks(NamedTuple):
     log_probabilities: Tensor
 
 
-class AttentionStage(Stage):
+class AttentionStage(PhasedStage):
     """RAM and its stop policy.
 
     The head's loss trains glimpses, core and classifier; the locator and the stop policy have REINFORCE's, or the

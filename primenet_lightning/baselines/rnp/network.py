@@ -1,6 +1,5 @@
 """RNP's network: it computes as many of its channels as an image needs."""
 
-from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -11,7 +10,6 @@ from primenet_lightning.baselines.rnp.decisions import DecisionNetwork, Episode,
 from primenet_lightning.baselines.rnp.phases import AGENT, BACKBONE, PruningPhases
 from primenet_lightning.baselines.rnp.stage import PruningStage
 from primenet_lightning.nn.names import HEAD
-from primenet_lightning.nn.stages import Stage, StageRow
 from primenet_lightning.nn.systems.dynamic import Answer, DynamicNetwork
 from primenet_lightning.nn.systems.phases import Standing
 
@@ -36,6 +34,8 @@ class PruningNetwork(DynamicNetwork):
         ([34600.0, 34600.0], [0.25, 0.25])
     """
 
+    stage: PruningStage
+
     def __init__(
         self,
         backbone: PrunableConvNet,
@@ -44,11 +44,10 @@ class PruningNetwork(DynamicNetwork):
         phases: PruningPhases | None = None,
         balance: float = 0.0,
     ) -> None:
-        super().__init__()
-        self._in_shape = in_shape
-        self.balance = balance
         agent = DecisionNetwork(backbone.widths[:-1], backbone.groups)
-        self.stage = PruningStage(backbone, agent, reward or Reward(), phases or PruningPhases(), Standing())
+        stage = PruningStage(backbone, agent, reward or Reward(), phases or PruningPhases(), Standing())
+        super().__init__(in_shape, stage)
+        self.balance = balance
 
     @property
     def backbone(self) -> PrunableConvNet:
@@ -61,29 +60,9 @@ class PruningNetwork(DynamicNetwork):
         return self.stage.agent
 
     @property
-    def standing(self) -> Standing:
-        """What keeps its position in a fit."""
-        return self.stage.standing
-
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """Of one sample, without the batch."""
-        return self._in_shape
-
-    @property
-    def stages(self) -> Sequence[Stage]:
-        """The one stage."""
-        return StageRow([self.stage])
-
-    @property
     def loss_names(self) -> list[str]:
         """Two."""
         return [HEAD, AGENT]
-
-    @property
-    def phase(self) -> str:
-        """What is learned now."""
-        return self.stage.phase
 
     @property
     def decides(self) -> bool:

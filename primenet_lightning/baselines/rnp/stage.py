@@ -22,11 +22,12 @@ from primenet_lightning.baselines.rnp.phases import AGENT, BACKBONE, PRETRAINING
 from primenet_lightning.nn.layers import at_least_float32
 from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.numbers import WHOLE, Share
-from primenet_lightning.nn.stages import LearnerOutput, Stage
+from primenet_lightning.nn.stages import LearnerOutput
+from primenet_lightning.nn.systems.dynamic import PhasedStage
 from primenet_lightning.nn.systems.phases import Standing, Timetable
 
 
-class PruningStage(Stage):
+class PruningStage(PhasedStage):
     """The convolutional network, which learns by cross-entropy, and the agent, which learns by Q-learning.
 
     Each has a loss in every phase; the one that rests gives its own without a graph, so that nothing in it changes.

@@ -1,11 +1,13 @@
 """Networks that compute more for some images than for others."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
 from primenet_lightning.nn.network import StagedNetwork
+from primenet_lightning.nn.stages import Stage, StageRow
 from primenet_lightning.nn.systems.phases import Position, Standing
 
 
@@ -23,32 +25,65 @@ class Answer(NamedTuple):
     measures: dict[str, Tensor]
 
 
-class DynamicNetwork(StagedNetwork):
-    """A network whose cost depends on the image, and whose training has phases.
+class PhasedStage(Stage):
+    """A stage that learns something else in each phase of a fit.
 
-    Called without labels it computes all that it has, whatever the image; `classify` computes what the image needs.
+    Attributes:
+        standing: Keeps the position in the fit.
     """
 
-    local = False
-
-    @property
-    @abstractmethod
-    def standing(self) -> Standing:
-        """What keeps its position in a fit."""
-
-    @property
-    def position(self) -> Position:
-        """Where its fit is, which says what is learned; set by whoever trains, before each batch."""
-        return self.standing.position
-
-    @position.setter
-    def position(self, position: Position) -> None:
-        self.standing.position = position
+    standing: Standing
 
     @property
     @abstractmethod
     def phase(self) -> str:
         """What is learned now."""
+
+
+class DynamicNetwork(StagedNetwork):
+    """A network of one stage whose cost depends on the image, and whose training has phases.
+
+    Called without labels it computes all that it has, whatever the image; `classify` computes what the image needs.
+
+    Args:
+        in_shape: Of its images.
+        stage: The one stage.
+
+    Attributes:
+        stage: As given.
+    """
+
+    local = False
+    stage: PhasedStage
+
+    def __init__(self, in_shape: tuple[int, ...], stage: PhasedStage) -> None:
+        super().__init__()
+        self._in_shape = in_shape
+        self.stage = stage
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Of one sample, without the batch."""
+        return self._in_shape
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """The one stage."""
+        return StageRow([self.stage])
+
+    @property
+    def position(self) -> Position:
+        """Where its fit is, which says what is learned; set by whoever trains, before each batch."""
+        return self.stage.standing.position
+
+    @position.setter
+    def position(self, position: Position) -> None:
+        self.stage.standing.position = position
+
+    @property
+    def phase(self) -> str:
+        """What is learned now."""
+        return self.stage.phase
 
     @property
     @abstractmethod
