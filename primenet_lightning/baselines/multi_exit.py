@@ -11,7 +11,7 @@ from primenet_lightning.models.end_to_end import EndToEnd
 from primenet_lightning.nn.exits import thresholds as exits
 from primenet_lightning.nn.exits.costs import ExitRecord, spent
 from primenet_lightning.nn.exits.costs import exit_costs as count_exits
-from primenet_lightning.nn.exits.network import State, answers, classify
+from primenet_lightning.nn.exits.network import ExitModule, State, classify
 from primenet_lightning.nn.exits.thresholds import confidences
 from primenet_lightning.nn.losses import summed_cross_entropy
 from primenet_lightning.nn.whole import WholeNetwork
@@ -64,7 +64,7 @@ class DenseLayer(nn.Module):
         return fine, torch.cat([coarse, self.down(fine), self.same(coarse)], dim=1)
 
 
-class MultiExitNetwork(nn.Module):
+class MultiExitNetwork(ExitModule):
     """A dense network of two scales with an exit classifier after every few layers, all on the coarse scale.
 
     After MSDNet (Huang et al. 2018; `MSDNet` in full), whose design this is at a smaller size: two scales, no 1x1
@@ -120,17 +120,6 @@ class MultiExitNetwork(nn.Module):
             if number % layers == layers - 1:
                 self.exits.append(_exit(coarse, exit_channels, num_classes))
         he_(self)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Answer at every exit.
-
-        Args:
-            x: Images, ``(batch, channels, height, width)``.
-
-        Returns:
-            Logits, ``(batch, classes)``, of each exit, the first one first.
-        """
-        return tuple(answers(self, x))
 
     @property
     def num_exits(self) -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from primenet_lightning.baselines.msdnet.network import MSDNetwork
-from primenet_lightning.nn.exits.network import State, answers
+from primenet_lightning.nn.exits.network import ExitModule, State
 from primenet_lightning.nn.exits.stage import ExitAnswers
 from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.systems.distillation import distillation
@@ -15,7 +15,7 @@ from primenet_lightning.nn.systems.distillation import distillation
 Network = TypeVar("Network", bound="CollaboratingExits")
 
 
-class CollaboratingExits(nn.Module):
+class CollaboratingExits(ExitModule):
     r"""New classifiers on the exits of a trained MSDNet, each of which sees the answer of the exit before.
 
     Exit i classifies its features :math:`\phi_i` and the embedded logits of the exit before,
@@ -57,17 +57,6 @@ class CollaboratingExits(nn.Module):
     def num_exits(self) -> int:
         """How many exits there are."""
         return self.trained.num_exits
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Answer at every exit.
-
-        Args:
-            x: Images, ``(batch, channels, height, width)``.
-
-        Returns:
-            Logits, ``(batch, classes)``, of each exit, the first one first.
-        """
-        return tuple(answers(self, x))
 
     def answer_all(self, x: Tensor) -> ExitAnswers:
         """Answer at every exit, and let the trained network's own last exit teach.

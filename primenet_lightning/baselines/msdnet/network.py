@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from primenet_lightning.baselines.msdnet.layers import Growth, convolution, exit_features
 from primenet_lightning.baselines.msdnet.plan import Plan
-from primenet_lightning.nn.exits.network import State, answers
+from primenet_lightning.nn.exits.network import ExitModule, State
 from primenet_lightning.nn.exits.stage import ExitAnswers
 from primenet_lightning.nn.resnets import he_
 from primenet_lightning.nn.systems.gradient_scaling import scale_gradient
@@ -15,7 +15,7 @@ Equilibrium = Literal["coarsest", "all"]
 """Whose gradients are brought into equilibrium: those of the maps that exits see, or those of all scales."""
 
 
-class MSDNetwork(nn.Module):
+class MSDNetwork(ExitModule):
     r"""A dense network of several scales with exits on the coarsest one.
 
     With gradient equilibrium (Li et al., ICCV 2019) layers learn from the mean of the exits behind them, not from their
@@ -81,17 +81,6 @@ class MSDNetwork(nn.Module):
     def num_exits(self) -> int:
         """How many exits there are."""
         return self.plan.exits
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Answer at every exit.
-
-        Args:
-            x: Images, ``(batch, channels, height, width)``.
-
-        Returns:
-            Logits, ``(batch, classes)``, of each exit, the first one first.
-        """
-        return tuple(answers(self, x))
 
     def answer_all(self, x: Tensor) -> ExitAnswers:
         """Answer at every exit; nobody teaches.

@@ -226,22 +226,22 @@ class CutNetwork(KeepsFrozen, StagedNetwork):
 
     def _build(self, parts: Sequence[Part], pieces: Sequence[Piece]) -> None:
         """Build the objectives and the stages of the parts."""
+        # what each part but the last learns from
         names = [part.name for part in parts[1:]]
         begins = [index for index, piece in enumerate(pieces) if piece.part.name in names]
+        ends = [*begins[1:], len(pieces)]
         objectives: list[Objective] = []
-        for index, begin in enumerate(begins):
+        for index, (begin, end) in enumerate(zip(begins, ends, strict=True)):
             place = self._place(pieces, begin - 1, index, len(parts))
-            end = [*begins, len(pieces)][index + 1]
             place = place._replace(next_part=parts[index + 1], next_features=pieces[end - 1].gives)
             objectives.append(self.recipe.objective(place))
         self.objectives = nn.ModuleList(objectives)
         self._images = Images() if any(objective.needs_images for objective in objectives) else None
+        # the stages
         self._segments: list[Segment] = []  # a list, so that each module has one name in checkpoints: the model's
-        for index, part in enumerate(parts):
-            last = index == len(parts) - 1
-            name = HEAD if last else f"part{index}"
-            objective = None if last else objectives[index]
-            self._segments.append(Segment(part, objective, name, self._images, self.label_smoothing))
+        for index, objective in enumerate(objectives):
+            self._segments.append(Segment(parts[index], objective, f"part{index}", self._images, self.label_smoothing))
+        self._segments.append(Segment(parts[-1], None, HEAD, self._images, self.label_smoothing))
         self._leave_the_rest_to_the_head()
 
     def _leave_the_rest_to_the_head(self) -> None:

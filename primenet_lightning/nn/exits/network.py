@@ -1,10 +1,11 @@
 """A network with several exits, asked exit by exit: of an image that has left nothing more is computed."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from primenet_lightning.nn.exits.thresholds import check_thresholds, confidences
 
@@ -47,6 +48,38 @@ def answers(network: ExitNetwork, x: Tensor) -> Iterator[Tensor]:
     for index in range(network.num_exits):
         state, logits = network.advance(index, state)
         yield logits
+
+
+class ExitModule(nn.Module, ABC):
+    """A module with several exits, which answers at all of them when it is called."""
+
+    @property
+    @abstractmethod
+    def num_exits(self) -> int:
+        """How many exits there are."""
+
+    @abstractmethod
+    def advance(self, exit_index: int, state: State) -> tuple[State, Tensor]:
+        """Compute what lies between the exit before and this one, and this exit's answer.
+
+        Args:
+            exit_index: Of this exit, from 0.
+            state: Of the exit before, ``(batch, ...)`` each; of the first, the images alone.
+
+        Returns:
+            The state, ``(batch, ...)`` each, and the logits, ``(batch, classes)``.
+        """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Answer at every exit.
+
+        Args:
+            x: Images, ``(batch, channels, height, width)``.
+
+        Returns:
+            Logits, ``(batch, classes)``, of each exit, the first one first.
+        """
+        return tuple(answers(self, x))
 
 
 def classify(network: ExitNetwork, x: Tensor, thresholds: Sequence[float]) -> tuple[Tensor, Tensor]:
