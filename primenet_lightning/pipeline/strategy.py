@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import distributed as dist
 from torch import nn
 from torch.distributed import ProcessGroup, Store  # type: ignore[attr-defined]
@@ -173,6 +174,11 @@ class LocalPipeline(DDPStrategy):
         """Join the other processes."""
         self._is_broken = False
         super().setup_environment()
+
+    def setup_distributed(self) -> None:
+        """Make the process group; random numbers go on as in one process, which Lightning does not seed anew."""
+        with isolate_rng():
+            super().setup_distributed()
 
     def setup(self, trainer: Trainer) -> None:
         """Move the model, and build the optimizers; no wrapper averages anything."""

@@ -1,6 +1,5 @@
 """Lightning's Trainer over several processes against one: everything that a fit leaves behind."""
 
-import os
 import random
 
 import numpy
@@ -58,10 +57,17 @@ ON_TWO = ("at once", "concatenate, cosine", "min entropy, once a batch")
 """Ways that are tried on two processes; all others on four."""
 
 
-def fit(folder, way, devices=1, epochs=3, ckpt_path=None, strategy="local_pipeline", callbacks=(), **trainer_options):
+def fit(folder, *arguments, **options):
+    """One fit after seed_everything, by which Lightning seeds several processes anew, and one process not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PL_GLOBAL_SEED", "5")
+        return fit_seeded(folder, *arguments, **options)
+
+
+def fit_seeded(
+    folder, way, devices=1, epochs=3, ckpt_path=None, strategy="local_pipeline", callbacks=(), **trainer_options
+):
     """One fit, test and prediction, on as many processes as there are; everything that can be compared."""
-    # a test of the command may have left it: Lightning seeds several processes anew by it, and one process not
-    os.environ.pop("PL_GLOBAL_SEED", None)
     kind, options = WAYS[way]
     steps, last = Steps(), LastCheckpoint(folder, every_n_train_steps=100)
     if devices == 1:
