@@ -1,4 +1,4 @@
-"""What a command line says of data that a checkpoint does not describe."""
+"""Options that commands share which predict: of the data, and of exits."""
 
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,22 @@ def add_description(parser: CommandParser) -> None:
         )
 
 
+def add_early_exit(parser: CommandParser) -> None:
+    """Add the option ``--early_exit``.
+
+    Args:
+        parser: Of the command.
+    """
+    parser.add_argument(
+        "--early_exit",
+        type=str | None,
+        default=None,
+        help="Let an image leave at the first exit whose largest probability reaches this: one threshold for all "
+        "exits, or one for each but the last: 0.9,0.8. Exits are the local classifiers, or those that a "
+        "network has anyway.",
+    )
+
+
 def description_in(options: Any) -> dict[str, Any]:
     """Read what the command line says of the data.
 
@@ -54,12 +70,16 @@ def _names(given: str) -> list[str]:
     return [name.strip() for name in text.strip(", \n").split(",")]
 
 
-def numbers_in(name: str, given: str) -> list[float]:
+PER_CHANNEL = "give one, or one for each channel: 0.485,0.456,0.406"
+
+
+def numbers_in(name: str, given: str, remedy: str = PER_CHANNEL) -> list[float]:
     """Read numbers with commas between them.
 
     Args:
         name: Of the option.
         given: Its value.
+        remedy: What would be right.
 
     Returns:
         The numbers.
@@ -74,6 +94,4 @@ def numbers_in(name: str, given: str) -> list[float]:
     try:
         return [float(number) for number in given.strip("[]() ").split(",")]
     except ValueError:
-        raise ValueError(
-            f"{name}={given!r} is no number; give one, or one for each channel: 0.485,0.456,0.406"
-        ) from None
+        raise ValueError(f"{name}={given!r} is no number; {remedy}") from None

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from primenet_lightning.commands.describing import add_description, description_in
+from primenet_lightning.commands.describing import add_description, add_early_exit, description_in
 from primenet_lightning.commands.parser import CommandParser
+from primenet_lightning.commands.predict import early_exit_of
 from primenet_lightning.runs.folder import checkpoint_in
 
 UNITS = {"logits": "the largest logit", "probabilities": "probability 1"}
@@ -24,17 +26,33 @@ def main(args: Sequence[str]) -> int:
     checkpoint = checkpoint_in(options.run)
     description = description_in(options)
 
+    from primenet_lightning.analysis.prediction import load_model
     from primenet_lightning.serving.exporting import SUFFIXES, export  # loads Lightning, which takes a while
     from primenet_lightning.serving.metadata import summary
 
     out = options.out
     if out is None:
         out = f"{_name(options.run)}{SUFFIXES.get(options.format, '')}"
+    if options.early_exit is not None:
+        _refuse_with_parts(options)
+        early = early_exit_of(load_model(checkpoint, description), options.early_exit)
+        assert early is not None
+        print(f"{early.export(out if options.out else _name(options.run), options.dtype)}: {len(early.costs)} parts; "
+              f"python run.py in there classifies images")  # fmt: skip
+        return 0
     exported = export(checkpoint, out, options.format, options.dtype, options.probabilities, description)
     print(f"{exported.path}: {summary(exported.metadata)}")
     print(f"{exported.weight_bytes / 1e6:.2f} MB of weights; from the trained network in float32 at most "
           f"{exported.error:.1e} away, in units of {UNITS[exported.metadata['output']]}")  # fmt: skip
     return 0
+
+
+def _refuse_with_parts(options: Any) -> None:
+    """Parts are ONNX files, whose exits look at logits."""
+    if options.format != "onnx":
+        raise ValueError(f"early_exit={options.early_exit} is exported in parts, which are ONNX; use --format onnx")
+    if options.probabilities:
+        raise ValueError("probabilities cannot be given by parts, whose exits look at logits; leave either out")
 
 
 def _name(run: str) -> str:
@@ -67,5 +85,6 @@ def _parser() -> CommandParser:
         "--dtype", type=str, default="float32", help="Of the weights: float32, float16, or bfloat16 (not in onnx)."
     )
     parser.add_argument("--probabilities", action="store_true", help="End with a softmax, instead of giving logits.")
+    add_early_exit(parser)
     add_description(parser)
     return parser

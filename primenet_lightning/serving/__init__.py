@@ -9,12 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from primenet_lightning.serving.early_exit import EarlyAnswers, EarlyExit
     from primenet_lightning.serving.exporting import Exported, export
     from primenet_lightning.serving.runner import OnnxClassifier
 
-__all__ = ["Exported", "OnnxClassifier", "export"]
+__all__ = ["EarlyAnswers", "EarlyExit", "Exported", "OnnxClassifier", "export"]
 
-_HOMES = {"Exported": "exporting", "OnnxClassifier": "runner", "export": "exporting"}
+_HOMES = {
+    "EarlyAnswers": "early_exit",
+    "EarlyExit": "early_exit",
+    "Exported": "exporting",
+    "OnnxClassifier": "runner",
+    "export": "exporting",
+}
 
 
 def __getattr__(name: str) -> Any:
