@@ -110,7 +110,7 @@ def _write(exits: nn.Module, folder: Path, dtype: str, metadata: Mapping[str, An
         part = Part(lower, index, pixels if index == 0 else None).eval()
         with torch.no_grad():
             *after, _ = part(*state)
-        given = [f"state{place}" for place in range(len(after))]
+        given = [f"state{index}_{place}" for place in range(len(after))]
         files.append(f"part{index}.onnx")
         described = {**metadata, "part": index, "parts": count}
         save_onnx(part, state, folder / files[-1], described, names, [*given, "logits"])

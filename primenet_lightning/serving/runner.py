@@ -91,7 +91,11 @@ class OnnxClassifier:
         Returns:
             float32 ``(batch, classes)``; see `Answers`.
         """
-        return self.classify(pixels).logits
+        if len(self.sessions) > 1:
+            return self.classify(pixels).logits
+        self._refuse_pixels(pixels)
+        answer: np.ndarray[Any, Any] = self.sessions[0].run(None, {"pixels": pixels})[0]
+        return answer
 
     def classify(self, pixels: "np.ndarray[Any, Any]") -> Answers:
         """Classify images, and tell where they left.
@@ -105,12 +109,7 @@ class OnnxClassifier:
         Raises:
             ValueError: If the pixels have another type or shape, or there is not a threshold for each exit.
         """
-        shape = (self.metadata["in_channels"], *self.metadata["image_size"])
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != shape:
-            raise ValueError(
-                f"pixels are {pixels.dtype} of shape {pixels.shape}; give uint8 from 0 to 255 of shape (batch, "
-                f"{', '.join(map(str, shape))})"
-            )
+        self._refuse_pixels(pixels)
         if len(self.thresholds) != len(self.sessions):
             raise ValueError(f"thresholds={self.thresholds} are not {len(self.sessions)}; give one an exit")
         state, rows = [pixels], np.arange(len(pixels))
@@ -130,6 +129,14 @@ class OnnxClassifier:
             if not len(rows):
                 break
         return Answers(logits, exits, spent)
+
+    def _refuse_pixels(self, pixels: "np.ndarray[Any, Any]") -> None:
+        shape = (self.metadata["in_channels"], *self.metadata["image_size"])
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != shape:
+            raise ValueError(
+                f"pixels are {pixels.dtype} of shape {pixels.shape}; give uint8 from 0 to 255 of shape (batch, "
+                f"{', '.join(map(str, shape))})"
+            )
 
     def _confidence(self, answer: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
         """The largest probability of each image."""
