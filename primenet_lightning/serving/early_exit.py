@@ -102,8 +102,9 @@ class EarlyExit:
 
         Args:
             model: A trained model.
-            held_out: Images that were not trained on, nor are tested on: a validation split. Of images that were
-                trained on exits are too sure, and the thresholds too low.
+            held_out: Batches of images, ``(batch, channels, height, width)``, and class indices, ``(batch,)``. They
+                were not trained on, nor are tested on: a validation split. Of images that were trained on exits are too
+                sure, and the thresholds too low.
             budget: Mean multiply-adds of an image.
             tolerance: Points of error, in %, that may be lost against the last exit, on these images.
             at: As of the class; None chooses for a tolerance, and takes all for a budget.
