@@ -70,7 +70,7 @@ def quantised(path: Path, folder: Path, pixels: Tensor) -> Path:
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.batches = iter(pixels.split(16))
+            self.batches = iter(torch.split(pixels, 16))
 
         def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
             batch = next(self.batches, None)
