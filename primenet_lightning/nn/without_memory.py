@@ -1,9 +1,10 @@
 """Tensors without memory, some of whose values are computed all the same, beside them."""
 
+import ctypes
 import math
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import wraps
 from typing import Any
 
@@ -21,6 +22,9 @@ FACTORIES = {
     torch.ops.aten.randn.default,
 }
 """What makes the tensors that layers begin with; the first argument is their size."""
+
+LARGE = 2**20
+"""Bytes of memory lent, from which on it is given back at once."""
 
 LOOKING = ("_no_grad_trunc_normal_", "orthogonal_", "sparse_", "dirac_")
 """Initialisers of ``torch.nn.init`` that do nothing to a tensor without memory, since they look at numbers."""
@@ -88,7 +92,8 @@ class WithoutMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
             real_args, real_options = tree_map_only(Tensor, self.values_of, (args, options))
             computed = function(*real_args, **real_options)
         elif _is_random(function) and tensors[0] is args[0] and args[0].is_meta:
-            function(stand_in(args[0]), *args[1:], **options)
+            with stand_in(args[0]) as drawn:
+                function(drawn, *args[1:], **options)
         elif _writes(function):
             self._forget(args[0])
         if not _writes(function):
@@ -159,23 +164,36 @@ def _drawing(initialise: Callable[..., Tensor], made: WithoutMemory) -> Callable
         if not tensor.is_meta:
             return initialise(tensor, *args, **options)
         values = made.values_of(tensor)
-        with _disable_current_modes():
-            initialise(stand_in(tensor) if values is None else values, *args, **options)
+        with _disable_current_modes(), stand_in(tensor) if values is None else nullcontext(values) as real:
+            initialise(real, *args, **options)
         return tensor
 
     return drawn
 
 
-def stand_in(tensor: Tensor) -> Tensor:
-    """Make memory for what is drawn for a tensor that has none.
+@contextmanager
+def stand_in(tensor: Tensor) -> Iterator[Tensor]:
+    """Lend memory for what is drawn for a tensor that has none.
 
     Args:
         tensor: Of any shape ``(...)``.
 
-    Returns:
+    Yields:
         Of the same shape ``(...)`` and layout, with any values.
     """
-    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="cpu")
+    memory = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="cpu")
+    yield memory
+    if memory.untyped_storage().nbytes() >= LARGE:
+        _give_back()
+
+
+def _give_back() -> None:
+    """Give what is free back to the system.
+
+    glibc keeps it where small things lie between, and a model's worth adds up. What was lent last goes with the next.
+    """
+    with suppress(OSError, AttributeError):  # another system, or another allocator
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def storage_of(tensor: Tensor) -> int:
