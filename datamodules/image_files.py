@@ -1,5 +1,6 @@
 """Image files to predict: read one by one, so that a bad one does not stop the others."""
 
+import glob
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,18 +130,46 @@ class ImageFiles(Dataset[tuple[Tensor, str]]):
 
 
 def _find_files(paths: Sequence[str | Path] | str | Path) -> list[Path]:
-    if not isinstance(paths, str | Path):
-        if not paths:
-            raise ImageFileError("paths is an empty list; give at least one image file.")
-        return [Path(path) for path in paths]
-    path = Path(paths)
-    if not path.exists():
+    if isinstance(paths, str | Path):
+        return list_pictures(paths)
+    if not paths:
+        raise ImageFileError("paths is an empty list; give at least one image file.")
+    return [Path(path) for path in paths]
+
+
+def list_pictures(path: str | Path) -> list[Path]:
+    """List the files that a path stands for.
+
+    Args:
+        path: A file; a folder, which stands for the pictures right in it, sorted by name; or a pattern with ``*``,
+            ``?`` or ``[...]``, in which ``**`` stands for any folders.
+
+    Returns:
+        At least one file.
+
+    Raises:
+        ImageFileError: If there is none.
+
+    Example:
+        >>> list_pictures("no/such/*.png")
+        Traceback (most recent call last):
+        ...
+        primenet_lightning.datamodules.pictures.ImageFileError: no/such/*.png fits no file; check the pattern.
+    """
+    place = Path(path)
+    if place.is_dir():
+        files = sorted(file for file in place.iterdir() if is_picture(file))
+        if not files:
+            raise ImageFileError(f"{path} has no image files; give a folder with some, such as .png or .jpg.")
+        return files
+    if place.exists():
+        return [place]
+    if not glob.has_magic(str(path)):
         raise ImageFileError(f"{path} does not exist; give a folder of images or image files.")
-    if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.iterdir() if is_picture(file))
+    matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
+    files = [match for match in matches if match.is_file()]
     if not files:
-        raise ImageFileError(f"{path} has no image files; give a folder with some, such as .png or .jpg.")
+        raise ImageFileError(f"{path} fits no file; check the pattern.")
     return files
 
 

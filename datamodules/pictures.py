@@ -12,10 +12,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-Fit = Literal["stretch", "crop", "pad"]
-"""How a picture is brought to another size: stretched, cut to its middle, or with black bars around it."""
+from primenet_lightning.datamodules.drawn import as_scan
 
-FITS: tuple[Fit, ...] = ("stretch", "crop", "pad")
+Fit = Literal["stretch", "crop", "pad", "digit"]
+"""How a picture is brought to a size: stretched, cut to its middle, with black bars around it, or by `as_scan`."""
+
+FITS: tuple[Fit, ...] = ("stretch", "crop", "pad", "digit")
 
 MODES = {1: "L", 3: "RGB"}
 """Pillow's name of the colours, by the number of channels."""
@@ -48,13 +50,13 @@ def check_fit(fit: str | None) -> None:
     """Refuse an unknown way to bring a picture to another size.
 
     Args:
-        fit: ``"stretch"``, ``"crop"``, ``"pad"``, or None not to.
+        fit: ``"stretch"``, ``"crop"``, ``"pad"``, ``"digit"``, or None not to.
 
     Raises:
         ValueError: For any other.
     """
     if fit is not None and fit not in FITS:
-        raise ValueError(f"fit={fit!r} is unknown; give 'stretch', 'crop', 'pad', or None to resize nothing.")
+        raise ValueError(f"fit={fit!r} is unknown; give 'stretch', 'crop', 'pad', 'digit', or None to resize nothing.")
 
 
 @functools.cache
@@ -135,12 +137,15 @@ def fitted(image: Image.Image, size: tuple[int, int], fit: Fit | None) -> Image.
     Args:
         image: Any.
         size: Height and width in pixels.
-        fit: ``"stretch"`` changes its proportions, ``"crop"`` cuts off what is too long, ``"pad"`` adds black bars.
+        fit: ``"stretch"`` changes its proportions, ``"crop"`` cuts off what is too long, ``"pad"`` adds black bars,
+            ``"digit"`` makes a light digit on black of it, as MNIST's are, also of one that has the size.
 
     Returns:
         A picture of that size; the same one if it has it, or without ``fit``.
     """
     height, width = size
+    if fit == "digit":
+        return as_scan(image, size)
     if fit is None or image.size == (width, height):
         return image
     if fit == "crop":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
     from primenet_lightning.models.end_to_end import EndToEnd
     from primenet_lightning.models.linear_probe import LinearProbe
     from primenet_lightning.models.prime import PrimeNet
+    from primenet_lightning.models.shipped import pretrained, pretrained_names
     from primenet_lightning.nn.classifiers import ClassifierHead, FlattenClassifier, PooledClassifier, local_classifier
     from primenet_lightning.nn.cutting.cut import cut
     from primenet_lightning.nn.cutting.network import CutNetwork
@@ -88,6 +89,8 @@ __all__ = [
     "fit_probe",
     "local_classifier",
     "local_targets",
+    "pretrained",
+    "pretrained_names",
     "training_activation_bytes",
 ]
 
@@ -135,6 +138,8 @@ _HOMES = {
     "fit_probe": "analysis.probe",
     "local_classifier": "nn.classifiers",
     "local_targets": "nn.targets",
+    "pretrained": "models.shipped",
+    "pretrained_names": "models.shipped",
     "training_activation_bytes": "analysis.memory",
 }
 """The module of each name."""

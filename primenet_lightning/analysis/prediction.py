@@ -1,6 +1,7 @@
 """Predict image files from a checkpoint alone."""
 
 import importlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -8,13 +9,26 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from primenet_lightning.arguments import first_line
+from primenet_lightning.arguments import at_least, first_line
 from primenet_lightning.datamodules.description import complete_description
-from primenet_lightning.datamodules.image_files import ImageFiles
-from primenet_lightning.datamodules.pictures import Fit, ImageFileError
+from primenet_lightning.datamodules.image_files import ImageFiles, list_pictures
+from primenet_lightning.datamodules.pictures import Fit, ImageFileError, check_fit
 from primenet_lightning.datamodules.preprocessing import Preprocess
+from primenet_lightning.nn.prime.mixing import Gate
 from primenet_lightning.runs.folder import checkpoint_in
 from primenet_lightning.training.learner import LocalLearner
+
+
+class Ranked(NamedTuple):
+    """A class that an image may be of.
+
+    Attributes:
+        label: Name of the class.
+        probability: The network's probability of it, in [0, 1].
+    """
+
+    label: str
+    probability: float
 
 
 class Prediction(NamedTuple):
@@ -27,6 +41,7 @@ class Prediction(NamedTuple):
         error: Why the file could not be used, in one sentence; None if it could.
         exit: Index of the exit where the image left, from 0; None without early exit.
         multiply_adds: What it took; None without early exit.
+        ranking: The likeliest classes, that one first, as many as were asked for.
     """
 
     path: str
@@ -35,6 +50,7 @@ class Prediction(NamedTuple):
     error: str | None = None
     exit: int | None = None
     multiply_adds: int | None = None
+    ranking: tuple[Ranked, ...] = ()
 
 
 class Answers(Protocol):
@@ -50,14 +66,14 @@ class Answers(Protocol):
         """Where each image left, int64 ``(batch,)``."""
         ...
 
-    @property
-    def multiply_adds(self) -> int:
-        """Of all images together."""
-        ...
-
 
 class LeavesEarly(Protocol):
     """What classifies images each at an exit, such as `primenet_lightning.serving.EarlyExit`."""
+
+    @property
+    def costs(self) -> Sequence[int]:
+        """Multiply-adds of an image that leaves at each exit."""
+        ...
 
     def classify(self, images: Tensor) -> Answers:
         """Classify images.
@@ -66,7 +82,7 @@ class LeavesEarly(Protocol):
             images: Normalised, ``(batch, channels, height, width)``.
 
         Returns:
-            Logits, ``(batch, classes)``, exits and multiply-adds.
+            Logits, ``(batch, classes)``, and exits, ``(batch,)``.
         """
         ...
 
@@ -124,52 +140,94 @@ def _class_in(path: Path) -> type[LocalLearner]:
 
 @torch.inference_mode()
 def predict_files(
-    model: LocalLearner, paths: Sequence[str | Path], fit: Fit | None = None, early: LeavesEarly | None = None
+    model: LocalLearner,
+    paths: Sequence[str | Path],
+    fit: Fit | None = None,
+    early: LeavesEarly | None = None,
+    batch_size: int = 1,
+    top_k: int = 1,
 ) -> Iterator[Prediction]:
-    """Classify image files, in order and one at a time; one that cannot be used does not stop the others.
+    """Classify image files, in order; one that cannot be used does not stop the others.
 
     Pictures are read as in training: turned as their EXIF tag says, and what is transparent becomes white.
 
     Args:
         model: From `load_model`.
-        paths: Image files, and folders, which stand for the images in them.
-        fit: ``"stretch"``, ``"crop"`` or ``"pad"``: how pictures of another size are brought to that of the data
+        paths: Image files, folders, which stand for the images right in them, and patterns such as ``"*.png"``.
+        fit: ``"stretch"``, ``"crop"``, ``"pad"`` or ``"digit"``: how pictures are brought to the size of the data
             trained on. None does as in training: a `FolderDataModule` resizes, with the others they are refused.
         early: The model, by which images leave at its exits; None for none.
+        batch_size: How many images are classified at once. A network that decides by the whole batch gets them one at
+            a time anyway.
+        top_k: How many classes a ranking has, at most all.
 
     Yields:
         One prediction a file.
+
+    Raises:
+        ValueError: If ``batch_size`` or ``top_k`` is below 1.
     """
+    at_least(1, "image", batch_size=batch_size)
+    at_least(1, "class", top_k=top_k)
     described = model.data_description
     assert described is not None
     preprocess = Preprocess.of(described)
     if fit is None:
         fit = described["fit"]
+    if _decides_by_batch(model):
+        batch_size = 1
+    pictures = _pictures(paths, preprocess, described["in_channels"], fit)
+    while waiting := list(itertools.islice(pictures, batch_size)):
+        images = [picture for _, picture in waiting if isinstance(picture, Tensor)]
+        predictions: Iterator[Prediction] = iter(())
+        if images:
+            predictions = _predicted(model, preprocess(torch.stack(images)), early, top_k)
+        for path, picture in waiting:
+            if isinstance(picture, Tensor):
+                yield next(predictions)._replace(path=path)
+            else:
+                yield Prediction(path, error=picture)
+
+
+def _pictures(
+    paths: Sequence[str | Path], preprocess: Preprocess, channels: int, fit: Fit | None
+) -> Iterator[tuple[str, Tensor | str]]:
+    """Path and pixels of each file in order, or what is wrong with it."""
+    check_fit(fit)
     for given in paths:
         try:
-            files = ImageFiles(given, preprocess.picture_size, described["in_channels"], fit)
+            files = ImageFiles(list_pictures(given), preprocess.picture_size, channels, fit)
         except ImageFileError as error:
-            yield Prediction(str(given), error=str(error))
+            yield str(given), str(error)
             continue
         for position, path in enumerate(files.paths):
             try:
-                image, _ = files[position]
+                yield str(path), files[position][0]
             except ImageFileError as error:
-                yield Prediction(str(path), error=str(error))
-                continue
-            yield _predicted(model, path, preprocess(image[None]), early)
+                yield str(path), str(error)
 
 
-def _predicted(model: LocalLearner, path: Path, image: Tensor, early: LeavesEarly | None) -> Prediction:
-    """Classify one image, normalised."""
-    exit_taken = multiply_adds = None
+def _decides_by_batch(model: LocalLearner) -> bool:
+    """Whether what an image gets depends on the images that it comes with."""
+    return any(isinstance(module, Gate) and module.per == "batch" for module in model.network.modules())
+
+
+def _predicted(model: LocalLearner, images: Tensor, early: LeavesEarly | None, top_k: int) -> Iterator[Prediction]:
+    """Classify images, normalised; of their files nothing is known here."""
+    exits: list[int] | None = None
     if early is None:
-        probabilities = model.predict_step(image, 0)[0]
+        probabilities = model.predict_step(images, 0)
     else:
-        answers = early.classify(image)
-        probabilities = answers.logits[0].float().softmax(0)
-        exit_taken, multiply_adds = int(answers.exits[0]), answers.multiply_adds
-    probability, index = probabilities.max(0)
+        answers = early.classify(images)
+        probabilities = answers.logits.float().softmax(1)
+        exits = answers.exits.tolist()
     assert model.data_description is not None
-    label = model.data_description["class_names"][int(index)]
-    return Prediction(str(path), label, float(probability), exit=exit_taken, multiply_adds=multiply_adds)
+    names = model.data_description["class_names"]
+    largest = probabilities.topk(min(top_k, len(names)))
+    for place, (values, indices) in enumerate(zip(largest.values.tolist(), largest.indices.tolist(), strict=True)):
+        ranking = tuple(Ranked(names[index], value) for value, index in zip(values, indices, strict=True))
+        prediction = Prediction("", *ranking[0], ranking=ranking)
+        if early is not None and exits is not None:
+            taken = exits[place]
+            prediction = prediction._replace(exit=taken, multiply_adds=early.costs[taken])
+        yield prediction

@@ -36,6 +36,7 @@ COMMANDS = {
     "predict": Command("primenet_lightning.commands.predict.main", "Classify image files with a trained network."),
     "export": Command("primenet_lightning.commands.export.main", "Write a trained network for use without Lightning."),
     "report": Command("primenet_lightning.commands.report.main", "Write report.html of a run folder anew."),
+    "card": Command("primenet_lightning.commands.card.main", "Write the model card of a run."),
     "probe": Command("primenet_lightning.commands.probe.main", "Fit a linear classifier on a network's features."),
     "reproduce": Command("primenet_lightning.commands.reproduce.reproduce", "Measure what the PrimeNet paper claims."),
     "dashboard": Command("primenet_lightning.commands.dashboard.main", "Make a W&B workspace for the runs."),

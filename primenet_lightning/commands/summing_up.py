@@ -97,6 +97,7 @@ def summary_of(
         "model": type(model).__name__,
         "dataset": data.dataset_name,
         "seed": seed,
+        "test_images": len(data.test_dataset),
         "test_error": round(fitted.test_error, 4),  # counted in float32, which has no more digits
         **_views(model, trainer),
         **_chosen(fitted),

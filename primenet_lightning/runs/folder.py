@@ -16,8 +16,9 @@ from primenet_lightning.files import write_whole
 class RunFolder(os.PathLike[str]):
     """A folder that holds all of a run, and nothing else; it knows each of its files.
 
-    ``config.yaml``, ``metrics.csv``, ``checkpoints/``, ``figures/``, ``summary.json``, ``report.html``, and
-    ``probe.json`` where its features were probed. Wherever a path is wanted, it stands for its own.
+    ``config.yaml``, ``metrics.csv``, ``checkpoints/``, ``figures/``, ``summary.json``, ``report.html``, ``card.md``
+    where one was asked for, and ``probe.json`` where its features were probed. Wherever a path is wanted, it stands for
+    its own.
 
     Args:
         path: The folder, or another `RunFolder`.
@@ -184,6 +185,11 @@ class RunFolder(os.PathLike[str]):
     def report(self) -> Path:
         """The page that shows all of it."""
         return self.path / "report.html"
+
+    @property
+    def card(self) -> Path:
+        """Its model card, where ``primenet card`` has written one."""
+        return self.path / "card.md"
 
     def probe(self, *marks: str) -> Path:
         """Tell where the result of a probe is.

@@ -5,9 +5,8 @@ import statistics
 from dataclasses import dataclass
 
 from primenet_lightning.reproduction.report._wording import written
-
-Z = statistics.NormalDist().inv_cdf(0.975)
-"""Standard errors on either side of an interval of 95 %."""
+from primenet_lightning.runs.interval import Z
+from primenet_lightning.runs.interval import wilson as wilson
 
 
 @dataclass(frozen=True)
@@ -80,17 +79,3 @@ def noise(ours: Measured, theirs: Measured, images: int | None, times: float = 1
 def difference(ours: Measured, theirs: Measured, times: float = 1.0) -> Measured:
     """Subtract ``times * theirs`` seed by seed."""
     return Measured(tuple(a - times * b for a, b in zip(ours.values, theirs.values, strict=True)))
-
-
-def wilson(percent: float, count: int) -> tuple[float, float]:
-    """Tell the 95 % interval of a share by Wilson's formula.
-
-    Example:
-        >>> [round(end, 2) for end in wilson(50.0, 100)]
-        [40.38, 59.62]
-    """
-    share = percent / 100
-    middle = share + Z * Z / (2 * count)
-    half = Z * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
-    low, high = (middle - half) / (1 + Z * Z / count), (middle + half) / (1 + Z * Z / count)
-    return 100 * max(0.0, low), 100 * min(1.0, high)
