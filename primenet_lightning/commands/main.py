@@ -39,6 +39,7 @@ COMMANDS = {
     "card": Command("primenet_lightning.commands.card.main", "Write the model card of a run."),
     "probe": Command("primenet_lightning.commands.probe.main", "Fit a linear classifier on a network's features."),
     "reproduce": Command("primenet_lightning.commands.reproduce.reproduce", "Measure what the PrimeNet paper claims."),
+    "demo": Command("primenet_lightning.commands.demo.main", "Serve a page that shows what a network sees."),
     "dashboard": Command("primenet_lightning.commands.dashboard.main", "Make a W&B workspace for the runs."),
 }
 

@@ -27,7 +27,7 @@ def deep():
 
 
 def test_each_has_its_card_also_beside_the_pages():
-    assert {"digits", "mnist-deep"} <= {*pretrained_names()}
+    assert {"cifar10-small", "digits", "mnist-deep"} <= {*pretrained_names()}
     page = (ROOT / "docs" / "pretrained.md").read_text(encoding="utf-8")
     for name in pretrained_names():
         assert card_of(name) == (ROOT / "docs" / "cards" / f"{name}.md").read_text(encoding="utf-8")
@@ -42,7 +42,7 @@ def test_all_together_are_small():
 def test_names_that_are_none_are_refused():
     with pytest.raises(ValueError, match=r"name='mnist-dep' is no pretrained network .*; did you mean mnist-deep\?"):
         pretrained("mnist-dep")
-    with pytest.raises(ValueError, match=r"name='\.\./nn' .*; use one of .*digits, mnist-deep"):
+    with pytest.raises(ValueError, match=r"name='\.\./nn' .*; use one of cifar10-small, digits, mnist-deep"):
         card_of("../nn")
 
 
