@@ -26,6 +26,8 @@ def main(args: Sequence[str]) -> int:
 
     Raises:
         FileExistsError: If the file asked for exists.
+        FileNotFoundError: If the folder is no run's.
+        ValueError: If the run has not finished.
     """
     options = _parser().parse_args(list(args))
     run = RunFolder.existing(options.run)

@@ -123,11 +123,11 @@ def _with_bar(predictions: "Iterable[Prediction]", paths: Sequence[str], writes:
         yield from predictions
         return
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
     # answers that go through a pipe are not for the bar's console
-    console = Console(stderr=True)
-    yield from track(predictions, "files", total=count_files(paths), console=console, transient=True)
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
+        yield from progress.track(predictions, total=count_files(paths), description="files")
 
 
 def count_files(paths: Sequence[str]) -> int:

@@ -153,7 +153,7 @@ def _inputs(demo: Demo) -> list[Any]:
                 brush = gr.Brush(default_size=18, colors=["#000000"], color_mode="fixed")
                 pad = gr.Sketchpad(
                     type="pil", brush=brush, layers=False, canvas_size=(280, 280), fixed_canvas=True, height=420,
-                    transforms=(), label="Choose the pen, draw one digit", show_label=True,
+                    transforms=(), label="Use the pen", show_label=True,
                 )  # fmt: skip
                 pictures.append(pad)
         with gr.Tab("Image"):
