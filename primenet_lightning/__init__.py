@@ -150,6 +150,7 @@ _SUBPACKAGES = (
     "nn",
     "pipeline",
     "runs",
+    "serving",
     "training",
 )
 

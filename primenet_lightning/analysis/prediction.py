@@ -3,9 +3,10 @@
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
+from torch import Tensor
 
 from primenet_lightning.arguments import first_line
 from primenet_lightning.datamodules.description import complete_description
@@ -24,12 +25,50 @@ class Prediction(NamedTuple):
         label: Name of the class; None if the file could not be used.
         probability: The network's probability of it, in [0, 1].
         error: Why the file could not be used, in one sentence; None if it could.
+        exit: Index of the exit where the image left, from 0; None without early exit.
+        multiply_adds: What it took; None without early exit.
     """
 
     path: str
     label: str | None = None
     probability: float | None = None
     error: str | None = None
+    exit: int | None = None
+    multiply_adds: int | None = None
+
+
+class Answers(Protocol):
+    """What a classifier of several exits gives."""
+
+    @property
+    def logits(self) -> Tensor:
+        """Of each image, ``(batch, classes)``."""
+        ...
+
+    @property
+    def exits(self) -> Tensor:
+        """Where each image left, int64 ``(batch,)``."""
+        ...
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of all images together."""
+        ...
+
+
+class LeavesEarly(Protocol):
+    """What classifies images each at an exit, such as `primenet_lightning.serving.EarlyExit`."""
+
+    def classify(self, images: Tensor) -> Answers:
+        """Classify images.
+
+        Args:
+            images: Normalised, ``(batch, channels, height, width)``.
+
+        Returns:
+            Logits, ``(batch, classes)``, exits and multiply-adds.
+        """
+        ...
 
 
 def load_model(checkpoint: str | Path, description: Mapping[str, Any] | None = None) -> LocalLearner:
@@ -84,7 +123,9 @@ def _class_in(path: Path) -> type[LocalLearner]:
 
 
 @torch.inference_mode()
-def predict_files(model: LocalLearner, paths: Sequence[str | Path], fit: Fit | None = None) -> Iterator[Prediction]:
+def predict_files(
+    model: LocalLearner, paths: Sequence[str | Path], fit: Fit | None = None, early: LeavesEarly | None = None
+) -> Iterator[Prediction]:
     """Classify image files, in order and one at a time; one that cannot be used does not stop the others.
 
     Pictures are read as in training: turned as their EXIF tag says, and what is transparent becomes white.
@@ -94,6 +135,7 @@ def predict_files(model: LocalLearner, paths: Sequence[str | Path], fit: Fit | N
         paths: Image files, and folders, which stand for the images in them.
         fit: ``"stretch"``, ``"crop"`` or ``"pad"``: how pictures of another size are brought to that of the data
             trained on. None does as in training: a `FolderDataModule` resizes, with the others they are refused.
+        early: The model, by which images leave at its exits; None for none.
 
     Yields:
         One prediction a file.
@@ -115,5 +157,19 @@ def predict_files(model: LocalLearner, paths: Sequence[str | Path], fit: Fit | N
             except ImageFileError as error:
                 yield Prediction(str(path), error=str(error))
                 continue
-            probability, index = model.predict_step(preprocess(image[None]), 0)[0].max(0)
-            yield Prediction(str(path), described["class_names"][int(index)], float(probability))
+            yield _predicted(model, path, preprocess(image[None]), early)
+
+
+def _predicted(model: LocalLearner, path: Path, image: Tensor, early: LeavesEarly | None) -> Prediction:
+    """Classify one image, normalised."""
+    exit_taken = multiply_adds = None
+    if early is None:
+        probabilities = model.predict_step(image, 0)[0]
+    else:
+        answers = early.classify(image)
+        probabilities = answers.logits[0].float().softmax(0)
+        exit_taken, multiply_adds = int(answers.exits[0]), answers.multiply_adds
+    probability, index = probabilities.max(0)
+    assert model.data_description is not None
+    label = model.data_description["class_names"][int(index)]
+    return Prediction(str(path), label, float(probability), exit=exit_taken, multiply_adds=multiply_adds)

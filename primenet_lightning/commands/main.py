@@ -34,6 +34,7 @@ COMMANDS = {
     "validate": Command(TRAINING, "Validate a trained network again."),
     "test": Command(TRAINING, "Test a trained network again."),
     "predict": Command("primenet_lightning.commands.predict.main", "Classify image files with a trained network."),
+    "export": Command("primenet_lightning.commands.export.main", "Write a trained network for use without Lightning."),
     "report": Command("primenet_lightning.commands.report.main", "Write report.html of a run folder anew."),
     "probe": Command("primenet_lightning.commands.probe.main", "Fit a linear classifier on a network's features."),
     "reproduce": Command("primenet_lightning.commands.reproduce.reproduce", "Measure what the PrimeNet paper claims."),

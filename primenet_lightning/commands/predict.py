@@ -2,11 +2,15 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from primenet_lightning.commands.describing import add_description, add_early_exit, description_in, numbers_in
 from primenet_lightning.commands.parser import CommandParser
 from primenet_lightning.runs.folder import checkpoint_in
+
+if TYPE_CHECKING:
+    from primenet_lightning.serving.early_exit import EarlyExit
+    from primenet_lightning.training.learner import LocalLearner
 
 
 def main(args: Sequence[str]) -> int:
@@ -20,19 +24,45 @@ def main(args: Sequence[str]) -> int:
     """
     options = _parser().parse_args(list(args))
     checkpoint = checkpoint_in(options.ckpt)
-    description = _description(options)
+    description = description_in(options)
 
     from primenet_lightning.analysis.prediction import load_model, predict_files  # loads Lightning, which takes a while
 
     model = load_model(checkpoint, description)
-    status = 0
-    for prediction in predict_files(model, options.images, "stretch" if options.resize else None):
-        if prediction.error is None:
-            print(f"{prediction.path}\t{prediction.label}\t{prediction.probability:.4f}")
-        else:
+    early = early_exit_of(model, options.early_exit)
+    status, spent = 0, []
+    for prediction in predict_files(model, options.images, "stretch" if options.resize else None, early):
+        if prediction.error is not None:
             print(f"error: {prediction.error}", file=sys.stderr)
             status = 1
+            continue
+        line = f"{prediction.path}\t{prediction.label}\t{prediction.probability:.4f}"
+        if prediction.multiply_adds is not None:
+            line += f"\texit {prediction.exit}"
+            spent.append(prediction.multiply_adds)
+        print(line)
+    if early is not None and spent:
+        mean, full = sum(spent) / len(spent) / 1e6, early.full_cost / 1e6
+        print(f"{mean:.2f} million multiply-adds an image, where the whole network takes {full:.2f}", file=sys.stderr)
     return status
+
+
+def early_exit_of(model: "LocalLearner", given: str | None) -> "EarlyExit | None":
+    """Make what ``--early_exit`` asks for.
+
+    Args:
+        model: A trained one.
+        given: Thresholds, as they were given.
+
+    Returns:
+        The model with its exits; None where nothing is asked for.
+    """
+    if given is None:
+        return None
+    from primenet_lightning.serving.early_exit import EarlyExit
+
+    thresholds = numbers_in("early_exit", given, "give one threshold, or one an exit but the last: 0.9,0.8")
+    return EarlyExit(model, thresholds[0] if len(thresholds) == 1 else thresholds)
 
 
 def _parser() -> CommandParser:
@@ -43,47 +73,7 @@ def _parser() -> CommandParser:
         action="store_true",
         help="Stretch pictures of another size to that of the training data, instead of refusing them.",
     )
-    parser.add_argument(
-        "--class_names",
-        type=str | None,
-        default=None,
-        help="Names of the classes, in the order of their labels: cat,dog or a text file with one a line. Default: "
-        "those in the checkpoint, or else the numbers.",
-    )
-    for name, what in (("mean", "Mean"), ("std", "Standard deviation")):
-        parser.add_argument(
-            f"--{name}",
-            type=str | None,
-            default=None,
-            help=f"{what} that training normalised pixels (0 to 1) with, one for all channels or one for each: 0.5 or "
-            "0.485,0.456,0.406. Needed if the network was trained by a DataLoader of your own.",
-        )
+    add_early_exit(parser)
+    add_description(parser)
     parser.add_argument("images", type=str, nargs="+", help="Image files, or folders of them.")
     return parser
-
-
-def _description(options: Any) -> dict[str, Any]:
-    """What the command line says of the data."""
-    description: dict[str, Any] = {}
-    if options.class_names is not None:
-        description["class_names"] = _names(options.class_names)
-    for name in ("mean", "std"):
-        given = getattr(options, name)
-        if given is not None:
-            description[name] = _numbers(name, given)
-    return description
-
-
-def _names(given: str) -> list[str]:
-    file = Path(given)
-    text = file.read_text(encoding="utf-8").replace("\n", ",") if file.is_file() else given.strip("[]")
-    return [name.strip() for name in text.strip(", \n").split(",")]
-
-
-def _numbers(name: str, given: str) -> list[float]:
-    try:
-        return [float(number) for number in given.strip("[]() ").split(",")]
-    except ValueError:
-        raise ValueError(
-            f"{name}={given!r} is no number; give one, or one for each channel: 0.485,0.456,0.406"
-        ) from None

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from primenet_lightning.models.backbones import build_backbone
+from primenet_lightning.models.pretrained import Pretrained
 from primenet_lightning.nn.cutting.balance import Balance
 from primenet_lightning.nn.cutting.network import CutNetwork, UncutNetwork
 from primenet_lightning.nn.deferring import is_deferring
@@ -18,7 +19,7 @@ Choice = str | dict[str, dict[str, Any]]
 """A name, or ``{name: options}``."""
 
 
-class CutNet(LocalLearner):
+class CutNet(Pretrained):
     """Any backbone, cut into parts that learn by themselves.
 
     How the parts learn is said by a recipe; which gradients, exchanges and steps there are by `LocalLearner`. Metrics

@@ -5,14 +5,14 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from primenet_lightning.models.pretrained import Pretrained
 from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.whole import WholeNetwork
 from primenet_lightning.training.adam import PaperAdam
-from primenet_lightning.training.learner import LocalLearner
 from primenet_lightning.training.optimizers import OptimizerCallable
 
 
-class EndToEnd(LocalLearner):
+class EndToEnd(Pretrained):
     """A network of one stage: one loss trains all of it, on the same data and under the same names as `PrimeNet`.
 
     Resuming, several devices, precision, checkpoints and the command line are those of `LocalLearner`.

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from primenet_lightning.models.pretrained import Pretrained
 from primenet_lightning.nn.classifiers import LocalClassifier
 from primenet_lightning.nn.losses import LocalLossKind
 from primenet_lightning.nn.names import HEAD
@@ -28,7 +29,7 @@ from primenet_lightning.training.optimizers import LRSchedulerCallable, Optimize
 from primenet_lightning.training.version_0_1 import refuse_renamed
 
 
-class PrimeNet(LocalLearner):
+class PrimeNet(Pretrained):
     """PrimeNet, trained locally: each capsule by its own optimizer from its own cross-entropy (section 3.5).
 
     How it learns is `LocalLearner`'s; the map of the capsule with the least loss goes on detached.

@@ -47,7 +47,7 @@ def run_convolutions(reduce: nn.Module, spatial: nn.Module, x: Tensor) -> Tensor
     Returns:
         ``(batch, channels, height', width')``.
     """
-    if is_plain(reduce, nn.Conv2d) and is_plain(spatial, nn.Conv2d) and _can_fold(reduce, spatial):
+    if is_plain(reduce, nn.Conv2d) and is_plain(spatial, nn.Conv2d) and can_fold(reduce, spatial):
         return functional.conv2d(x, fold(reduce, spatial), None, spatial.stride, spatial.padding)
     y: Tensor = spatial(reduce(x))
     return y
@@ -67,8 +67,16 @@ def fold(reduce: nn.Conv2d, spatial: nn.Conv2d) -> Tensor:
         return torch.einsum("orhw,rc->ochw", spatial.weight, reduce.weight.flatten(1))
 
 
-def _can_fold(reduce: nn.Conv2d, spatial: nn.Conv2d) -> bool:
-    """Whether two convolutions have no bias, no groups, no dilation and no other padding, and the first is 1x1."""
+def can_fold(reduce: nn.Conv2d, spatial: nn.Conv2d) -> bool:
+    """Tell whether two convolutions have no bias, groups, dilation or other padding, and the first is 1x1.
+
+    Args:
+        reduce: The first.
+        spatial: The one after it.
+
+    Returns:
+        Whether `fold` makes one of them.
+    """
     for layer in (reduce, spatial):
         if layer.bias is not None or layer.groups != 1 or layer.dilation != (1, 1) or layer.padding_mode != "zeros":
             return False

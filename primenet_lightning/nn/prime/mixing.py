@@ -143,7 +143,8 @@ class Gate(Router):
         if self.per == "batch":
             return maps[index]
         choice = self(x).argmax(1)
-        return torch.stack(list(maps))[choice, torch.arange(len(choice), device=choice.device)]
+        # of shape[0], not of len, which would tie an exported graph to one size of batch
+        return torch.stack(list(maps))[choice, torch.arange(choice.shape[0], device=choice.device)]
 
     @torch.no_grad()
     def taken(self, x: Tensor, logits: Sequence[Tensor], index: int) -> Tensor:
@@ -157,7 +158,7 @@ class Gate(Router):
         """Compute of each capsule the images that take it."""
         if self.per == "batch":
             return super().infer(x, features, self.decide(x, index))
-        if not len(x) or torch.compiler.is_compiling():  # an exported graph has no rows to count
+        if torch.compiler.is_compiling() or not len(x):  # an exported graph has no rows to count
             return self.select(x, [feature(x) for feature in features], index)
 
         choice = self(x).argmax(1)
