@@ -37,8 +37,8 @@ from primenet_lightning.training.fitting import quiet_trainer, quietly
 TWIN = "end to end"
 
 ROUNDING = 0.1
-"""By how much the error may differ, in %, if the same checkpoint is tested again in bfloat16, where a few images stand on
-the border between two classes; the rows have the error of the run's own test."""
+"""By how much the error may differ, in %, if the same checkpoint is tested again in bfloat16, where a few images stand
+on the border between two classes; the rows have the error of the run's own test."""
 
 SMALL = "blocks: shrinking, ending: copy, direct: true"
 """A small model of what follows: a layer for each time that the maps are halved, and the model's own ending."""
