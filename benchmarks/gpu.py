@@ -64,6 +64,8 @@ def parts(sizes: Sizes) -> list[Part]:
             fit = partial(gpu_fits.fast_cifar10, seed, local)
             fits.append(Part(f"fast_cifar10_{side}_{seed}", 40, fit, CIFAR10))
     as_written, compiled = steps(sizes, names)
+    if sizes.compiles:
+        checks.append(Part("check_cuda_graphs", 180, gpu_steps.cuda_graphs_learn_the_same))
     return [*checks, *as_written, *ratios, *fits, *compiled, Part("vgg8b", 40, gpu_fits.vgg8b, CIFAR10)]
 
 

@@ -113,7 +113,7 @@ def one_process(place: Place) -> Figures:
         os.environ.update(before)
         if dist.is_initialized():
             dist.destroy_process_group()
-    figures["largest_difference_by_ddp_and_sync_batchnorm"] = _distance(alone.cpu(), synchronised.cpu())
+    figures["largest_difference_by_ddp_and_sync_batchnorm"] = distance(alone.cpu(), synchronised.cpu())
     figures["kinds_of_batch_norm"] = sorted(
         {type(module).__name__ for module in synchronised.modules() if "BatchNorm" in type(module).__name__}
     )
@@ -134,10 +134,10 @@ def _by_messages(place: Place) -> float:
         runner.exchange = exchange
         for _ in range(4):
             runner.step(images, target, exchange.share(len(target), target.device))
-    return _distance(*networks)
+    return distance(*networks)
 
 
-def _distance(one: torch.nn.Module, other: torch.nn.Module) -> float:
+def distance(one: torch.nn.Module, other: torch.nn.Module) -> float:
     """The largest difference between parameters."""
     distances: list[float] = []
     for a, b in zip(one.parameters(), other.parameters(), strict=True):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import checkout  # noqa: F401
 import torch
-from gpu_checks import peak_bytes
+from gpu_checks import distance, peak_bytes
 from gpu_place import Figures, Place, Sizes
 from stacks import Pair, called_modules, cut_resnet, runner_of, stack
 from timing import in_turns, ratio, spread
@@ -84,6 +84,28 @@ def prepared(build: Callable[[], StagedNetwork], way: Way, place: Place) -> Call
         for module in called_modules(network):
             module.compile(mode=way.mode)
     return step_of(runner_of(network), *batch_for(network, place), way)
+
+
+def cuda_graphs_learn_the_same(place: Place) -> Figures:
+    """Train a stack as written and with CUDA graphs of what its stages call, and compare losses and parameters."""
+    networks: list[StagedNetwork] = []
+    totals: list[list[float]] = []
+    for mode in (None, "reduce-overhead"):
+        network = stack(2, 2, in_shape=(3, place.sizes.side, place.sizes.side)).local.to(place.device)
+        for module in called_modules(network):
+            if mode is not None:
+                module.compile(mode=mode)
+        runner = runner_of(network)
+        images, target = batch_for(network, place)
+        losses: list[float] = []
+        for _ in range(20):
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+            losses.append(runner.step(images, target).total)
+        networks.append(network)
+        totals.append(losses)
+    torch._dynamo.reset()
+    apart = distance(*networks)
+    return {"losses": totals, "largest_difference": apart, "holds": apart < 0.01}
 
 
 def seconds_of(step: Callable[[], object], place: Place) -> float:
