@@ -98,10 +98,10 @@ def one_process(place: Place) -> Figures:
         torch.cuda.set_device(0)
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     try:
-        distance = _by_messages(place)
+        by_messages = _by_messages(place)
     finally:
         dist.destroy_process_group()
-    figures: Figures = {"backend": backend, "largest_difference_by_messages": distance}
+    figures: Figures = {"backend": backend, "largest_difference_by_messages": by_messages}
     # Lightning's own group
     before = dict(os.environ)
     try:
