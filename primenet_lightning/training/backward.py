@@ -21,7 +21,7 @@ def backward_of(model: LightningModule, trainer: Trainer) -> Callable[[Tensor], 
         trainer: Whose precision, strategy and callbacks are looked at.
 
     Returns:
-        ``model.manual_backward``, which scales fp16's losses and calls hooks; or where nothing is to be scaled and
+        What takes a loss, a scalar: ``model.manual_backward``, which scales fp16's losses and calls hooks; or where nothing is to be scaled and
         nobody has such a hook, `torch.autograd.backward`.
 
     Example:
