@@ -21,8 +21,8 @@ def backward_of(model: LightningModule, trainer: Trainer) -> Callable[[Tensor], 
         trainer: Whose precision, strategy and callbacks are looked at.
 
     Returns:
-        What takes a loss, a scalar: ``model.manual_backward``, which scales fp16's losses and calls hooks; or where nothing is to be scaled and
-        nobody has such a hook, `torch.autograd.backward`.
+        What takes a loss, a scalar: ``model.manual_backward``, which scales fp16's losses and calls hooks; or where
+        nothing is to be scaled and nobody has such a hook, `torch.autograd.backward`.
 
     Example:
         >>> from primenet_lightning import PrimeNet
