@@ -13,6 +13,7 @@ from primenet_lightning.datamodules.image_files import ImageFiles
 from primenet_lightning.datamodules.pictures import Fit, ImageFileError
 from primenet_lightning.datamodules.preprocessing import Preprocess
 from primenet_lightning.runs.folder import checkpoint_in
+from primenet_lightning.training.checkpoint_files import read_checkpoint
 from primenet_lightning.training.learner import LocalLearner
 
 
@@ -74,7 +75,7 @@ def load_model(checkpoint: str | Path, description: Mapping[str, Any] | None = N
 
 def _class_in(path: Path) -> type[LocalLearner]:
     """The class of a checkpoint's model."""
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+    saved = read_checkpoint(path)
     name = saved["class_path"]
     module, _, attribute = name.rpartition(".")
     kind = getattr(importlib.import_module(module), attribute)

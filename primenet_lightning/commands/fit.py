@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from primenet_lightning.callbacks import CostSummary, GracefulStop, LastCheckpoint
+from primenet_lightning.checksums import with_last_line
 from primenet_lightning.commands.attached import looking, progress_bar, timer
 from primenet_lightning.commands.command_line import given_arguments
 from primenet_lightning.commands.loggers import BeginRun, RunLoggers
@@ -178,6 +179,7 @@ class PrimeNetCLI(LightningCLI):
                 "--run and --ckpt_path"
             )
         self.run = RunFolder.existing(options["resume"])
+        self.run.check_metrics()
         if self.run.last is not None:
             self.saved = AtomicCheckpointIO().load_checkpoint(self.run.last)
             self.batches_done = batches_done(self.run, self.saved, options["trainer"])
@@ -265,7 +267,7 @@ class PrimeNetCLI(LightningCLI):
         """Write the options before anything else, or a crash would leave a folder that --resume does not know."""
         self.run.path.mkdir(parents=True, exist_ok=True)
         options = saved_options(self._parser(self.subcommand), self.config[self.subcommand])
-        write_whole(self.run.config, yaml.safe_dump(options, sort_keys=False))
+        write_whole(self.run.config, with_last_line(yaml.safe_dump(options, sort_keys=False)))
         self.loggers.begin(self.trainer)
 
     @contextmanager

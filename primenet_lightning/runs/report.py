@@ -125,9 +125,11 @@ def write_report(run: RunFolder) -> Path:
 
     Raises:
         FileNotFoundError: If the folder is no run's.
+        ValueError: If a file that it shows is damaged.
     """
     run = RunFolder.existing(run)
     summary = run.read_summary()
+    run.check_metrics()
     page = render(
         "report.html.j2",
         title=_title(run, summary),
@@ -136,7 +138,7 @@ def write_report(run: RunFolder) -> Path:
         results=_results(summary),
         figures=[_figure(path, summary) for path in _ordered(run.figures)],
         epochs=epoch_table(run.metrics),
-        options=run.config.read_text(encoding="utf-8"),
+        options=run.read_config(),
         config=shlex.quote(run.config.as_posix()),
     )
     return write_whole(run.report, page)
