@@ -1,11 +1,13 @@
 """Check sums, by which a file tells whether it is as it was written: inside of JSON and YAML, beside of CSV."""
 
 import hashlib
+import io
 import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from primenet_lightning.arguments import first_line
 from primenet_lightning.files import write_whole
@@ -13,8 +15,8 @@ from primenet_lightning.files import write_whole
 KEY = "sha256"
 """Under which JSON has the check sum of its other entries."""
 
-LAST_LINE = "# sha256 of the lines above: "
-"""How the last line of YAML begins that has a check sum."""
+FIRST_LINE = "# sha256 of the lines below: "
+"""How YAML begins that has a check sum."""
 
 
 def read_text(path: str | Path, remedy: str) -> str:
@@ -118,8 +120,8 @@ def warn_of_none(path: str | Path) -> None:
 # -- files that users edit ---------------------------------------------------------------------------------------------
 
 
-def with_last_line(text: str) -> str:
-    """Put a check sum below YAML, as a comment.
+def with_first_line(text: str) -> str:
+    """Put a check sum above YAML, as a comment.
 
     Args:
         text: Whole lines.
@@ -128,11 +130,39 @@ def with_last_line(text: str) -> str:
         One line more.
 
     Example:
-        >>> print(with_last_line("epochs: 3" + chr(10))[:50])
-        epochs: 3
-        # sha256 of the lines above: 862d9fdd27
+        >>> print(with_first_line("epochs: 3" + chr(10))[:50])
+        # sha256 of the lines below: 862d9fdd27d7b0e7b0d5e
     """
-    return f"{text}{LAST_LINE}{hashlib.sha256(text.encode()).hexdigest()}\n"
+    return f"{FIRST_LINE}{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
+
+
+def without_first_line(text: str) -> str:
+    """Give YAML without its check sum.
+
+    Args:
+        text: With or without one.
+
+    Returns:
+        What stands below.
+    """
+    return text.partition("\n")[2] if text.startswith(FIRST_LINE) else text
+
+
+def is_changed(text: str) -> bool:
+    """Tell whether YAML is not as it was written.
+
+    Args:
+        text: Content of the file.
+
+    Returns:
+        False also of one without a check sum.
+
+    Example:
+        >>> text = with_first_line("epochs: 3" + chr(10))
+        >>> is_changed(text), is_changed(text.replace("epochs: 3", "epochs: 4")), is_changed("epochs: 4")
+        (False, True, False)
+    """
+    return text.startswith(FIRST_LINE) and with_first_line(without_first_line(text)) != text
 
 
 def mention_change(path: str | Path, text: str) -> None:
@@ -140,21 +170,78 @@ def mention_change(path: str | Path, text: str) -> None:
 
     Args:
         path: Of the file.
-        text: Its content; without a check sum nothing is said.
-
-    Example:
-        >>> with warnings.catch_warnings(record=True) as told:
-        ...     mention_change("config.yaml", with_last_line("epochs: 3" + chr(10)).replace("3", "4", 1))
-        >>> print(str(told[0].message).partition(":")[0])
-        config.yaml is not as it was written
+        text: Its content.
     """
-    above, mark, digest = text.rpartition(LAST_LINE)
-    if mark and hashlib.sha256(above.encode()).hexdigest() != digest.strip():
+    if is_changed(text):
         warnings.warn(
-            f"{path} is not as it was written: its options are taken as they stand there now; take its last line out "
-            "if that is meant",
-            stacklevel=2,
+            f"{path} is not as it was written, its check sum is another: its options are taken as they stand there "
+            "now; take its first line out if you have edited it",
+            stacklevel=3,
         )
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+ENDS: Mapping[str, tuple[bytes, bytes]] = {"svg": (b"<!-- sha256 of the above: ", b" -->\n"), "gif": (b"sha256:", b"")}
+"""What stands before and after the check sum, by the kind of a picture, behind its own end; a PNG has its own."""
+
+
+END_OF_PNG = b"IEND\xaeB`\x82"
+"""What a PNG ends with: a part without content, and its check sum."""
+
+
+def with_end(picture: bytes, kind: str) -> bytes:
+    """Put a check sum behind the end of a picture, where no program that shows it looks.
+
+    Args:
+        picture: Content of its file.
+        kind: ``"svg"`` or ``"gif"``.
+
+    Returns:
+        The content, and the check sum.
+    """
+    before, after = ENDS[kind]
+    return picture + before + hashlib.sha256(picture).hexdigest().encode() + after
+
+
+def is_damaged(path: str | Path) -> bool:
+    """Tell whether a picture is not as it was written.
+
+    Args:
+        path: A PNG, SVG or GIF.
+
+    Returns:
+        False also of an SVG or a GIF without a check sum.
+    """
+    picture, kind = Path(path).read_bytes(), Path(path).suffix.removeprefix(".")
+    if kind == "png":
+        return _is_damaged_png(picture)
+    before, after = ENDS[kind]
+    above, mark, digest = picture.rpartition(before)
+    if mark:
+        return hashlib.sha256(above).hexdigest().encode() + after != digest
+    return not picture.endswith(b";") if kind == "gif" else _is_cut_off(picture)
+
+
+def _is_cut_off(drawing: bytes) -> bool:
+    try:
+        ElementTree.fromstring(drawing)
+    except ElementTree.ParseError:
+        return True
+    return False
+
+
+def _is_damaged_png(picture: bytes) -> bool:
+    from PIL import Image  # which commands without pictures do not need
+
+    if not picture.endswith(END_OF_PNG):
+        return True
+    try:
+        with Image.open(io.BytesIO(picture), formats=["png"]) as image:
+            image.verify()
+    except Exception:  # Pillow raises whatever its decoder makes of damaged bytes
+        return True
+    return False
 
 
 # -- files that grow ---------------------------------------------------------------------------------------------------
@@ -221,3 +308,6 @@ class GrowingFile:
                 f"{self.path} is not as it was written, its check sum is another: it was damaged or edited; {remedy}, "
                 f"or delete {self.beside} to have it as it is"
             )
+        if len(content) > length:
+            told = f"{self.path} is longer than its check sum says, as after a crash: the rest is taken as it is"
+            warnings.warn(told, stacklevel=2)

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from primenet_lightning.checksums import mention_change, read_text
+
 
 class GivenOption(NamedTuple):
     """An option as it stands on the command line.
@@ -123,6 +125,19 @@ def given_arguments(option: str, args: Sequence[str]) -> dict[str, Any]:
                 described = described.get(option)
             given |= arguments_of(described)
     return given
+
+
+def mention_changed_files(args: Sequence[str]) -> None:
+    """Warn of files of ``--config`` that a run wrote, and that somebody has changed since.
+
+    Args:
+        args: The command line.
+    """
+    for option in given_options(args):
+        path = Path(option.value).expanduser()
+        if option.name not in ("-c", "--config") or "\n" in option.value or not path.is_file():
+            continue
+        mention_change(path, read_text(path, "mend it, or give another"))
 
 
 def arguments_of(described: Any) -> Mapping[str, Any]:

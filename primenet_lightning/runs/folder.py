@@ -9,7 +9,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from primenet_lightning.checksums import GrowingFile, mention_change, read_json, read_text, write_json
+from primenet_lightning.checksums import (
+    FIRST_LINE,
+    GrowingFile,
+    mention_change,
+    read_json,
+    read_text,
+    warn_of_none,
+    without_first_line,
+    write_json,
+)
 
 
 class RunFolder(os.PathLike[str]):
@@ -222,14 +231,16 @@ class RunFolder(os.PathLike[str]):
         """Read ``config.yaml``; there is a warning if somebody has changed it.
 
         Returns:
-            YAML.
+            YAML, without its check sum.
 
         Raises:
             ValueError: If it is no text.
         """
         text = read_text(self.config, "mend it, or begin a new run")
+        if not text.startswith(FIRST_LINE):
+            warn_of_none(self.config)
         mention_change(self.config, text)
-        return text
+        return without_first_line(text)
 
     def check_metrics(self) -> None:
         """Compare ``metrics.csv``, where there is one, with its check sum.

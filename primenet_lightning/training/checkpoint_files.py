@@ -32,7 +32,7 @@ BEGINS = struct.pack("<H", LENGTH) + MARK
 NO_COMMENT = b"\0\0"
 """How a zip file ends that has no comment: with its length."""
 
-UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, struct.error)
+UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, LookupError, RuntimeError)
 """What Python makes of a damaged zip file."""
 
 AT_ONCE = 2**22
@@ -115,15 +115,40 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", weights_only: b
         ValueError: If it is damaged, or no checkpoint.
     """
     with undamaged(path) as file:
-        try:
-            return torch.load(file, map_location, weights_only=weights_only)
-        except pickle.UnpicklingError as error:
-            raise ValueError(
-                f"checkpoint {path} cannot be read with weights_only=True ({first_line(error)}): it holds more than "
-                "tensors and numbers, as the state of a callback of your own may; save such things as tensors"
-            ) from error
-        except Exception as error:  # each kind of damage has its own
-            raise ValueError(_damaged(path, first_line(error))) from error
+        return load(file, path, map_location, weights_only)
+
+
+def load(
+    file: BinaryIO | str | Path,
+    path: str | Path,
+    map_location: Any = "cpu",
+    weights_only: bool = True,
+    mmap: bool | None = None,
+) -> Any:
+    """Read what `torch.save` wrote from an open file.
+
+    Args:
+        file: The file, at its beginning; its path where it is mapped into memory.
+        path: What to call it.
+        map_location: As in ``torch.load``.
+        weights_only: Likewise.
+        mmap: Likewise.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ValueError: If it is no checkpoint.
+    """
+    try:
+        return torch.load(file, map_location, weights_only=weights_only, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"checkpoint {path} cannot be read with weights_only=True ({first_line(error)}): it holds more than "
+            "tensors and numbers, as the state of a callback of your own may; save such things as tensors"
+        ) from error
+    except Exception as error:  # each kind of damage has its own
+        raise ValueError(_damaged(path, first_line(error))) from error
 
 
 @contextmanager
@@ -163,11 +188,11 @@ def _check(file: BinaryIO, path: str | Path) -> None:
         return
     try:
         with zipfile.ZipFile(file) as archive:
-            if archive.comment:  # torch writes none
-                raise ValueError(_damaged(path, "its check sum is cut off"))
-            wrong = archive.testzip()
+            comment, wrong = archive.comment, archive.testzip()
     except UNREADABLE as error:
         raise ValueError(_damaged(path, first_line(error))) from None
+    if comment:  # torch writes none
+        raise ValueError(_damaged(path, "its check sum is cut off"))
     if wrong is not None:
         raise ValueError(_damaged(path, f"the check sum of its part {wrong} is another"))
 

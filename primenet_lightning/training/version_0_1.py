@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from primenet_lightning.training.checkpoint_files import undamaged
+from primenet_lightning.training.checkpoint_files import load, undamaged
 
 FORMAT_KEY = "primenet_format"
 """Under which a checkpoint says how its entries are laid out; version 0.1 did not."""
@@ -128,12 +128,12 @@ def readable(path: Any) -> Iterator[Any]:
         yield path
         return
     with undamaged(path) as file:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = load(path, path, mmap=True)
         options = checkpoint.get("hyper_parameters", {})
         if not is_of_0_1(checkpoint) or translated_options(options) == dict(options):
             yield file
             return
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        checkpoint = load(file, path)
     checkpoint["hyper_parameters"] = translated_options(options)
     translated = BytesIO()
     torch.save(checkpoint, translated)

@@ -1,13 +1,26 @@
 """Files that tell whether they are as they were written."""
 
 import hashlib
+import io
 import json
 import random
 import warnings
 
 import pytest
 
-from primenet_lightning.checksums import GrowingFile, mention_change, read_json, read_text, with_last_line, write_json
+from primenet_lightning.checksums import (
+    ENDS,
+    GrowingFile,
+    is_changed,
+    is_damaged,
+    mention_change,
+    read_json,
+    read_text,
+    with_end,
+    with_first_line,
+    without_first_line,
+    write_json,
+)
 
 VALUES = {"error": 2.5, "by name": {"a": 1, "b": [True, None, "caf\u00e9"]}, "nan": 1e300}
 
@@ -61,19 +74,46 @@ def test_what_is_no_text_is_refused(tmp_path):
         read_text(tmp_path / "it", "mend it")
 
 
-def test_the_last_line_of_yaml_is_what_sha256sum_says():
-    text = with_last_line("depth: 2\n")
-    assert text.splitlines()[1].endswith(hashlib.sha256(b"depth: 2\n").hexdigest())
+def test_the_first_line_of_yaml_is_what_sha256sum_says():
+    text = with_first_line("depth: 2\n")
+    assert text.splitlines()[0].endswith(hashlib.sha256(b"depth: 2\n").hexdigest())
+    assert without_first_line(text) == without_first_line("depth: 2\n") == "depth: 2\n"
 
 
 def test_a_change_by_a_user_is_mentioned_and_no_more():
-    text = with_last_line("depth: 2\n")
+    text = with_first_line("depth: 2\n")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         mention_change("config.yaml", text)
         mention_change("config.yaml", "depth: 3\n")
-    with pytest.warns(UserWarning, match=r"config\.yaml is not as it was written: .* take its last line out"):
-        mention_change("config.yaml", text.replace("2", "3", 1))
+    with pytest.warns(UserWarning, match=r"config\.yaml is not as it was written, .* take its first line out"):
+        mention_change("config.yaml", text.replace("depth: 2", "depth: 3"))
+    for length in range(len(text) - 9, len(text)):
+        assert is_changed(text[:length])
+
+
+def picture_of(kind):
+    from PIL import Image
+
+    if kind == "svg":
+        return with_end(b"<svg><g/></svg>\n", "svg")
+    content = io.BytesIO()
+    Image.new("L", (20, 20), 70).save(content, kind)
+    return content.getvalue() if kind == "png" else with_end(content.getvalue(), "gif")
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "gif"])
+def test_a_damaged_picture_is_known(tmp_path, kind):
+    content, path = picture_of(kind), tmp_path / f"it.{kind}"
+    path.write_bytes(content)
+    assert not is_damaged(path)
+    length = len(content) - len(ENDS[kind][0] if kind in ENDS else b"") - 70
+    for place in range(8, max(length, 15), 3):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        assert is_damaged(path)
+    for shorter in (1, 30, len(content) - 9):
+        path.write_bytes(content[:-shorter])
+        assert is_damaged(path)
 
 
 def test_a_growing_file_is_checked_as_far_as_it_was_noted(tmp_path):
@@ -86,7 +126,8 @@ def test_a_growing_file_is_checked_as_far_as_it_was_noted(tmp_path):
     checked.note()
     with path.open("ab") as file:
         file.write(b"5,")  # a crash
-    GrowingFile(path).check("")
+    with pytest.warns(UserWarning, match=r"it\.csv is longer than its check sum says, as after a crash"):
+        GrowingFile(path).check("")
     for damaged in (b"a,b\r\n1,3\r\n3,4\r\n", b"a,b\r\n1,2\r\n"):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"it\.csv is not as it was written.*; delete it, or delete .*sha256"):
