@@ -71,8 +71,8 @@ def write_json(path: str | Path, values: Mapping[str, Any], **layout: Any) -> Pa
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = write_json(Path(folder, "result.json"), {"error": 2.5})
-        ...     print(file.read_text()[:27], read_json(file, "run it again"))
-        {"error": 2.5, "sha256": "1 {'error': 2.5}
+        ...     print(file.read_text()[:24], read_json(file, "run it again"))
+        {"error": 2.5, "sha256": {'error': 2.5}
     """
     return write_whole(path, json.dumps({**values, KEY: digest_of(values)}, **layout) + "\n")
 
@@ -131,7 +131,7 @@ def with_first_line(text: str) -> str:
 
     Example:
         >>> print(with_first_line("epochs: 3" + chr(10))[:50])
-        # sha256 of the lines below: 862d9fdd27d7b0e7b0d5e
+        # sha256 of the lines below: 291b3b365f08feef85d98
     """
     return f"{FIRST_LINE}{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
 

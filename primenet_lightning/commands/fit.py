@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from primenet_lightning.callbacks import CostSummary, GracefulStop, LastCheckpoint
 from primenet_lightning.checksums import with_first_line
 from primenet_lightning.commands.attached import looking, progress_bar, timer
-from primenet_lightning.commands.command_line import given_arguments, mention_changed_files
+from primenet_lightning.commands.command_line import check_files, given_arguments
 from primenet_lightning.commands.loggers import BeginRun, RunLoggers
 from primenet_lightning.commands.main import COMMANDS
 from primenet_lightning.commands.own_defaults import classes_first, own_defaults
@@ -124,7 +124,7 @@ class PrimeNetCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, after the run's own config.yaml has been put before the user's options."""
         args = sys.argv[1:] if args is None else args
-        mention_changed_files(args)
+        check_files(args)
         refuse_old_words(args)
         args = with_run_config(args)
         refuse_unfollowed(args)

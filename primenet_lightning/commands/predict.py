@@ -28,11 +28,30 @@ def main(args: Sequence[str]) -> int:
     status = 0
     for prediction in predict_files(model, options.images, "stretch" if options.resize else None):
         if prediction.error is None:
-            print(f"{prediction.path}\t{prediction.label}\t{prediction.probability:.4f}")
+            print(f"{printable(prediction.path)}\t{printable(prediction.label)}\t{prediction.probability:.4f}")
         else:
-            print(f"error: {prediction.error}", file=sys.stderr)
+            print(f"error: {printable(prediction.error)}", file=sys.stderr)
             status = 1
     return status
+
+
+def printable(text: str | None) -> str:
+    r"""Write out what would end a line or a column, or would be an order to the terminal.
+
+    Args:
+        text: Names of classes and files may be anything.
+
+    Returns:
+        The same; what cannot be printed as Python writes it.
+
+    Example:
+        >>> printable("cat"), printable("a\tb\x1b[2J")
+        ('cat', 'a\\tb\\x1b[2J')
+    """
+    letters: list[str] = []
+    for letter in str(text):
+        letters.append(letter if letter.isprintable() else repr(letter)[1:-1])
+    return "".join(letters)
 
 
 def _parser() -> CommandParser:

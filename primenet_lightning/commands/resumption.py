@@ -9,6 +9,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
+from primenet_lightning.class_paths import refuse_others
 from primenet_lightning.commands.command_line import given_option
 from primenet_lightning.commands.version_0_1 import in_todays_words
 from primenet_lightning.runs.folder import RunFolder
@@ -117,6 +118,7 @@ def options_of(run: RunFolder) -> dict[str, Any]:
         raise ValueError(f"{run.config} is no YAML ({' '.join(str(error).split())}); {remedy}") from None
     if not isinstance(options, dict):
         raise ValueError(f"{run.config} has no options by name; {remedy}")
+    refuse_others(run.config, options)
     return options
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from primenet_lightning.class_paths import refuse_instantiator, refuse_others
 from primenet_lightning.training.checkpoint_files import load, undamaged
 
 FORMAT_KEY = "primenet_format"
@@ -122,7 +123,7 @@ def readable(path: Any) -> Iterator[Any]:
         The open file; of a checkpoint of version 0.1 its content, with options in today's words.
 
     Raises:
-        ValueError: If the file is damaged.
+        ValueError: If the file is damaged, or wants something called or imported that it may not.
     """
     if not isinstance(path, str | Path) or not Path(path).is_file():
         yield path
@@ -130,6 +131,8 @@ def readable(path: Any) -> Iterator[Any]:
     with undamaged(path) as file:
         checkpoint = load(path, path, mmap=True)
         options = checkpoint.get("hyper_parameters", {})
+        refuse_instantiator(path, options)
+        refuse_others(path, options)
         if not is_of_0_1(checkpoint) or translated_options(options) == dict(options):
             yield file
             return
