@@ -1,12 +1,12 @@
-"""Give arguments of every kind to the package's classes, and see whether each trains a step or is refused in a sentence.
+"""Give arguments of every kind to the package's classes: each trains a step, or is refused in a sentence.
 
     python benchmarks/options.py [--cases 5000] [--seed 0] [--only NAME]
 
 Each case takes a small model that trains, and replaces one to three of its arguments: by values of the wrong type or
-sign, by numbers that are not finite, by names that there are and names that there are not, by lists that are empty or too
-long. It then has to train a step on two images, or to be refused by an error of this package whose sentence names one of
-these arguments. What does neither is made smaller, by giving arguments back their values, and printed once for each place
-in the code. Sizes are bounded by 9. The last line is one JSON object; the command fails if there was such a case.
+sign, by numbers that are not finite, by names that there are and that there are not, by lists that are empty or too
+long. It then has to train a step on four images, or to be refused by an error of this package whose sentence names one
+of these arguments. What does neither is made smaller, by giving arguments back their values, and printed once for each
+place in the code. Sizes are bounded by 9. The last line is one JSON object; the command fails if there was such a case.
 """
 
 import argparse
@@ -25,7 +25,8 @@ from lightning.pytorch import Trainer
 from timing import Bound, conclude, machine
 from torch.utils.data import DataLoader
 
-from primenet_lightning import CutNet, LinearProbe, PrimeNet, baselines
+from primenet_lightning import CutNet, PrimeNet, baselines
+from primenet_lightning.argument_types import fits
 from primenet_lightning.commands.main import _sentence
 from primenet_lightning.datamodules import DigitsDataModule
 
@@ -38,6 +39,9 @@ VALUES: tuple[Any, ...] = (
     *([], [1], [0, 1], [3, 5], [-1], (8, 8), [1.5, "x"], {}, {"x": 1}, {"depth": 2}, torch.tensor(2), b"x"),
 )
 """What an argument may be given, beside the words that its annotation names."""
+
+ALSO = {"image_size": ("larger images",), "kernel_sizes": ("kernel_size", "capsules")}
+"""What sentences may call arguments instead."""
 
 SECONDS = 20
 """After so long a case counts as hung."""
@@ -98,12 +102,10 @@ def read_a_batch(data: Any) -> None:
 
 def subjects() -> list[Subject]:
     """The models and a data module, each small."""
-    features = torch.nn.Flatten()
     return [
         Subject(PrimeNet, SMALL, train_a_step),
-        Subject(PrimeNet, {**SMALL, "depth": 3, "router": "commit"}, train_a_step),
-        Subject(CutNet, {**SIZES, "backbone": "cifar_resnet20", "at": 2}, train_a_step),
-        Subject(LinearProbe, {"num_features": 64, "num_classes": 3, "features": features}, lambda probe: None),
+        Subject(PrimeNet, {**SMALL, "depth": 3, "pool_every": 9, "router": "commit"}, train_a_step),
+        Subject(CutNet, {**SIZES, "backbone": "resnet18", "at": ["layer3"]}, train_a_step),
         Subject(baselines.OneScale, SIZES, train_a_step),
         Subject(baselines.CifarResNet20, SIZES, train_a_step),
         Subject(DigitsDataModule, {}, read_a_batch),
@@ -125,7 +127,11 @@ def draw(subject: Subject, moments: random.Random) -> dict[str, Any]:
     parameters = _parameters(subject.kind)
     changes: dict[str, Any] = {}
     for name in moments.sample(sorted(parameters), min(len(parameters), moments.randint(1, 3))):
-        changes[name] = moments.choice([*VALUES, *(2 * words_of(parameters[name].annotation))])
+        annotation = parameters[name].annotation
+        values = [*VALUES, *(2 * words_of(annotation))]
+        if moments.random() < 0.7:  # of the right type, at least
+            values = [value for value in values if fits(value, annotation)] or values
+        changes[name] = moments.choice(values)
     return changes
 
 
@@ -161,10 +167,14 @@ def verdict(subject: Subject, changes: Mapping[str, Any]) -> Verdict:
             subject.use(subject.kind(**{**subject.base, **changes}))
     except Exception as error:
         sentence = _sentence(error)
-        if sentence is not None and any(name in sentence for name in changes):
+        if sentence is not None and any(_is_named(name, sentence) for name in changes):
             return Verdict("refused", words=sentence)
         return Verdict("wrong", _place(error), f"{type(error).__name__}: {str(error)[:200]!r}")
     return Verdict("trains")
+
+
+def _is_named(argument: str, sentence: str) -> bool:
+    return any(word in sentence for word in (argument, *ALSO.get(argument, ())))
 
 
 @contextmanager

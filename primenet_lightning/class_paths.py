@@ -33,7 +33,8 @@ def import_paths(values: Any) -> Iterator[str]:
         Texts that are paths of something in a package that Python can find; nothing is imported.
 
     Example:
-        >>> list(import_paths({"optimizer": {"class_path": "torch.optim.SGD"}, "at": ["layer1.conv"], "x": "os.system"}))
+        >>> options = {"optimizer": {"class_path": "torch.optim.SGD"}, "at": ["layer1.conv"], "x": "os.system"}
+        >>> list(import_paths(options))
         ['torch.optim.SGD', 'os.system']
     """
     if isinstance(values, Mapping):

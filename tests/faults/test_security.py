@@ -48,7 +48,8 @@ def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     (tmp_path / "theirs.py").write_text(
-        "import os\nfrom primenet_lightning import PrimeNet\nfrom primenet_lightning.nn.prime.router import LeastLoss\nos.mkdir('it-ran')\n"
+        "import os\nfrom primenet_lightning import PrimeNet\n"
+        "from primenet_lightning.nn.prime.router import LeastLoss\nos.mkdir('it-ran')\n"
         "class Net(PrimeNet): pass\nclass Mine(LeastLoss): pass\n"
     )
     monkeypatch.delitem(sys.modules, "theirs", raising=False)
