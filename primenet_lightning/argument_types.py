@@ -109,7 +109,7 @@ def fits(value: Any, annotation: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(fits(value, one) for one in arguments)
     if origin is Literal:
-        return any(type(value) is type(one) and value == one for one in arguments)
+        return any(type(value) is type(one) for one in arguments)  # unknown words have sentences of their own
     if annotation is None or annotation is type(None):
         return value is None
     if annotation in PLAIN:
@@ -128,9 +128,8 @@ def fits(value: Any, annotation: Any) -> bool:
 def _fits_tuple(value: Any, arguments: Sequence[Any]) -> bool:
     if not _is_row(value):
         return False
-    if arguments[-1:] == (Ellipsis,):
-        return all(fits(one, arguments[0]) for one in value)
-    return len(value) == len(arguments) and all(map(fits, value, arguments))
+    kinds = [kind for kind in arguments if kind is not Ellipsis]
+    return all(any(fits(one, kind) for kind in kinds) for one in value)  # of another length: see Literal
 
 
 def _is_row(value: Any) -> bool:
