@@ -254,12 +254,12 @@ def main() -> None:
 
 
 def _expected(side: Side, network: StagedNetwork, seconds: list[float], begins: list[int]) -> float:
-    """The step that the model expects."""
+    """The step that the model expects, where so many processes share the cores of this machine."""
     stages = []
     for stage, taken in zip(network.stages, seconds, strict=True):
         map_bytes = 4.0 * BATCH[side.network] * torch.Size(stage.out_shape).numel()
         stages.append(Stage(taken, map_bytes))
-    return pipeline_step(stages, begins, BANDWIDTH, LATENCY)
+    return pipeline_step(stages, begins, BANDWIDTH, LATENCY, cores=os.cpu_count())
 
 
 def _figures(results: dict[str, list[list[Measured]]], expected: dict[str, list[float]]) -> dict[str, float | str]:
@@ -277,7 +277,7 @@ def _figures(results: dict[str, list[list[Measured]]], expected: dict[str, list[
         print(f"{name:>26}: {clock:7.1f} ms a step, {work:7.1f} of a processor, {rate:6.1f} images/s, waiting {idle}")
         figures[f"{name}: images/s"] = rate
         if expected[name]:
-            figures[f"{name}: expected over measured"] = statistics.median(expected[name]) / works[name]
+            figures[f"{name}: expected over measured"] = statistics.median(expected[name]) / medians[name]
             figures[f"{name}: waiting"] = ", ".join(map(str, idle))
     for name, over in OVER.items():
         one = "one" if SIDES[over].network == "stack" else "resnet: one"

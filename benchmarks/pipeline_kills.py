@@ -27,6 +27,9 @@ from timing import Bound, conclude, machine
 from torch import Tensor
 
 BOUNDS = [Bound("slowest_end_s", "at most", 20.0), Bound("kills_without_a_fault", "at least", 1.0)]
+SENTENCE = r"\S+ \S+ of the pipeline[^.;]* has ended|Child process with PID \d+ terminated with code -9"
+"""The pipeline's own, or Lightning's, if that looks after its processes just then and is the first to notice."""
+
 PATIENCE = 300.0
 """Seconds to wait for a run before it counts as hung."""
 
@@ -127,7 +130,7 @@ def kill_one(folder: Path, processes: int, generator: random.Random, expected: d
     seconds = time.monotonic() - killed_at
     run.wait()
     words = " ".join(log.read_text(errors="replace").split())  # the command wraps its lines
-    sentence = re.search(r"\S+ \S+ of the pipeline[^.;]* has ended", words)
+    sentence = re.search(SENTENCE, words)
     # go on
     begin(folder, processes, log).wait(PATIENCE)
     if sentence is None:

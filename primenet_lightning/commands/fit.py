@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from primenet_lightning.commands.wandb_process import finish_wandb
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.figures.style import FigureFormat
 from primenet_lightning.files import write_whole
+from primenet_lightning.nn.deferring import deferring
 from primenet_lightning.pipeline.strategy import is_pipeline
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.training.checkpoints import AtomicCheckpointIO, BestCheckpoint
@@ -184,6 +185,12 @@ class PrimeNetCLI(LightningCLI):
         if self.run.last is not None:
             self.saved = AtomicCheckpointIO().load_checkpoint(self.run.last)
             self.batches_done = batches_done(self.run, self.saved, options["trainer"])
+
+    def instantiate_classes(self) -> None:
+        """Build data, model and Trainer; in a pipeline a network has no memory until its stages are shared out."""
+        is_divided = is_pipeline(self.config[self.subcommand]["trainer"]["strategy"])
+        with deferring() if is_divided else nullcontext():
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the Trainer with the run's loggers and callbacks, unless the user chose others."""

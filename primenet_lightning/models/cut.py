@@ -8,6 +8,7 @@ from torch import nn
 from primenet_lightning.models.backbones import build_backbone
 from primenet_lightning.nn.cutting.balance import Balance
 from primenet_lightning.nn.cutting.network import CutNetwork, UncutNetwork
+from primenet_lightning.nn.deferring import is_deferring
 from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.learner import LocalLearner
@@ -99,6 +100,11 @@ class CutNet(LocalLearner):
         self.frozen = list(frozen)
         self.backbone_options = backbone_options
         self.label_smoothing = label_smoothing
+        if isinstance(backbone, nn.Module) and is_deferring():
+            raise ValueError(
+                "backbone is a module, which has its memory already and cannot be built again; under "
+                "Trainer.init_module give a backbone by name, or override configure_backbone"
+            )
         self._given_backbones = [backbone]  # in a list: it is registered once, inside the network
         self.build()
 
@@ -112,8 +118,9 @@ class CutNet(LocalLearner):
 
     def configure_backbone(self) -> nn.Module:
         """Build the model, from images of ``self.in_shape`` to ``self.num_classes`` logits."""
-        backbone = self._given_backbones.pop()
+        (backbone,) = self._given_backbones
         if isinstance(backbone, nn.Module):
+            self._given_backbones.clear()
             return backbone
         return build_backbone(backbone, self.in_shape, self.num_classes, self.pretrained, self.backbone_options)
 

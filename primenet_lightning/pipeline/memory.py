@@ -1,11 +1,13 @@
 """A process keeps the memory of its own stages only."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from primenet_lightning.nn.deferring import named_tensors
 from primenet_lightning.training.section import Section
 
 
@@ -56,6 +58,32 @@ def free_others(section: Section) -> None:
             blank = nn.Parameter(blank, requires_grad=tensor.requires_grad)
         swap: Callable[[Tensor, Tensor], None] = torch.utils.swap_tensors
         swap(tensor, blank)  # the same object, for whoever has it
+
+
+@contextmanager
+def lent_memory(module: nn.Module) -> Iterator[None]:
+    """Give what has no memory some, with made-up numbers, and let go of it afterwards.
+
+    Args:
+        module: Some of whose tensors may have none.
+    """
+    without = [tensor for _, tensor in named_tensors(module) if tensor.is_meta]
+    lent: list[Tensor] = []
+    for tensor in without:
+        numbers = torch.zeros_like(tensor, device="cpu")
+        if tensor.is_floating_point():
+            numbers.normal_(std=0.05)
+        if isinstance(tensor, nn.Parameter):
+            numbers = nn.Parameter(numbers, requires_grad=tensor.requires_grad)
+        lent.append(numbers)
+    swap: Callable[[Tensor, Tensor], None] = torch.utils.swap_tensors
+    for tensor, numbers in zip(without, lent, strict=True):
+        swap(tensor, numbers)
+    try:
+        yield
+    finally:
+        for tensor, blank in zip(without, lent, strict=True):
+            swap(tensor, blank)
 
 
 def move(module: nn.Module, device: torch.device) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from primenet_lightning.nn.cutting.balance import REPEATS, share_out
 from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.stages import Stage
+from primenet_lightning.pipeline.memory import lent_memory
 
 
 def inseparable(network: StagedNetwork) -> list[list[int]]:
@@ -140,6 +141,8 @@ def refuse_begins(network: StagedNetwork, begins: Sequence[str], sections: int) 
 def seconds_of_stages(network: StagedNetwork, batch_size: int = 16) -> list[float]:
     """Measure how long a training step of each stage takes here. Nothing of the network changes.
 
+    A stage without memory is lent some, with made-up numbers, while it is timed.
+
     Args:
         network: Whose stages.
         batch_size: Of the made-up images.
@@ -147,18 +150,19 @@ def seconds_of_stages(network: StagedNetwork, batch_size: int = 16) -> list[floa
     Returns:
         The shortest of some times, of forward and backward passes, by stage.
     """
-    like = next(network.parameters(), torch.empty(0))
+    like = next((parameter for parameter in network.parameters() if not parameter.is_meta), torch.empty(0))
     seconds: list[float] = []
     with torch.random.fork_rng(devices=[like.device.index or 0] if like.is_cuda else []):
         x = torch.randn(batch_size, *network.in_shape, device=like.device, dtype=like.dtype)
         target = torch.zeros(batch_size, dtype=torch.int64, device=like.device)
         for stage in network.stages:
-            before = copy.deepcopy(stage.state_dict())
-            times: list[float] = []
-            for _ in range(REPEATS):
-                time_taken, handed_on = _time(stage, x, target)
-                times.append(time_taken)
-            stage.load_state_dict(before)
+            with lent_memory(stage):
+                before = copy.deepcopy(stage.state_dict())
+                times: list[float] = []
+                for _ in range(REPEATS):
+                    time_taken, handed_on = _time(stage, x, target)
+                    times.append(time_taken)
+                stage.load_state_dict(before)
             seconds.append(min(times))
             x = handed_on
     network.look_at(None)

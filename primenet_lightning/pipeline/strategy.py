@@ -1,6 +1,7 @@
 """LocalPipeline: the Trainer's strategy under which stages learn at the same time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,11 +15,12 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torchmetrics import Metric
 
 from primenet_lightning.arguments import at_least
+from primenet_lightning.nn.deferring import deferring
 from primenet_lightning.pipeline.exchange import PipelineExchange
 from primenet_lightning.pipeline.gathering import merged, own_state, part_of
 from primenet_lightning.pipeline.line import Line
 from primenet_lightning.pipeline.loss import Watch
-from primenet_lightning.pipeline.memory import free_others, move
+from primenet_lightning.pipeline.memory import free_others, move, tensors_of_others
 from primenet_lightning.pipeline.placement import place_stages, refuse_begins, seconds_of_stages
 from primenet_lightning.pipeline.refusals import refuse_model, refuse_processes, refuse_trainer
 from primenet_lightning.pipeline.requests import Requests
@@ -100,7 +102,8 @@ class LocalPipeline(DDPStrategy):
         refuse_model(model)
         assert isinstance(model, Evaluator)
         section = self._section
-        if section is None or section.network is not model.network:
+        is_new = section is None or section.network is not model.network
+        if is_new and model.deferred is None:
             refuse_divided(model.network)
         if self.begins:
             refuse_begins(model.network, self.begins, self.sections)
@@ -121,6 +124,7 @@ class LocalPipeline(DDPStrategy):
             begins = self._places(model)
             self._line = self._new_line()
             self._section = PipelineSection(model.network, begins, self._line)
+            model.fill(without=tensors_of_others(self._section).values())
             free_others(self._section)
         elif self._line is None:
             self._line = self._section.line = self._new_line()
@@ -169,6 +173,16 @@ class LocalPipeline(DDPStrategy):
             metric.process_group = group
 
     # -- set up and taken down -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def tensor_init_context(self, empty_init: bool | None = None) -> Iterator[None]:
+        """Have a model built without memory, of which each process then gets its own stages: ``Trainer.init_module``.
+
+        Args:
+            empty_init: Lightning's; the weights are those of a model that is built whole, and are never left out.
+        """
+        with self.precision_plugin.tensor_init_context(), deferring():
+            yield
 
     def setup_environment(self) -> None:
         """Join the other processes."""
@@ -308,7 +322,7 @@ def is_pipeline(strategy: Any) -> bool:
     """Tell whether a Trainer's option names this strategy.
 
     Args:
-        strategy: A name, or a strategy.
+        strategy: A name, a strategy, or its class path as a parsed configuration has it.
 
     Returns:
         Whether it does.
@@ -317,4 +331,5 @@ def is_pipeline(strategy: Any) -> bool:
         >>> is_pipeline("local_pipeline"), is_pipeline("ddp")
         (True, False)
     """
-    return strategy == NAME or isinstance(strategy, LocalPipeline)
+    class_path = str(getattr(strategy, "class_path", ""))
+    return strategy == NAME or isinstance(strategy, LocalPipeline) or class_path.endswith(LocalPipeline.__name__)

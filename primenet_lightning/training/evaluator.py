@@ -1,7 +1,7 @@
 """A LightningModule that predicts and evaluates a row of stages, whoever trained it."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Collection, Mapping, Sequence, Sized
 from typing import Any, TypeVar
 
 from lightning.pytorch import LightningModule
@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from primenet_lightning.argument_types import CheckedArguments
+from primenet_lightning.nn.deferring import DeferredNetwork, is_deferring
 from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.network import Evaluation, StagedNetwork
@@ -37,12 +38,14 @@ class Evaluator(LightningModule, metaclass=CheckedArguments):
         network: A row of stages.
         num_classes: Number of classes.
         test_views: Over which views of each test image the logits are averaged; none by default.
+        deferred: The way to the first weights, if the network was built without memory and has none yet.
         exchange: With the other processes that run them.
     """
 
     network: StagedNetwork
     num_classes: int
     test_views: Views = Views()
+    deferred: DeferredNetwork[StagedNetwork] | None = None
     _section: Section | None = None
     exchange: Exchange = ALONE
 
@@ -56,7 +59,9 @@ class Evaluator(LightningModule, metaclass=CheckedArguments):
         Raises:
             TypeError: If `configure_network` gives something else.
         """
-        network: Any = self.configure_network()
+        if is_deferring():
+            self.deferred = DeferredNetwork(self.configure_network)
+        network: Any = self.configure_network() if self.deferred is None else self.deferred.network
         if not isinstance(network, StagedNetwork):
             raise TypeError(
                 f"{type(self).__name__}.configure_network gives a {type(network).__name__}, which is no StagedNetwork; "
@@ -70,6 +75,16 @@ class Evaluator(LightningModule, metaclass=CheckedArguments):
         self.test_views_accuracy = MulticlassAccuracy(self.num_classes, average="micro")
         self._late = LateCounting(self.train_metrics)
         self._epoch_losses = EpochLosses()
+
+    def fill(self, without: Collection[Tensor] = ()) -> None:
+        """Give a network that was built without memory its first weights; nothing is done to any other.
+
+        Args:
+            without: Parameters and buffers, of any shape ``(...)``, that stay without memory.
+        """
+        if self.deferred is not None:
+            self.deferred.fill(without)
+            self.deferred = None
 
     @property
     def section(self) -> Section:

@@ -351,6 +351,7 @@ class LocalLearner(Optimizing, ABC):
         self.check(self.trainer, stage)
         if isinstance(self.trainer.strategy, DividesNetworks):
             self.section, self.exchange = self.trainer.strategy.divide(self)
+        self.fill()
         use_atomic_checkpoints(self.trainer.strategy)
         if stage == "fit":
             described = description_of(self.trainer)
@@ -374,7 +375,7 @@ class LocalLearner(Optimizing, ABC):
         refuse_trainer(trainer, stage, self.rhythm)
         if isinstance(trainer.strategy, DividesNetworks):
             trainer.strategy.check(trainer, self)
-        else:
+        elif self.deferred is None:
             refuse_divided(self.network)
         described = description_of(trainer, datamodule)
         if described is not None:

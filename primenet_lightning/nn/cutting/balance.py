@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning.nn.cutting.parts import Part
+from primenet_lightning.nn.deferring import trying_out
 
 Balance = Literal["multiply_adds", "time", "activations"]
 """What parts are to cost alike: multiply-adds of a forward pass, time of a training step, or saved activations."""
@@ -101,7 +102,8 @@ def on_copies(modules: Sequence[Module], run: Callable[[list[Module]], Result]) 
         True
     """
     try:
-        return run(without_numbers(modules))
+        with trying_out():
+            return run(without_numbers(modules))
     except (RuntimeError, NotImplementedError):  # a call that has to look at numbers
         return run(copy.deepcopy(list(modules)))
 

@@ -1,6 +1,7 @@
 """Lightning's Trainer over several processes against one: everything that a fit leaves behind."""
 
 import random
+from contextlib import nullcontext
 
 import numpy
 import pytest
@@ -74,7 +75,9 @@ def fit_seeded(
         strategy = "auto"
     options_of_trainer = dict(max_epochs=epochs, devices=devices, strategy=strategy) | trainer_options
     trainer = make_trainer(folder, [steps, last, *callbacks], enable_checkpointing=True, **options_of_trainer)
-    model = MODELS[kind](**options)
+    without_memory = trainer.init_module() if kind == "deep" else nullcontext()
+    with without_memory:
+        model = MODELS[kind](**options)
     for seed in (random.seed, numpy.random.seed, torch.manual_seed):
         seed(7)
     data = TinyData(batch_size=20, eval_batch_size=6, augmentation=Shifted())
