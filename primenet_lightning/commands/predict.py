@@ -33,10 +33,10 @@ def main(args: Sequence[str]) -> int:
     status, spent = 0, []
     for prediction in predict_files(model, options.images, "stretch" if options.resize else None, early):
         if prediction.error is not None:
-            print(f"error: {prediction.error}", file=sys.stderr)
+            print(f"error: {printable(prediction.error)}", file=sys.stderr)
             status = 1
             continue
-        line = f"{prediction.path}\t{prediction.label}\t{prediction.probability:.4f}"
+        line = f"{printable(prediction.path)}\t{printable(prediction.label)}\t{prediction.probability:.4f}"
         if prediction.multiply_adds is not None:
             line += f"\texit {prediction.exit}"
             spent.append(prediction.multiply_adds)
@@ -63,6 +63,25 @@ def early_exit_of(model: "LocalLearner", given: str | None) -> "EarlyExit | None
 
     thresholds = numbers_in("early_exit", given, "give one threshold, or one an exit but the last: 0.9,0.8")
     return EarlyExit(model, thresholds[0] if len(thresholds) == 1 else thresholds)
+
+
+def printable(text: str | None) -> str:
+    r"""Write out what would end a line or a column, or would be an order to the terminal.
+
+    Args:
+        text: Names of classes and files may be anything.
+
+    Returns:
+        The same; what cannot be printed as Python writes it.
+
+    Example:
+        >>> printable("cat"), printable("a\tb\x1b[2J")
+        ('cat', 'a\\tb\\x1b[2J')
+    """
+    letters: list[str] = []
+    for letter in str(text):
+        letters.append(letter if letter.isprintable() else repr(letter)[1:-1])
+    return "".join(letters)
 
 
 def _parser() -> CommandParser:

@@ -156,6 +156,8 @@ class LocalLearner(Optimizing, ABC):
             gradient_clip_val,
         )
         # what it learns from, and by which optimizers
+        if len(image_size) != 2:
+            raise ValueError(f"image_size={image_size} is no size; give height and width in pixels")
         height, width = image_size
         self.in_shape = (
             whole_number(1, in_channels=in_channels),

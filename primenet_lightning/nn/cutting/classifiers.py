@@ -167,4 +167,6 @@ def name_and_options(argument: str, choice: ClassifierChoice) -> tuple[str, dict
     if len(choice) != 1:
         raise ValueError(f"{argument}={dict(choice)} has {len(choice)} names; give one, as {{name: {{option: value}}}}")
     ((name, options),) = choice.items()
+    if not (options is None or isinstance(options, Mapping)):
+        raise ValueError(f"{argument}={dict(choice)} has no options by name; give {{name: {{option: value}}}}")
     return name, dict(options or {})

@@ -102,6 +102,7 @@ def metrics(run):
 
 def test_run_folder_holds_the_run(finished):
     assert sorted(path.name for path in finished.iterdir()) == [
+        ".metrics.csv.sha256",
         "checkpoints",
         "config.yaml",
         "figures",
@@ -128,7 +129,7 @@ def test_summary_has_exactly_its_keys_and_true_numbers(finished):
             "peak_memory_bytes",
             "routing",
         ),
-        *("routing_mode", "versions", "git_commit"),
+        *("routing_mode", "versions", "git_commit", "sha256"),
     ]
     assert (summary["dataset"], summary["seed"], summary["epochs"]) == ("digits", 0, 3)
     model = PrimeNet.load_from_checkpoint(finished / "checkpoints/best.ckpt", weights_only=True)
