@@ -79,7 +79,8 @@ def train_a_step(model: Any) -> None:
     """Train on a batch of four images."""
     channels, size = model.in_shape[0], model.in_shape[1:]
     images = torch.rand(4, channels, *size, generator=torch.Generator().manual_seed(0))
-    batches = DataLoader([(images, torch.arange(4) % 2)], batch_size=None)  # type: ignore[arg-type]
+    one_batch: Any = [(images, torch.arange(4) % 2)]
+    batches: DataLoader[Any] = DataLoader(one_batch, batch_size=None)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             max_steps=1,
@@ -141,7 +142,7 @@ def _parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     for one in inspect.getmro(kind):  # type: ignore[arg-type]
         if "__init__" not in vars(one):
             continue
-        parameters = inspect.signature(one.__init__, eval_str=True).parameters
+        parameters = inspect.signature(vars(one)["__init__"], eval_str=True).parameters
         for name, parameter in parameters.items():
             if name != "self" and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 found.setdefault(name, parameter)

@@ -27,7 +27,9 @@ def test_autograd_does_it_where_nobody_listens():
     assert backward_of(make_model(), trainer_of(precision="bf16-mixed")) is torch.autograd.backward
 
 
-@pytest.mark.parametrize("options", [{"callbacks": [Listens()]}, with_scaler(), {"strategy": "ddp"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"callbacks": [Listens()]}, with_scaler(), {"strategy": "ddp"}], ids=["callback", "scaler", "ddp"]
+)
 def test_lightning_does_it_where_it_does_more(options):
     model = make_model()
     assert backward_of(model, trainer_of(**options)) == model.manual_backward
