@@ -51,7 +51,12 @@ def _rnp(data: ImageDataModule, **more: Any) -> LightningModule:
         pool_after = (1, 2) if data.image_size[0] >= SMALL else (1,)
         sizes = {"widths": (8, 32, 32, 32), "pool_after": pool_after}
     build = _built(
-        RNPNet, optimizer=partial(Adam, lr=1e-3), head_optimizer=partial(Adam, lr=2e-3), schedule="cosine", **sizes
+        RNPNet,
+        pretraining=0.22,
+        optimizer=partial(Adam, lr=1e-3),
+        head_optimizer=partial(Adam, lr=2e-3),
+        schedule="cosine",
+        **sizes,
     )
     return build(data, **more)
 
@@ -84,7 +89,7 @@ SYSTEMS: Mapping[str, System] = {
     "one": System(_built(OneNet, depth=32, optimizer=_sgd, schedule="cosine"), SGD_RECIPE),
     "rnp": System(
         _rnp,
-        "Adam 0.002 for the network and 0.001 for its agent along a cosine: whole, at random widths, then both in turn",
+        "Adam along a cosine, 0.002 for the network, 0.001 for its agent: whole, at random widths, both in turn",
     ),
     "dt_ram": System(
         _dt_ram, "Adam 0.002 in one cycle: RAM in three quarters of the fit, then the stop policy in the last"

@@ -52,7 +52,7 @@ def test_each_system_is_built_as_its_authors_do(name):
     options = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))["model"]
     for option, value in options["init_args"].items():
         there = model.hparams.get(option, value)  # options of learning are no sizes
-        if option not in ("optimizer", "head_optimizer", "scheduler", "schedule", "pretraining"):
+        if option not in ("optimizer", "head_optimizer", "scheduler", "schedule"):
             assert there == value or tuple(there) == tuple(value), option
     assert type(model).__name__.lower().startswith(name.replace("_", "")[:5])
     assert part.heavy
