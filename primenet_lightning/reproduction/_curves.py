@@ -34,6 +34,12 @@ class Point(TypedDict):
     multiply_adds: float
 
 
+class GlimpsesPoint(Point):
+    """Of DT-RAM's curve: with the mean number of glimpses."""
+
+    steps: float
+
+
 def curve_of(model: LightningModule, data: ImageDataModule) -> list[Point]:
     """Measure a trained model at each of its settings; nothing of a model that has none.
 
@@ -61,8 +67,11 @@ def _by_balance(model: RNPNet, data: ImageDataModule) -> list[Point]:
 
 def _by_threshold(model: DTRAMNet, data: ImageDataModule) -> list[Point]:
     images, labels = _all_images(model, data)
-    rows = threshold_curve(model.network, images, labels, STOPPING_THRESHOLDS)
-    return [Point(setting=row.threshold, error=row.error, multiply_adds=row.multiply_adds) for row in rows]
+    points: list[Point] = []
+    for row in threshold_curve(model.network, images, labels, STOPPING_THRESHOLDS):
+        point = GlimpsesPoint(setting=row.threshold, error=row.error, multiply_adds=row.multiply_adds, steps=row.steps)
+        points.append(point)
+    return points
 
 
 def _all_images(model: Any, data: ImageDataModule) -> tuple[Tensor, Tensor]:
