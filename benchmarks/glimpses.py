@@ -40,9 +40,9 @@ def errors_of_fixed_steps(model: DTRAMNet, data: ImageDataModule, steps: int | N
     for _ in range(steps):
         chosen = torch.randint(len(labels), (data.batch_size,), generator=generator)
         optimizer.zero_grad()
-        # parameters of the classifiers are disjoint, so that the sum trains each by its own loss
+        # each classifier learns by its own loss: their parameters are disjoint
         losses = [cross_entropy(logits, labels[chosen]) for logits in _answers(classifiers, known[chosen])]
-        torch.stack(losses).sum().backward()
+        torch.autograd.backward(losses)
         optimizer.step()
         rates.step()
     known, labels = _after_each_glimpse(model, data, data.test_dataset)
