@@ -23,6 +23,7 @@ from primenet_lightning.datamodules import (
 from primenet_lightning.datamodules.svhn import SUBSET_FOLDER
 from primenet_lightning.files import whole
 from primenet_lightning.reproduction._results import Arrays, Result, Results, Settings
+from primenet_lightning.runs.folder import RunFolder
 
 DATA_MODULES = {kind.name: kind for kind in (MNISTDataModule, CIFAR10DataModule, SVHNDataModule, DigitsDataModule)}
 
@@ -81,6 +82,16 @@ class Folder:
         if not path.is_file():
             return None
         return _read(Result, path, "delete its folder, and the part is run again")
+
+    def best(self, name: str, seed: int, taken_by: str) -> Path:
+        """Find the best checkpoint of a finished part, which another one takes; FileNotFoundError if it is missing."""
+        folder = self.of(name, seed)
+        best = RunFolder(folder).checkpoints / "best.ckpt"
+        if self.result(name, seed) is None or not best.is_file():
+            raise FileNotFoundError(
+                f"{best} is missing, which {taken_by} takes; delete {folder}, and the part is run again"
+            )
+        return best
 
     def keep(self, result: Result, arrays: Arrays | None = None) -> None:
         """Write a finished part: its arrays first, since ``result.json`` says that all is there."""
