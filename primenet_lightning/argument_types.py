@@ -44,6 +44,7 @@ class CheckedArguments(ABCMeta):
         args = tuple(map(_plain, args))
         kwargs = {name: _plain(value) for name, value in kwargs.items()}
         in_order: Sequence[Any] = args
+        handed_on = dict(kwargs)
         for kind in cls.__mro__:
             if "__init__" not in vars(kind):
                 continue
@@ -51,12 +52,14 @@ class CheckedArguments(ABCMeta):
                 continue  # a user's annotations are his own business
             parameters = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
             names = [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
-            given = {**dict(zip(names[1:], in_order, strict=False)), **kwargs}
+            given = {**dict(zip(names[1:], in_order, strict=False)), **handed_on}
             for name, one in parameters.items():
                 if name in given and given[name] is one.default:
                     del given[name]
             refuse_types(kind, given)
-            in_order = ()  # what is handed on goes by its name
+            # what this constructor does not name goes on to the next, by its name
+            in_order = ()
+            handed_on = {name: value for name, value in handed_on.items() if name not in parameters}
             if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
                 break
         return super().__call__(*args, **kwargs)

@@ -96,3 +96,10 @@ def test_annotations_of_a_users_class_are_his_own_business():
     assert Mine(width=1.5, in_channels=1, image_size=(8, 8), num_classes=3).num_classes == 3
     with pytest.raises(ValueError, match="num_classes='x' cannot be taken"):
         Mine(num_classes="x")
+
+
+def test_what_a_constructor_names_is_not_compared_with_its_parents_words():
+    """The command gives every argument, also those that are None by default; `LocalLearner`'s optimizer is none."""
+    PrimeNet(optimizer=None, channels=2, head_channels=2)
+    with pytest.raises(ValueError, match="lr='1' cannot be taken; give a number or None"):
+        PrimeNet(optimizer=None, lr="1")
