@@ -1,6 +1,7 @@
 """How fast a network learns: ours over what a user would pick instead, and over what the machine could do.
 
     python benchmarks/training.py [--root DIR] [--only NAME ...] [--rounds N] [--threads N] [--device cpu|cuda]
+    python benchmarks/training.py --stacks [NAME ...] [--rounds N]
 
 Both sizes, on MNIST and CIFAR-10, batches of 200 from our data modules, both sides fed the same way and taking turns
 step by step:
@@ -15,7 +16,12 @@ step by step:
 
 Shares of the limit: the multiply-adds of a step over its time, over the rate of this machine's best matrix product or
 convolution in the same precision. ``share_written`` counts layer by layer what the architecture says, ``share_run``
-what is computed where convolutions are folded; for the naive side both are the same. The last line is one JSON object;
+what is computed where convolutions are folded; for the naive side both are the same.
+
+``--stacks`` instead times stacks of 1, 3 and 6 blocks with 1, 2 and 3 capsules, before and after they commit, one of
+them with every router, and a ResNet in 2 and 4 parts, over the same networks end to end in the same engine, with the
+same fast paths; with one thread, since what counts is processor time. Where a router chooses by losses, the twin hands
+on the mean of all maps. The last line is one JSON object;
 the command fails if a required ratio is not reached.
 """
 
@@ -26,6 +32,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from unittest.mock import patch
 
+import over_end_to_end
 import torch
 from references import PlainPrimeNet, Step, mean_and_projection, naive, naive_end_to_end, one_scale
 from timing import Bound, best_rate, conclude, in_turns, machine, ratio, spread
@@ -227,7 +234,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="Rounds of paper; compact has three times as many.")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    stacks = list(over_end_to_end.cases())
+    parser.add_argument("--stacks", nargs="*", choices=stacks, help="Only stacks and cut networks: these, or all.")
     options = parser.parse_args()
+    if options.stacks is not None:
+        torch.set_num_threads(1)
+        of_stacks: dict[str, float | str] = {}
+        for name in options.stacks or stacks:
+            of_stacks |= over_end_to_end.measure(name, options.rounds)
+        conclude(of_stacks | {"device": machine()}, over_end_to_end.bounds())
+        return
     torch.set_num_threads(options.threads)
     figures: dict[str, float | str] = {}
     for case in options.only:

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from primenet_lightning.checksums import GrowingFile, read_text
 from primenet_lightning.files import whole, without_stopping
 
 EVERY = 100
@@ -21,7 +22,8 @@ class ResumableCSVLogger(Logger):
     """Writes ``metrics.csv`` right into the folder of the run, as Lightning's CSV logger writes it, one row per step.
 
     Lightning's own deletes the file of a run that is resumed into its folder; this one keeps the rows of the
-    steps that are not done again. It writes no ``hparams.yaml``: the run's ``config.yaml`` says more.
+    steps that are not done again. A hidden file beside it has its check sum.
+    It writes no ``hparams.yaml``: the run's ``config.yaml`` says more.
 
     Args:
         folder: The run's folder.
@@ -39,6 +41,7 @@ class ResumableCSVLogger(Logger):
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
         self.resume_at = resume_at
+        self._checked = GrowingFile(self.path)
         self._waiting: list[dict[str, Any]] = []
         self._columns: list[str] = []
         self._begun = False
@@ -106,12 +109,15 @@ class ResumableCSVLogger(Logger):
                 self._rewrite()
             self._begun = True
             self._waiting = []
+            self._checked.note()
 
     def _append(self, rows: list[dict[str, Any]]) -> None:
         size = self.path.stat().st_size
         try:
             with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self._columns).writerows(rows)
+                file.flush()
+                os.fsync(file.fileno())  # before its check sum, or a power cut would leave that of more
         except OSError:
             os.truncate(self.path, size)  # or half a row would stay, and come again
             raise
@@ -122,6 +128,7 @@ class ResumableCSVLogger(Logger):
         if not self._begun:
             rows = [row for row in rows if self.resume_at is not None and int(row["step"]) < self.resume_at]
         columns = sorted(set(columns).union(*self._waiting))
+        self._checked.forget()
         with whole(self.path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
@@ -132,7 +139,7 @@ class ResumableCSVLogger(Logger):
         """Columns and rows of the file, if there is one; a crash may have cut its last row short."""
         if not self.path.is_file():
             return [], []
-        text = self.path.read_bytes().decode()
+        text = read_text(self.path, "delete it, and what was logged so far is lost")
         whole_rows = text[: text.rfind("\n") + 1]
         reader = csv.DictReader(io.StringIO(whole_rows, newline=""))
         return list(reader.fieldnames or []), list(reader)

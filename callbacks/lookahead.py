@@ -9,8 +9,8 @@ from torch import Tensor
 from primenet_lightning.arguments import at_least
 from primenet_lightning.callbacks.averaging import AveragedWeights, floating_weights
 from primenet_lightning.nn.layers import at_least_float32
+from primenet_lightning.training.progress import steps_of_fit
 from primenet_lightning.training.refusals import AVERAGES
-from primenet_lightning.training.schedules import steps_of_fit
 
 
 class Lookahead(Callback):

@@ -2,7 +2,7 @@
 
 import math
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.datamodules.augmenting import Augmentation, augmented, refuse_augmentation, set_epoch
 from primenet_lightning.datamodules.classes import check_class_names, refuse_empty_classes, require_every_class
 from primenet_lightning.datamodules.image_files import ImageFiles
@@ -37,7 +38,7 @@ class _Splits:
     preprocess: Preprocess
 
 
-class ImageDataModule(LightningDataModule, ABC):
+class ImageDataModule(LightningDataModule, metaclass=CheckedArguments):
     """Images of equal size with one label each, held in memory as uint8.
 
     A batch is one gather out of that memory, a pair of uint8 images (batch, channels, height, width) and int64 labels

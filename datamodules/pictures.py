@@ -98,6 +98,7 @@ def read_picture(path: Path, image_size: tuple[int, int], in_channels: int, fit:
     if not path.exists():
         raise ImageFileError(f"{path} does not exist; check the path.")
     try:
+        _verify(path)
         with Image.open(path) as image:
             _check_kind(path, image)
             if fit is None:
@@ -168,6 +169,13 @@ def as_pixels(image: Image.Image) -> Tensor:
     if pixels.ndim == 2:
         return pixels[None]
     return pixels.permute(2, 0, 1).contiguous()
+
+
+def _verify(path: Path) -> None:
+    """Compare the parts of a PNG with their check sums, at which Pillow does not look while it decodes."""
+    with Image.open(path) as image:
+        if image.format == "PNG":
+            image.verify()
 
 
 def _check_kind(name: Path | str, image: Image.Image) -> None:

@@ -1,9 +1,11 @@
 """Pixels of many pictures: read once, by several threads, into memory or into a file that is mapped into it."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +26,9 @@ Reader = Callable[[Path], Tensor]
 
 THREADS = 8
 """At most: Pillow decodes and resizes outside of Python's lock."""
+
+AT_ONCE = 2**22
+"""Bytes that are read at once."""
 
 NAMED = 3
 """Broken files that an error names."""
@@ -59,13 +64,17 @@ def map_from_file(file: Path, paths: Sequence[Path], shape: tuple[int, int, int]
         read: Reads one, uint8 (channels, height, width).
 
     Returns:
-        uint8 (images, channels, height, width); of the file, only what is used comes into memory.
+        uint8 (images, channels, height, width); of the file, only what is used comes into memory. All of it is read
+        once, and compared with its check sum.
 
     Raises:
         ImageFileError: If files cannot be used; it names the first, and says how many more there are.
         OSError: If the file cannot be written.
     """
     if not file.is_file():
+        _write(file, paths, shape, read)
+    elif not _is_as_written(file):
+        warnings.warn(f"{file} is damaged, or of an earlier version: the pictures are read anew", stacklevel=2)
         _write(file, paths, shape, read)
     # copy on write: torch wants memory that may be written, and nobody writes
     pixels: Pixels = np.load(file, mmap_mode="c")
@@ -100,12 +109,31 @@ def _write(file: Path, paths: Sequence[Path], shape: tuple[int, int, int], read:
         if free < size:
             raise OSError(f"{size / 2**30:.1f} GiB are needed and {free / 2**30:.1f} are free")
         with whole(file) as draft, draft.open("wb") as stream:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), *shape)}
-            np.lib.format.write_array_header_2_0(stream, header)
+            header = io.BytesIO()
+            described = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), *shape)}
+            np.lib.format.write_array_header_2_0(header, described)
+            stream.write(header.getvalue())
+            digest = hashlib.sha256(header.getvalue())
             for picture in _read_all(paths, read):
                 stream.write(picture.tobytes())
+                digest.update(picture.tobytes())
+            stream.write(digest.digest())  # which numpy does not look at
     except OSError as error:
         raise OSError(f"the pixels of {len(paths):,} pictures cannot be kept in {file} ({error}); {remedy}.") from error
+
+
+def _is_as_written(file: Path) -> bool:
+    """Compare a file's content with the check sum at its end: once, since all of it is used in any epoch."""
+    digest = hashlib.sha256()
+    left = file.stat().st_size - digest.digest_size
+    with file.open("rb") as stream:
+        while left > 0:
+            data = stream.read(min(left, AT_ONCE))
+            if not data:
+                break
+            digest.update(data)
+            left -= len(data)
+        return stream.read() == digest.digest()
 
 
 def _read_all(paths: Sequence[Path], read: Reader) -> Iterator[Pixels]:

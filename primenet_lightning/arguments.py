@@ -75,8 +75,8 @@ def plain(value: Any) -> Any:
     """
     import numpy as np  # which commands without a network do not need
 
-    if isinstance(value, np.generic):
-        return value.item()
+    if isinstance(value, np.generic) or (hasattr(value, "item") and getattr(value, "shape", None) == ()):
+        return value.item()  # of numpy, or a tensor of one number
     if isinstance(value, np.ndarray):
         return plain(tuple(value.tolist()))
     if type(value) is dict:

@@ -1,10 +1,11 @@
 """Files that are whole or not there, and work that goes on when one of them cannot be written."""
 
+import errno
 import functools
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from primenet_lightning.arguments import first_line
@@ -23,6 +24,9 @@ def whole(path: str | Path) -> Iterator[Path]:
     Yields:
         Where to write instead.
 
+    Raises:
+        OSError: If it cannot be written; the sentence has the file and the remedy.
+
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -32,14 +36,49 @@ def whole(path: str | Path) -> Iterator[Path]:
         ['numbers.txt']
     """
     place = Path(path)
-    place.parent.mkdir(parents=True, exist_ok=True)
     draft = place.with_name(f".{place.name}.part")
     try:
+        place.parent.mkdir(parents=True, exist_ok=True)
         yield draft
         _bring_to_disk(draft)
         draft.replace(place)
+    except OSError as error:
+        if error.filename not in (None, str(draft), str(place.parent)):
+            raise  # it is another file's
+        raise unwritable(place, error) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+REMEDIES = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room in your quota on that disk",
+    errno.EFBIG: "raise the limit on the size of files, or write to another disk",
+    errno.EIO: "see whether that disk is well, or write to another one",
+    errno.ENOENT: "its folder is gone: put it back, or write elsewhere",
+}
+"""What to do, by the number of the error."""
+
+
+def unwritable(path: Path, error: OSError) -> OSError:
+    """Say which file cannot be written, why, and what to do.
+
+    Args:
+        path: The file.
+        error: The system's.
+
+    Returns:
+        An error of the same number, whose message is a sentence.
+
+    Example:
+        >>> str(unwritable(Path("it"), OSError(errno.ENOSPC, "No space left on device")))
+        'it cannot be written (No space left on device); make room on that disk'
+    """
+    remedy = REMEDIES.get(error.errno or 0, "give a place in which you may write")
+    told = OSError(f"{path} cannot be written ({error.strerror or first_line(error)}); {remedy}")
+    told.errno = error.errno
+    return told
 
 
 def _bring_to_disk(path: Path) -> None:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from primenet_lightning.arguments import at_least, first_line
+from primenet_lightning.class_paths import refuse_others
 from primenet_lightning.datamodules.description import complete_description
 from primenet_lightning.datamodules.image_files import ImageFiles, list_pictures
 from primenet_lightning.datamodules.pictures import Fit, ImageFileError, check_fit
 from primenet_lightning.datamodules.preprocessing import Preprocess
 from primenet_lightning.nn.prime.mixing import Gate
 from primenet_lightning.runs.folder import checkpoint_in
+from primenet_lightning.training.checkpoint_files import read_checkpoint
 from primenet_lightning.training.learner import LocalLearner
 
 
@@ -87,11 +89,16 @@ class LeavesEarly(Protocol):
         ...
 
 
-def load_model(checkpoint: str | Path, description: Mapping[str, Any] | None = None) -> LocalLearner:
+def load_model(
+    checkpoint: str | Path,
+    description: Mapping[str, Any] | None = None,
+    own_classes_only: bool = False,
+) -> LocalLearner:
     """Load a trained model, and with it what it knows of its data.
 
     The checkpoint says of which class the model is, and the module of that class is imported, from the Python
-    path. Nothing else in a checkpoint can run; still, open only those you trust.
+    path, as are those of a router or an optimizer that its options name. Nothing else in a checkpoint can run; still,
+    open only those you trust, or allow none but this package's own classes.
 
     Args:
         checkpoint: A checkpoint file, or the folder of a run, whose best one is taken.
@@ -99,6 +106,8 @@ def load_model(checkpoint: str | Path, description: Mapping[str, Any] | None = N
             DataLoader of one's own needs ``mean`` and ``std``, which its pixels, from 0 to 1, were normalised with: a
             number per channel, or one for all. ``class_names`` are the numbers where nobody names them. The other
             entries are those of `ImageDataModule.description`.
+        own_classes_only: Whether a checkpoint that names classes of other packages is refused before anything is
+            imported, as by the environment variable ``PRIMENET_ONLY_OWN_CLASSES=1``.
 
     Returns:
         The model, a `PrimeNet` or a baseline, in evaluation mode, on the CPU; of the subclass that was trained.
@@ -110,13 +119,16 @@ def load_model(checkpoint: str | Path, description: Mapping[str, Any] | None = N
     """
     path = checkpoint_in(checkpoint)
     try:
-        model = _class_in(path).load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        saved = read_checkpoint(path)
+    except ValueError as error:
+        raise ValueError(_unusable(path, error)) from error
+    if isinstance(saved, dict):
+        named = {name: saved.get(name) for name in ("class_path", "hyper_parameters")}
+        refuse_others(f"ckpt={path}", named, own_classes_only)
+    try:
+        model = _class_in(saved).load_from_checkpoint(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each kind of damage has its own
-        reason = first_line(error).partition(". ")[0]  # torch goes on to advise to load it unsafely
-        raise ValueError(
-            f"ckpt={path} cannot be loaded ({reason}); give a checkpoint of PrimeNet or of a baseline "
-            "that is whole, with its classes importable"
-        ) from error
+        raise ValueError(_unusable(path, error)) from error
     described = dict(model.data_description or {}) | dict(description or {})
     if "mean" not in described or "std" not in described:
         raise ValueError(
@@ -127,9 +139,16 @@ def load_model(checkpoint: str | Path, description: Mapping[str, Any] | None = N
     return model.eval()
 
 
-def _class_in(path: Path) -> type[LocalLearner]:
+def _unusable(path: Path, error: Exception) -> str:
+    reason = first_line(error).partition(". ")[0]  # torch goes on to advise to load it unsafely
+    return (
+        f"ckpt={path} cannot be loaded ({reason}); give a checkpoint of PrimeNet or of a baseline "
+        "that is whole, with its classes importable"
+    )
+
+
+def _class_in(saved: Any) -> type[LocalLearner]:
     """The class of a checkpoint's model."""
-    saved = torch.load(path, map_location="cpu", weights_only=True)
     name = saved["class_path"]
     module, _, attribute = name.rpartition(".")
     kind = getattr(importlib.import_module(module), attribute)

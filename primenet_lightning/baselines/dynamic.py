@@ -16,7 +16,6 @@ from primenet_lightning.nn.systems.phases import Position
 from primenet_lightning.training.counting import LearnerMetrics
 from primenet_lightning.training.evaluator import Batch
 from primenet_lightning.training.learner import LocalLearner
-from primenet_lightning.training.schedules import steps_of_fit
 
 
 class ImageMeans(nn.Module):
@@ -88,11 +87,7 @@ class DynamicLearner(LocalLearner, ABC):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizers, and lay the phases out over the fit, which has to have an end."""
         if self.trainer.state.fn == "fit":
-            self._start = 0 if self.resumption.is_resumed else self.trainer.global_step
-            window = self.accumulate_grad_batches
-            self._steps = steps_of_fit(
-                self.trainer, f"{type(self).__name__}, whose fit has phases,", window, self._start
-            )
+            self._start, self._steps = self.span_of_fit(f"{type(self).__name__}, whose fit has phases,")
         return super().configure_optimizers()
 
     @property

@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import torch
-
 from primenet_lightning.analysis.prediction import load_model
-from primenet_lightning.files import whole
 from primenet_lightning.models.end_to_end import EndToEnd
 from primenet_lightning.runs.folder import checkpoint_in
+from primenet_lightning.training.checkpoint_files import read_checkpoint, write_checkpoint
 
 KEPT = ("epoch", "global_step", "pytorch-lightning_version", "primenet_format", "data_description")
 """Entries of a checkpoint that hold for what is exported, too."""
@@ -51,12 +49,11 @@ def export(checkpoint: str | Path, path: str | Path, description: Mapping[str, A
             "export"
         )
     exported = model.exported()
-    saved = torch.load(checkpoint_in(checkpoint), map_location="cpu", weights_only=True)
+    saved = read_checkpoint(checkpoint_in(checkpoint))
     entries = {name: saved[name] for name in KEPT if name in saved}
     entries["data_description"] = model.data_description
     entries["class_path"] = f"{type(exported).__module__}.{type(exported).__qualname__}"
     entries["hyper_parameters"] = dict(exported.hparams)
     entries["state_dict"] = exported.state_dict()
-    with whole(path) as draft:
-        torch.save(entries, draft)
+    write_checkpoint(entries, path)
     return Path(path)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from primenet_lightning.analysis.prediction import Prediction
+from primenet_lightning.callbacks.publishing import as_text
+from primenet_lightning.commands.printing import printable
 from primenet_lightning.files import write_whole
 
 SUFFIXES = (".csv", ".json")
@@ -54,9 +56,9 @@ def line_of(prediction: Prediction) -> str:
         >>> line_of(Prediction("a.png", "7", 0.9, ranking=(Ranked("7", 0.9), Ranked("1", 0.05))))
         'a.png\t7\t0.9000\t1\t0.0500'
     """
-    words = [prediction.path]
+    words = [printable(prediction.path)]
     for label, probability in prediction.ranking:
-        words += [label, f"{probability:.4f}"]
+        words += [printable(label), f"{probability:.4f}"]
     if prediction.exit is not None:
         words.append(f"exit {prediction.exit}")
     return "\t".join(words)
@@ -107,5 +109,5 @@ def _as_csv(predictions: Sequence[Prediction], top_k: int) -> str:
         for place, (label, probability) in enumerate(prediction.ranking, start=1):
             mark = "" if place == 1 else f"_{place}"
             row |= {f"label{mark}": label, f"probability{mark}": f"{probability:.6f}"}
-        writer.writerow(row)
+        writer.writerow({name: as_text(value) for name, value in row.items()})
     return file.getvalue()

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from primenet_lightning.checksums import mention_change, read_text
+from primenet_lightning.class_paths import refuse_others
+
 
 class GivenOption(NamedTuple):
     """An option as it stands on the command line.
@@ -123,6 +126,24 @@ def given_arguments(option: str, args: Sequence[str]) -> dict[str, Any]:
                 described = described.get(option)
             given |= arguments_of(described)
     return given
+
+
+def check_files(args: Sequence[str]) -> None:
+    """Warn of files of ``--config`` that a run wrote, and that somebody has changed since.
+
+    Args:
+        args: The command line.
+
+    Raises:
+        ValueError: If one names classes of others, where none but this package's own are allowed.
+    """
+    for option in given_options(args):
+        path = Path(option.value).expanduser()
+        if option.name not in ("-c", "--config") or "\n" in option.value or not path.is_file():
+            continue
+        text = read_text(path, "mend it, or give another")
+        mention_change(path, text)
+        refuse_others(path, yaml_value(text))
 
 
 def arguments_of(described: Any) -> Mapping[str, Any]:

@@ -38,7 +38,7 @@ def main(args: Sequence[str]) -> int:
         early = early_exit_of(load_model(checkpoint, description), options.early_exit)
         assert early is not None
         print(f"{early.export(out if options.out else _name(options.run), options.dtype)}: {len(early.costs)} parts; "
-              f"python run.py in there classifies images")  # fmt: skip
+              f"python run.py IMAGE ... in there classifies images")  # fmt: skip
         return 0
     exported = export(checkpoint, out, options.format, options.dtype, options.probabilities, description)
     print(f"{exported.path}: {summary(exported.metadata)}")

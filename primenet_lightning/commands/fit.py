@@ -13,8 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from primenet_lightning.callbacks import CostSummary, GracefulStop, LastCheckpoint
+from primenet_lightning.checksums import with_first_line
 from primenet_lightning.commands.attached import looking, progress_bar, timer
-from primenet_lightning.commands.command_line import given_arguments
+from primenet_lightning.commands.command_line import check_files, given_arguments
 from primenet_lightning.commands.loggers import BeginRun, RunLoggers
 from primenet_lightning.commands.main import COMMANDS
 from primenet_lightning.commands.own_defaults import classes_first, own_defaults
@@ -124,6 +125,7 @@ class PrimeNetCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, after the run's own config.yaml has been put before the user's options."""
         args = sys.argv[1:] if args is None else args
+        check_files(args)
         refuse_old_words(args)
         args = with_run_config(args)
         refuse_unfollowed(args)
@@ -179,6 +181,7 @@ class PrimeNetCLI(LightningCLI):
                 "--run and --ckpt_path"
             )
         self.run = RunFolder.existing(options["resume"])
+        self.run.check_metrics()
         if self.run.last is not None:
             self.saved = AtomicCheckpointIO().load_checkpoint(self.run.last)
             self.batches_done = batches_done(self.run, self.saved, options["trainer"])
@@ -272,7 +275,7 @@ class PrimeNetCLI(LightningCLI):
         """Write the options before anything else, or a crash would leave a folder that --resume does not know."""
         self.run.path.mkdir(parents=True, exist_ok=True)
         options = saved_options(self._parser(self.subcommand), self.config[self.subcommand])
-        write_whole(self.run.config, yaml.safe_dump(options, sort_keys=False))
+        write_whole(self.run.config, with_first_line(yaml.safe_dump(options, sort_keys=False)))
         self.loggers.begin(self.trainer)
 
     @contextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from primenet_lightning.commands.describing import add_description, add_early_exit, description_in, numbers_in
 from primenet_lightning.commands.parser import CommandParser
+from primenet_lightning.commands.printing import printable
 from primenet_lightning.runs.folder import checkpoint_in
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def main(args: Sequence[str]) -> int:
     for prediction in _with_bar(answers, options.images, options.out is not None):
         predictions.append(prediction)
         if prediction.error is not None:
-            print(f"error: {prediction.error}", file=sys.stderr)
+            print(f"error: {printable(prediction.error)}", file=sys.stderr)
         elif out is None:
             print(line_of(prediction))
     if out is not None:

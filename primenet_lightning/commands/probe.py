@@ -1,13 +1,11 @@
 """``primenet probe``: phase 2 on a run folder."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric import Fabric
 from rich.console import Console
@@ -18,11 +16,12 @@ from primenet_lightning.analysis.features import FeatureLayer, extract_features,
 from primenet_lightning.analysis.prediction import load_model
 from primenet_lightning.analysis.probe import WITHIN, ProbeResult, fit_finetuned, fit_probe, refuse_schedule
 from primenet_lightning.arguments import first_line
+from primenet_lightning.checksums import write_json
 from primenet_lightning.commands.parser import CommandParser
+from primenet_lightning.commands.resumption import options_of
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.figures.probe import draw_probe
 from primenet_lightning.figures.style import write_figure
-from primenet_lightning.files import write_whole
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.training.learner import LocalLearner
 
@@ -58,7 +57,7 @@ def main(args: Sequence[str]) -> int:
     result = _fit(model, data, options, seed)
     summary = _summary(run, data, options, seed, result)
     path = run.probe(*_marks(options))
-    write_whole(path, json.dumps(summary, indent=2) + "\n")
+    write_json(path, summary, indent=2)
     draw(result, options.layer, options.finetune, summary["phase1_test_error"], run.figure(path.stem))
     Console().print(_table(summary))
     print(f"written: {path}")  # not by rich, which would wrap it
@@ -127,7 +126,7 @@ def load_data(run: RunFolder) -> ImageDataModule:
     Returns:
         The data module, set up, with the run's own splits.
     """
-    config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    config = options_of(run)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ImageDataModule, "data", required=True)
     described = config["data"]

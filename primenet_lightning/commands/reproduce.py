@@ -24,6 +24,9 @@ from primenet_lightning.training.fitting import quietly
 BATCH_SIZE, PROBE_BATCH_SIZE = 200, 32
 """The paper's, of both phases."""
 
+HEAVY = "ResNets, multi-exit and the other systems"
+"""What parts are called that have epochs and images of their own."""
+
 OVERHEAD = 2_000_000
 """Multiply-adds per image that loading it, norms, losses and optimizers take the time of, roughly; for estimates."""
 
@@ -42,9 +45,9 @@ def _parse(args: Sequence[str]) -> Any:
     parser.add_argument("--root", type=str | None, default=None, help="Folder of the data, as for `primenet fit`.")
     parser.add_argument("--epochs", type=int | None, default=None, help="Of phase 1, instead of the scale's.")
     parser.add_argument("--probe_epochs", type=int | None, default=None, help="Of phase 2, likewise.")
-    parser.add_argument("--heavy_epochs", type=int | None, default=None, help="Of ResNets and multi-exit, likewise.")
+    parser.add_argument("--heavy_epochs", type=int | None, default=None, help=f"Of {HEAVY}, likewise.")
     parser.add_argument("--images", type=int | None, default=None, help="Training images, likewise.")
-    parser.add_argument("--heavy_images", type=int | None, default=None, help="Of ResNets and multi-exit, likewise.")
+    parser.add_argument("--heavy_images", type=int | None, default=None, help=f"Of {HEAVY}, likewise.")
     parser.add_argument("--parts", type=list[str] | None, default=None, help="Only these, as '[prime,probe]'.")
     parser.add_argument("--precision", type=str, default="32-true", help="Of the Trainer.")
     parser.add_argument("--accelerator", type=str, default="auto", help="Of the Trainer.")
@@ -114,7 +117,7 @@ def reproduce(args: Sequence[str]) -> int:
     from primenet_lightning.reproduction.report.pages import write_pages
 
     options = _parse(args)
-    parts = plan(options.parts or extent(options.dataset, options.scale).parts)
+    parts = plan(options.parts or extent(options.dataset, options.scale).parts, options.dataset)
     with quietly():
         settings = _settings_of(options)
     folder = Folder(Path(options.out or f"reproduction/{options.dataset}-{options.scale}"))

@@ -9,6 +9,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
+from primenet_lightning.class_paths import refuse_others
 from primenet_lightning.commands.command_line import given_option
 from primenet_lightning.commands.version_0_1 import in_todays_words
 from primenet_lightning.runs.folder import RunFolder
@@ -98,6 +99,29 @@ def saved_options(parser: LightningArgumentParser, config: Any) -> dict[str, Any
     return {name: value for name, value in options.items() if name not in NOT_SAVED}
 
 
+def options_of(run: RunFolder) -> dict[str, Any]:
+    """Read the options of a run.
+
+    Args:
+        run: The run.
+
+    Returns:
+        What its ``config.yaml`` says, by name.
+
+    Raises:
+        ValueError: If it is no YAML, or has no options in it.
+    """
+    remedy = "mend it, or begin a new run"
+    try:
+        options = yaml.safe_load(run.read_config())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{run.config} is no YAML ({' '.join(str(error).split())}); {remedy}") from None
+    if not isinstance(options, dict):
+        raise ValueError(f"{run.config} has no options by name; {remedy}")
+    refuse_others(run.config, options)
+    return options
+
+
 def run_config(run: RunFolder) -> str:
     """Give a run's options as ``--config`` takes them.
 
@@ -107,7 +131,7 @@ def run_config(run: RunFolder) -> str:
     Returns:
         The path of its ``config.yaml``; where that has options of version 0.1, its content in today's words.
     """
-    options = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    options = options_of(run)
     todays = in_todays_words(options)
     if todays == options:
         return str(run.config)

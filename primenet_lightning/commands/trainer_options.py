@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args, get_type_hints
+
+from lightning.pytorch import Trainer
 
 from primenet_lightning.arguments import first_line
 
@@ -30,6 +32,9 @@ def refuse_trainer_options(options: Mapping[str, Any]) -> None:
             "trainer.barebones=True leaves out loggers, checkpoints and callbacks, of which a run consists; leave it "
             "out, or measure speed in Python with Trainer(barebones=True)"
         )
+    for name, kind in get_type_hints(Trainer.__init__).items():
+        if name in options and options[name] is None and type(None) not in get_args(kind):
+            raise ValueError(f"trainer.{name}=null cannot be taken; give a value, or leave it out")
     if options["model_registry"] is not None:
         name = options["model_registry"]
         raise ValueError(f"trainer.model_registry={name} needs litmodels, which a run does not use; leave it out")

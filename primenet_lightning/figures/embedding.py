@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from primenet_lightning.analysis.embedding import Frame
+from primenet_lightning.checksums import with_end
 from primenet_lightning.figures.style import add_legend, new_figure, readable, style_of
+from primenet_lightning.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -216,6 +218,8 @@ def write_animation(frames: Sequence[Frame], labels: Tensor, classes: Sequence[s
         buffer = io.BytesIO()
         draw_embedding(frame, labels, classes, layer, limits).savefig(buffer, format="png")
         pictures.append(Image.open(buffer).convert("RGB").quantize(128))
-    path.parent.mkdir(parents=True, exist_ok=True)
     first, *others = pictures
-    first.save(path, save_all=True, append_images=others, duration=[500] * len(others) + [2000], loop=0)
+    content = io.BytesIO()
+    durations = [500] * len(others) + [2000]
+    first.save(content, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+    write_whole(path, with_end(content.getvalue(), "gif"))

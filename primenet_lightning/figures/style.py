@@ -1,10 +1,14 @@
 """One look for every figure: sizes, scales, and how a learner is drawn."""
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from primenet_lightning.checksums import with_end
+from primenet_lightning.files import write_whole
 from primenet_lightning.nn.names import HEAD, TOTAL, LearnerName, learners_of, stages_of
 
 if TYPE_CHECKING:
@@ -124,6 +128,12 @@ def write_figure(figure: "Figure", target: Any, kind: FigureFormat) -> None:
         target: A path, or a file opened for bytes.
         kind: Of the file.
     """
+    if isinstance(target, str | Path):
+        content = io.BytesIO()
+        write_figure(figure, content, kind)
+        picture = content.getvalue()
+        write_whole(target, with_end(picture, "svg") if kind == "svg" else picture)
+        return
     import matplotlib
 
     metadata: dict[str, Any] = {}

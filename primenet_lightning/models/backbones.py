@@ -1,9 +1,7 @@
 """Backbones by name: residual networks for small images, models of torchvision, and of timm where it is installed."""
 
 import difflib
-import pickle
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 from primenet_lightning.arguments import first_line
 from primenet_lightning.nn.resnets import SmallImageResNet
 from primenet_lightning.nn.small_images import convnext, densenet_bc, vit_tiny, whitened
+from primenet_lightning.training.checkpoint_files import read_checkpoint
 
 Pretrained = bool | str
 """Whether a model begins with the weights that its library has for it; or a file of weights."""
@@ -304,8 +303,8 @@ def load_weights(model: nn.Module, path: str) -> None:
 def _weights_in(path: str) -> dict[str, Tensor]:
     """The weights of a file, by their names in the model."""
     try:
-        content = torch.load(Path(path), map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        content = read_checkpoint(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f"pretrained={path!r} cannot be read as weights: {first_line(error)}") from error
     entries = content.get("state_dict", content) if isinstance(content, dict) else {}
     for prefix in ("network.backbone.", "network.model."):

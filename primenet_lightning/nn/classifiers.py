@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from primenet_lightning.arguments import at_least, with_options
 from primenet_lightning.nn.fast import run_flatten_and_dense
 from primenet_lightning.nn.layers import glorot_, size_after
-from primenet_lightning.nn.layout import channels_last
+from primenet_lightning.nn.layout import FlattenMaps, channels_last
 
 LocalClassifier = Literal["flatten", "pooled", "mlp", "conv", "layers"]
 """Names of the local classifiers, see `local_classifier`."""
@@ -66,7 +66,7 @@ class PooledClassifier(nn.Sequential):
 
     def __init__(self, in_channels: int, num_classes: int, grid: int = 4) -> None:
         at_least(1, grid=grid)
-        super().__init__(nn.AdaptiveAvgPool2d(grid), nn.Flatten(), nn.Linear(in_channels * grid * grid, num_classes))
+        super().__init__(nn.AdaptiveAvgPool2d(grid), FlattenMaps(), nn.Linear(in_channels * grid * grid, num_classes))
         glorot_(self)
 
 
@@ -264,7 +264,7 @@ def _convolution(in_channels: int, channels: int, stride: int = 1) -> list[nn.Mo
 
 def _pool_and_dense(in_channels: int, map_size: tuple[int, int], units: int, grid: int) -> list[nn.Module]:
     height, width = min(grid, map_size[0]), min(grid, map_size[1])
-    return [nn.AdaptiveAvgPool2d((height, width)), nn.Flatten(), nn.Linear(in_channels * height * width, units)]
+    return [nn.AdaptiveAvgPool2d((height, width)), FlattenMaps(), nn.Linear(in_channels * height * width, units)]
 
 
 def local_classifier(
@@ -344,7 +344,7 @@ class ClassifierHead(nn.Module):
             nn.Conv2d(in_channels, channels, kernel_size=3, padding=1),
             nn.ReLU(),
             nn.MaxPool2d(2),
-            nn.Flatten(),
+            FlattenMaps(),
         )
         self.classifier = nn.Linear(channels * (map_size[0] // 4) * (map_size[1] // 4), num_classes)
         glorot_(self)

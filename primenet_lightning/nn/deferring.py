@@ -20,6 +20,9 @@ _is_deferring: ContextVar[bool] = ContextVar("_is_deferring", default=False)
 def deferring() -> Iterator[None]:
     """Let models that are built in this context have networks without memory.
 
+    Yields:
+        Nothing.
+
     Example:
         >>> from primenet_lightning import PrimeNet
         >>> with deferring():
@@ -50,6 +53,9 @@ def is_deferring() -> bool:
 @contextmanager
 def trying_out() -> Iterator[None]:
     """Run something on torch's meta device that is run there while any network is built: nothing is drawn for it.
+
+    Yields:
+        Nothing.
 
     Example:
         >>> with trying_out():

@@ -83,11 +83,11 @@ def can_fold(reduce: nn.Conv2d, spatial: nn.Conv2d) -> bool:
     return (reduce.kernel_size, reduce.stride, reduce.padding) == ((1, 1), (1, 1), (0, 0))
 
 
-# -- a 3x3 max pool of few channels: the maximum of shifted views ------------------------------------------------------
+# -- max pools without gradient: the maximum of shifted views ----------------------------------------------------------
 
 
 def run_pool(pool: nn.Module, x: Tensor) -> Tensor:
-    """Equal ``pool(x)``; by shifted views, where that is faster: on the images themselves, without gradient.
+    """Equal ``pool(x)``; by shifted views, where that is faster: where no gradient is wanted.
 
     Args:
         pool: Any module.
@@ -96,13 +96,13 @@ def run_pool(pool: nn.Module, x: Tensor) -> Tensor:
     Returns:
         ``(batch, channels, height', width')``.
     """
-    if _has_few_channels(x) and is_plain(pool, nn.MaxPool2d) and _is_3x3(pool):
-        return pool_few_channels(pool, x)
+    if _wants_numbers_alone(x) and is_plain(pool, nn.MaxPool2d) and _is_3x3(pool):
+        return pool_by_maxima(pool, x)
     y: Tensor = pool(x)
     return y
 
 
-def pool_few_channels(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
+def pool_by_maxima(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
     """Pool first over rows, then over columns, by the maximum of shifted views.
 
     Args:
@@ -118,10 +118,30 @@ def pool_few_channels(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
     return torch.maximum(torch.maximum(x[..., :-2:horizontal], x[..., 1:-1:horizontal]), x[..., 2::horizontal])
 
 
-def _has_few_channels(x: Tensor) -> bool:
-    """Whether torch would go value by value, and nothing but numbers is asked for."""
-    traced = x.requires_grad or torch.compiler.is_compiling()
-    return x.shape[1] < FEW_CHANNELS and x.device.type == "cpu" and not traced
+def halve(x: Tensor) -> Tensor:
+    """Equal a 2x2 max pool; by shifted views, where no gradient is wanted.
+
+    Args:
+        x: ``(batch, channels, height, width)``.
+
+    Returns:
+        ``(batch, channels, height // 2, width // 2)``.
+    """
+    if not _wants_numbers_alone(x) or min(x.shape[2:]) < 2:
+        return functional.max_pool2d(x, 2)
+    x = torch.maximum(x[:, :, :-1:2], x[:, :, 1::2])
+    return torch.maximum(x[..., :-1:2], x[..., 1::2])
+
+
+def _wants_numbers_alone(x: Tensor) -> bool:
+    """Whether nothing but numbers is asked for, of maps that torch pools more slowly.
+
+    Torch also writes down where each maximum was, in 8 bytes of new memory for each of 4: for a gradient, which is not
+    wanted here. Channels first, shifted views are as slow as that, unless torch goes value by value.
+    """
+    if x.requires_grad or x.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return x.shape[1] < FEW_CHANNELS or x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _is_3x3(pool: nn.MaxPool2d) -> bool:

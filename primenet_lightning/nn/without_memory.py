@@ -64,7 +64,8 @@ class WithoutMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
             tensor: Of any shape ``(...)``.
 
         Returns:
-            A view ``(...)`` of its values, or the tensor itself if it has memory; None if they were not computed.
+            A view of its values, of the same shape, or the tensor itself if it has memory; None if they were not
+            computed.
         """
         if not tensor.is_meta:
             return tensor
@@ -144,6 +145,9 @@ def drawn_without_memory(made: WithoutMemory) -> Iterator[None]:
 
     Args:
         made: Knows which tensors have values.
+
+    Yields:
+        Nothing.
     """
     originals = {name: getattr(nn.init, name) for name in LOOKING if hasattr(nn.init, name)}
     for name, original in originals.items():

@@ -66,6 +66,9 @@ def lent_memory(module: nn.Module) -> Iterator[None]:
 
     Args:
         module: Some of whose tensors may have none.
+
+    Yields:
+        Nothing.
     """
     without = [tensor for _, tensor in named_tensors(module) if tensor.is_meta]
     lent: list[Tensor] = []

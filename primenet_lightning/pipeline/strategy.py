@@ -180,6 +180,9 @@ class LocalPipeline(DDPStrategy):
 
         Args:
             empty_init: Lightning's; the weights are those of a model that is built whole, and are never left out.
+
+        Yields:
+            Nothing.
         """
         with self.precision_plugin.tensor_init_context(), deferring():
             yield

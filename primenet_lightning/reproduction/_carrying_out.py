@@ -7,13 +7,13 @@ from typing import Any
 from lightning.pytorch import seed_everything
 
 from primenet_lightning.datamodules.svhn import SUBSET_FOLDER
-from primenet_lightning.reproduction._plan import Part, Probing, extent_of
+from primenet_lightning.reproduction._plan import NEEDED, Part, Probing, extent_of
 from primenet_lightning.reproduction._probed import probe
 from primenet_lightning.reproduction._results import Result, Settings
 from primenet_lightning.reproduction._trained import train
 from primenet_lightning.reproduction._workplace import OnEpoch, Workplace
 
-ERRORS = ("routings", "exits", "phase1_test_error", "logistic_test_error")
+ERRORS = ("routings", "exits", "curve", "phase1_test_error", "logistic_test_error")
 
 
 def conditions_of(part: Part, settings: Settings) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def carry_out(part: Part, seed: int, place: Workplace, on_epoch: OnEpoch | None 
         place.folder.keep(result, arrays)
     # only now: a part that is stopped before goes on from them
     checkpoints = place.folder.of(part.name, seed) / "checkpoints"
-    if part.name == "prime":  # whose network phase 2 takes
+    if part.name in NEEDED:
         (checkpoints / "last.ckpt").unlink(missing_ok=True)
     else:
         shutil.rmtree(checkpoints, ignore_errors=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from lightning.pytorch import Callback, LightningModule
 from torch.optim import Adam
@@ -14,7 +14,8 @@ from primenet_lightning.callbacks import SoftFilterPruning
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.prime.architecture import Size
-from primenet_lightning.reproduction._results import ONE_SCALE, Settings
+from primenet_lightning.reproduction._results import ONE_SCALE, ONLY_ON, Settings, is_for
+from primenet_lightning.reproduction._systems import SYSTEMS
 
 Dataset = Literal["mnist", "cifar10", "svhn", "digits"]
 Scale = Literal["quick", "full"]
@@ -27,7 +28,7 @@ PRUNING_RATE = 0.3
 
 @dataclass(frozen=True)
 class Extent:
-    """How large a scale is: ``heavy`` are the ResNets and the network of several exits; None stands for all."""
+    """How large a scale is: ``heavy`` are the ResNets, and the systems beside PrimeNet; None stands for all."""
 
     epochs: int
     probe_epochs: int
@@ -55,15 +56,25 @@ def extent(dataset: Dataset, scale: Scale) -> Extent:
     return Extent(10, 20, 10_000, 2_000, 5, QUICK)
 
 
+class Build(Protocol):
+    """Makes the network of a part; ``options`` are what it takes from another part."""
+
+    def __call__(self, data: ImageDataModule, size: Size, **options: Any) -> LightningModule: ...
+
+
 @dataclass(frozen=True)
 class Training:
-    """A part that trains a network from scratch; a heavy one gets the images and epochs of the large networks."""
+    """A part that trains a network; a heavy one gets the images and epochs of the large networks.
+
+    One that ``begins_with`` another part gives its model that part's best checkpoint, as the option ``trained``.
+    """
 
     name: str
-    build: Callable[[ImageDataModule, Size], LightningModule]
+    build: Build
     recipe: str = PAPER_RECIPE
     heavy: bool = False
     callbacks: Callable[[], list[Callback]] = field(default=list)
+    begins_with: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,11 +100,13 @@ PRIME_VARIANTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def _network(kind: Any, sized: bool = True, **options: Any) -> Callable[[ImageDataModule, Size], LightningModule]:
+def _network(kind: Any, sized: bool = True, **options: Any) -> Build:
     """Makes a network, which may come in the sizes of PrimeNet."""
 
-    def build(data: ImageDataModule, size: Size) -> LightningModule:
-        given = {"size": size, **options} if sized else options
+    def build(data: ImageDataModule, size: Size, **more: Any) -> LightningModule:
+        given = {**options, **more}
+        if sized:
+            given["size"] = size
         model: LightningModule = kind(data.in_channels, data.image_size, data.num_classes, **given)
         return model
 
@@ -104,6 +117,16 @@ def _heavy(name: str, kind: Any, callbacks: Callable[[], list[Callback]] = list)
     """Of one size, with an optimizer of its own."""
     build = _network(kind, sized=False, optimizer=partial(Adam, lr=1e-3))
     return Training(name, build, HEAVY_RECIPE, heavy=True, callbacks=callbacks)
+
+
+def _system(name: str) -> Training:
+    """One of the systems that the paper compares with; of one size too."""
+    system = SYSTEMS[name]
+
+    def build(data: ImageDataModule, size: Size, **options: Any) -> LightningModule:
+        return system.build(data, **options)
+
+    return Training(name, build, system.recipe, heavy=True, begins_with=system.begins_with)
 
 
 def all_parts() -> list[Part]:
@@ -122,21 +145,37 @@ def all_parts() -> list[Part]:
         _heavy("resnet20", CifarResNet20),
         _heavy("sfp", CifarResNet20, lambda: [SoftFilterPruning(PRUNING_RATE)]),
         _heavy("multi_exit", MultiExit),
+        *map(_system, SYSTEMS),
         Probing("probe_routed", "routed"),
         Probing("probe_capsules", "capsules"),
         Probing("probe_finetune", finetune=True),
     ]
 
 
-def plan(names: Sequence[str] | None) -> list[Part]:
-    """Choose parts by name; None takes all, and ``"prime"`` comes with any that probes it."""
+def needed_by(part: Part) -> str | None:
+    """Name the part whose network a part takes."""
+    return "prime" if isinstance(part, Probing) else part.begins_with
+
+
+NEEDED = frozenset(filter(None, map(needed_by, all_parts())))
+"""Parts whose best checkpoint stays, since others take it."""
+
+
+def plan(names: Sequence[str] | None, dataset: Dataset | None = None) -> list[Part]:
+    """Choose parts by name; None takes all that are for the data set. A part comes with the one that it needs."""
     parts = {part.name: part for part in all_parts()}
-    chosen = set(parts if names is None else names)
-    for name in names or ():
+    if names is None:
+        return [part for name, part in parts.items() if dataset is None or is_for(name, dataset)]
+    chosen = set(names)
+    for name in names:
         if name not in parts:
             raise ValueError(f"parts={name!r} is unknown; use some of {', '.join(parts)}")
-        if isinstance(parts[name], Probing):
-            chosen.add("prime")
+        if dataset is not None and not is_for(name, dataset):
+            raise ValueError(
+                f"parts={name!r} is for {' or '.join(ONLY_ON[name])}, and not for {dataset}; leave it out, or take "
+                "another data set"
+            )
+        chosen |= {*filter(None, [needed_by(parts[name])])}
     return [part for name, part in parts.items() if name in chosen]
 
 

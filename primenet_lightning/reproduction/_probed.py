@@ -15,7 +15,6 @@ from primenet_lightning.reproduction._plan import PAPER_RECIPE, Probing
 from primenet_lightning.reproduction._results import Result
 from primenet_lightning.reproduction._trained import about
 from primenet_lightning.reproduction._workplace import OnEpoch, Workplace
-from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.runs.summary import device_in_words, versions
 
 
@@ -69,12 +68,10 @@ def probe(part: Probing, seed: int, place: Workplace, on_epoch: OnEpoch | None) 
 
 def _phase_1(place: Workplace, seed: int) -> tuple[Result, PrimeNet]:
     """The result and the network of part ``prime``."""
-    folder = place.folder.of("prime", seed)
-    best, result = RunFolder(folder).checkpoints / "best.ckpt", place.folder.result("prime", seed)
-    if result is None or not best.is_file():
-        raise FileNotFoundError(f"{best} is missing, which phase 2 takes; delete {folder}, and the part is run again")
-    model = load_model(best)
+    model = load_model(place.folder.best("prime", seed, "phase 2"))
+    result = place.folder.result("prime", seed)
     assert isinstance(model, PrimeNet)
+    assert result is not None
     return result, model
 
 

@@ -29,16 +29,41 @@ PARTS = {
     "resnet20": "ResNet-20",
     "sfp": "ResNet-20, soft filter pruning (SFP)",
     "multi_exit": "multi-exit network",
+    "condensenet": "CondenseNet-86",
+    "msdnet": "MSDNet, gradient equilibrium (IMTA's first phase)",
+    "imta": "IMTA, on that MSDNet",
+    "one": "ONE, on ResNet-32",
+    "rnp": "RNP, ours",
+    "dt_ram": "DT-RAM",
 }
 """All parts, in the order of the tables, and what they are called."""
+
+_COLOUR = ("cifar10", "svhn")
+
+ONLY_ON = {
+    **dict.fromkeys(("condensenet", "msdnet", "imta", "one"), _COLOUR),
+    "rnp": ("mnist", "cifar10", "digits"),
+    "dt_ram": ("mnist", "digits"),
+}
+"""Data sets that a part is for, where these are not all."""
 
 ONE_SCALE = {"one_scale_3": 3, "one_scale_5": 5, "one_scale_7": 7}
 """The nets of one scale, and the size of its kernel."""
 
 
+def is_for(part: str, dataset: str) -> bool:
+    """Tell whether a part makes sense on a data set.
+
+    Example:
+        >>> is_for("dt_ram", "mnist"), is_for("dt_ram", "svhn-subset"), is_for("prime", "svhn-subset")
+        (True, False, True)
+    """
+    return part not in ONLY_ON or dataset.removesuffix("-subset") in ONLY_ON[part]
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What holds for all parts of a reproduction; heavy parts are the ResNets and the network of several exits."""
+    """What holds for all parts of a reproduction; heavy are ResNets, networks of several exits, and other systems."""
 
     dataset: str  # "mnist", "cifar10", "svhn", "svhn-subset" or "digits"
     scale: str  # "quick" or "full"
@@ -110,8 +135,8 @@ class Results:
         return self._results.get(name, [])
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        """What those of some parts are called that were not run."""
-        return [PARTS[name] for name in names if not self.of(name)]
+        """What those of some parts are called that were not run, and are for this data set."""
+        return [PARTS[name] for name in names if not self.of(name) and is_for(name, self.dataset)]
 
     def arrays(self, name: str) -> Arrays | None:
         """A part's arrays; None if there are none."""

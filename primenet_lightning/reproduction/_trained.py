@@ -18,6 +18,7 @@ from primenet_lightning.callbacks.filter_pruning import SoftFilterPruning, prune
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.prime.architecture import Size
+from primenet_lightning.reproduction._curves import curve_of
 from primenet_lightning.reproduction._evaluation import all_scores, routing_errors
 from primenet_lightning.reproduction._plan import Training, extent_of
 from primenet_lightning.reproduction._results import Arrays, Result
@@ -42,7 +43,10 @@ def train(part: Training, seed: int, place: Workplace, on_epoch: OnEpoch | None)
     settings = place.settings
     epochs, images = extent_of(part, settings)
     data = place.load(seed, images)
-    model = part.build(data, cast(Size, settings.size))
+    options: dict[str, Any] = {}
+    if part.begins_with is not None:
+        options["trained"] = str(place.folder.best(part.begins_with, seed, f"part {part.name}"))
+    model = part.build(data, cast(Size, settings.size), **options)
     callbacks, notes = part.callbacks(), Notes(on_epoch)
 
     # train, and test the best checkpoint
@@ -69,7 +73,7 @@ def train(part: Training, seed: int, place: Workplace, on_epoch: OnEpoch | None)
         all_images=images is None,
         recipe=f"{part.recipe}, batch {settings.batch_size}",
         test_error=round(fitted.test_error, 6),
-        validation_error=round(100 - max(notes.curves["validation_accuracy"]), 6),
+        validation_error=round(fitted.validation_error, 6),
         curves=notes.curves,
         cost={**cost_of(model)._asdict(), "activation_bytes": memory},
         seconds_per_epoch=notes.seconds / epochs,
@@ -114,6 +118,9 @@ def _looked_at(
             arrays |= figure_maps(model, data)
     if isinstance(model, MultiExit):
         extra["exits"] = _exits(model, data)
+    curve = curve_of(model, data)
+    if curve:
+        extra["curve"] = curve
     return extra, arrays or None
 
 

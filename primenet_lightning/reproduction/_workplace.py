@@ -1,6 +1,7 @@
 """Where a reproduction is carried out: its folder, which holds all that is finished, its data and its device."""
 
-import json
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 
+from primenet_lightning.arguments import first_line
+from primenet_lightning.checksums import read_json, write_json
 from primenet_lightning.datamodules import (
     CIFAR10DataModule,
     DigitsDataModule,
@@ -18,8 +21,9 @@ from primenet_lightning.datamodules import (
     SVHNDataModule,
 )
 from primenet_lightning.datamodules.svhn import SUBSET_FOLDER
-from primenet_lightning.files import whole, write_whole
+from primenet_lightning.files import whole
 from primenet_lightning.reproduction._results import Arrays, Result, Results, Settings
+from primenet_lightning.runs.folder import RunFolder
 
 DATA_MODULES = {kind.name: kind for kind in (MNISTDataModule, CIFAR10DataModule, SVHNDataModule, DigitsDataModule)}
 
@@ -49,7 +53,9 @@ class Folder:
     def check(self, name: str, seed: int, conditions: Mapping[str, Any]) -> None:
         """Refuse a part that was begun, or finished, under other conditions; nothing of it is touched."""
         path = self.of(name, seed) / "part.json"
-        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        before: dict[str, Any] = {}
+        if path.is_file():
+            before = read_json(path, "delete its folder, and the part is run again")
         for key, value in before.items():
             if conditions.get(key) != value:
                 raise ValueError(
@@ -77,6 +83,16 @@ class Folder:
             return None
         return _read(Result, path, "delete its folder, and the part is run again")
 
+    def best(self, name: str, seed: int, taken_by: str) -> Path:
+        """Find the best checkpoint of a finished part, which another one takes; FileNotFoundError if it is missing."""
+        folder = self.of(name, seed)
+        best = RunFolder(folder).checkpoints / "best.ckpt"
+        if self.result(name, seed) is None or not best.is_file():
+            raise FileNotFoundError(
+                f"{best} is missing, which {taken_by} takes; delete {folder}, and the part is run again"
+            )
+        return best
+
     def keep(self, result: Result, arrays: Arrays | None = None) -> None:
         """Write a finished part: its arrays first, since ``result.json`` says that all is there."""
         folder = self.of(result.name, result.seed)
@@ -98,20 +114,33 @@ class Folder:
             results.setdefault(result.name, []).append(result)
             beside = path.parent / "arrays.npz"
             if seed == 0 and beside.is_file():
-                with np.load(beside) as file:
-                    arrays[result.name] = dict(file)
+                arrays[result.name] = _read_arrays(beside)
         return Results(settings, results, arrays)
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
-    write_whole(path, json.dumps(dict(values), indent=1, sort_keys=True) + "\n")
+    write_json(path, values, indent=1, sort_keys=True)
+
+
+def _read_arrays(path: Path) -> Arrays:
+    """Read arrays, each of which has a check sum in a zip file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+        if wrong is None:
+            with np.load(path) as file:
+                return dict(file)
+        reason = f"the check sum of its part {wrong} is another"
+    except (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        reason = first_line(error)
+    raise ValueError(f"{path} is damaged ({reason}); delete its folder, and the part is run again")
 
 
 def _read(kind: type[Kind], path: Path, remedy: str) -> Kind:
     """Read what was written; a damaged file, or one of another version of this package, comes with its remedy."""
     try:
-        return kind(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        return kind(**read_json(path, remedy))
+    except TypeError as error:
         raise ValueError(f"{path} is damaged ({error}); {remedy}") from None
 
 

@@ -1,6 +1,5 @@
 """Run folders: where a run lives."""
 
-import json
 import os
 import shutil
 import tempfile
@@ -10,7 +9,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from primenet_lightning.files import write_whole
+from primenet_lightning.checksums import (
+    FIRST_LINE,
+    GrowingFile,
+    mention_change,
+    read_json,
+    read_text,
+    warn_of_none,
+    without_first_line,
+    write_json,
+)
 
 
 class RunFolder(os.PathLike[str]):
@@ -225,6 +233,30 @@ class RunFolder(os.PathLike[str]):
             return path.stem.removeprefix("run-")
         return None
 
+    def read_config(self) -> str:
+        """Read ``config.yaml``; there is a warning if somebody has changed it.
+
+        Returns:
+            YAML, without its check sum.
+
+        Raises:
+            ValueError: If it is no text.
+        """
+        text = read_text(self.config, "mend it, or begin a new run")
+        if not text.startswith(FIRST_LINE):
+            warn_of_none(self.config)
+        mention_change(self.config, text)
+        return without_first_line(text)
+
+    def check_metrics(self) -> None:
+        """Compare ``metrics.csv``, where there is one, with its check sum.
+
+        Raises:
+            ValueError: If it is not as it was written.
+        """
+        if self.metrics.is_file():
+            GrowingFile(self.metrics).check("delete it, and what was logged so far is lost")
+
     def write_summary(self, summary: Mapping[str, Any]) -> Path:
         """Write ``summary.json``.
 
@@ -234,18 +266,20 @@ class RunFolder(os.PathLike[str]):
         Returns:
             The path of the file.
         """
-        return write_whole(self.summary, json.dumps(summary, indent=2) + "\n")
+        return write_json(self.summary, summary, indent=2)
 
     def read_summary(self) -> dict[str, Any]:
         """Read ``summary.json``.
 
         Returns:
             Its content; nothing where the run has not finished.
+
+        Raises:
+            ValueError: If it is not as it was written.
         """
         if not self.is_finished:
             return {}
-        summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
-        return summary
+        return read_json(self.summary, f"sum the run up anew with --resume {self.path} after deleting it")
 
 
 def checkpoint_in(path: str | os.PathLike[str]) -> Path:

@@ -1,12 +1,15 @@
 """One self-contained page from a run folder."""
 
 import csv
+import io
 import shlex
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from primenet_lightning.checksums import is_damaged, read_text
 from primenet_lightning.files import write_whole
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.runs.page import inlined, render
@@ -125,18 +128,20 @@ def write_report(run: RunFolder) -> Path:
 
     Raises:
         FileNotFoundError: If the folder is no run's.
+        ValueError: If a file that it shows is damaged.
     """
     run = RunFolder.existing(run)
     summary = run.read_summary()
+    run.check_metrics()
     page = render(
         "report.html.j2",
         title=_title(run, summary),
         name=run.path.name,
         summary=summary,
         results=_results(summary),
-        figures=[_figure(path, summary) for path in _ordered(run.figures)],
+        figures=[_figure(path, summary) for path in _undamaged(_ordered(run.figures))],
         epochs=epoch_table(run.metrics),
-        options=run.config.read_text(encoding="utf-8"),
+        options=run.read_config(),
         config=shlex.quote(run.config.as_posix()),
     )
     return write_whole(run.report, page)
@@ -210,26 +215,43 @@ def _ordered(folder: Path) -> list[Path]:
     return sorted(pictures, key=place)
 
 
+def _undamaged(paths: Sequence[Path]) -> list[Path]:
+    """The pictures that are as they were written; there is a warning of each of the others."""
+    good: list[Path] = []
+    for path in paths:
+        if is_damaged(path):
+            warnings.warn(f"{path} is damaged: the page is without it", stacklevel=3)
+        else:
+            good.append(path)
+    return good
+
+
 def _figure(path: Path, summary: Mapping[str, Any]) -> dict[str, str]:
     caption = CAPTIONS.get(path.stem, Caption(path.stem.replace("_", " "), ""))
     if summary and "routing_mode" not in summary:
         caption = WITHOUT_CAPSULES.get(path.stem, caption)
     if path.stem.startswith("probe"):
         caption = PROBE
-    if path.stem == "routing" and not _has_routed(path.with_suffix(".csv")):
-        caption = NOTHING_ROUTED
+    if path.stem == "routing":
+        caption = _of_routing(path.with_suffix(".csv"))
     if path.suffix == ".gif":
         caption = Caption(f"{caption.title}, by epoch", caption.text)
     picture = inlined(path.read_bytes(), path.suffix.removeprefix("."))
     return {"id": path.name, "title": caption.title, "caption": caption.text, "picture": picture}
 
 
-def _has_routed(path: Path) -> bool:
-    """Whether the table beside the figure has shares of batches routed; yes where it is not there."""
+def _of_routing(path: Path) -> Caption:
+    """What the figure of routing shows, by the columns of the table beside it; all that it may, without the table."""
+    caption = CAPTIONS["routing"]
     if not path.is_file():
-        return True
-    heads = path.read_text(encoding="utf-8").partition("\n")[0]
-    return "share/" in heads or "least_loss/" not in heads
+        return caption
+    heads = path.read_bytes().partition(b"\n")[0]
+    if b"share/" in heads:
+        return caption
+    if b"least_loss/" in heads:
+        return NOTHING_ROUTED
+    warnings.warn(f"{path} is damaged: the page does not say what was routed", stacklevel=2)
+    return Caption(caption.title, f"Which of its figures these are is not known, since {path.name} is damaged.")
 
 
 # -- epochs ------------------------------------------------------------------------------------------------------------
@@ -243,11 +265,18 @@ def epoch_table(path: Path) -> PageTable:
 
     Returns:
         Errors in %, losses in nats; without rows where nothing was logged.
+
+    Raises:
+        ValueError: If it is no table.
     """
     if not path.is_file():
         return PageTable()
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
+    remedy = "delete it, and what was logged is lost"
+    text = read_text(path, remedy)
+    try:
+        lines = list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise ValueError(f"{path} is damaged ({error}); {remedy}") from None
     columns = [name for name in EPOCH_METRICS if lines and name in lines[0]]
     metrics_by_epoch = _by_epoch(lines, columns)
     rows: list[list[Any]] = []
@@ -266,9 +295,18 @@ def _by_epoch(lines: Sequence[Mapping[str, str]], columns: Sequence[str]) -> dic
             if line.get(name):
                 values[name] = line[name]
         if values and line.get("epoch"):
-            epoch = int(float(line["epoch"]))
-            metrics_by_epoch.setdefault(epoch, {}).update(values)
+            epoch = _number_of(line["epoch"])
+            if epoch is not None:
+                metrics_by_epoch.setdefault(epoch, {}).update(values)
     return metrics_by_epoch
+
+
+def _number_of(epoch: str) -> int | None:
+    """Which epoch it is; None where a crash cut the number short."""
+    try:
+        return int(float(epoch))
+    except (ValueError, OverflowError):
+        return None
 
 
 def _evenly(epochs: Sequence[int]) -> list[int]:

@@ -119,9 +119,9 @@ class EarlyExit:
         Example:
             >>> from primenet_lightning import PrimeNet
             >>> held_out = [(torch.randn(64, 1, 8, 8), torch.arange(64) % 10)]
-            >>> early = EarlyExit.calibrated(PrimeNet(depth=2), held_out, budget=100_000)
+            >>> early = EarlyExit.calibrated(PrimeNet(depth=2), held_out, budget=200_000)
             >>> answers = early.classify(held_out[0][0])
-            >>> answers.multiply_adds / 64 < 100_000 + 2 * (early.costs[-1] - early.costs[0]) / 64
+            >>> answers.multiply_adds / 64 < 200_000 + 2 * (early.costs[-1] - early.costs[0]) / 64
             True
         """
         if (budget is None) == (tolerance is None):

@@ -256,11 +256,13 @@ def _refuse_newer(saved: Any, path: Path) -> None:
 
 
 def main() -> None:
-    """Classify image files named on the command line."""
+    """Classify image files named on the command line, by the parts that lie beside this file."""
     from PIL import Image
 
-    model, *images = sys.argv[1:]
-    classifier = OnnxClassifier(model)
+    images = sys.argv[1:]
+    if not images:
+        sys.exit("usage: python run.py IMAGE [IMAGE ...]")
+    classifier = OnnxClassifier(Path(__file__).parent)
     height, width = classifier.metadata["image_size"]
     mode = "L" if classifier.metadata["in_channels"] == 1 else "RGB"
     for path in images:

@@ -42,6 +42,15 @@ class PaperAdam(Adam):
                 group["fused"] = True
         self.register_step_pre_hook(lay_out)
 
+    def _accelerator_graph_capture_health_check(self) -> None:
+        """Torch's own, but for parameters on the CPU, which no graph can capture.
+
+        Torch asks at each step whether there is a GPU. Where there is none, its answer is not kept: each time it looks
+        for NVIDIA's library on the disk, 3 % of a step on the digits. Older versions call it by another name.
+        """
+        if any(parameter.device.type != "cpu" for group in self.param_groups for parameter in group["params"]):
+            super()._accelerator_graph_capture_health_check()
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Copies and pickles lose their hooks."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]

@@ -1,17 +1,16 @@
 """Checkpoints: files that are whole or not there, and when they are written: the best and the last."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.strategies import Strategy
 
-from primenet_lightning.arguments import at_least, first_line
-from primenet_lightning.files import whole, without_stopping
+from primenet_lightning.arguments import at_least
+from primenet_lightning.files import without_stopping
+from primenet_lightning.training.checkpoint_files import read_checkpoint, write_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -40,8 +39,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        with whole(path) as draft, draft.open("wb") as file:
-            torch.save(checkpoint, file)
+        write_checkpoint(checkpoint, path)
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint.
@@ -56,22 +54,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is no checkpoint, or not a whole one.
+            ValueError: If it is no checkpoint, or damaged.
         """
-        try:
-            loaded = super().load_checkpoint(path, map_location, weights_only is not False)
-        except OSError:
-            raise  # not there, or not to be read by this user
-        except pickle.UnpicklingError as error:
-            raise ValueError(
-                f"checkpoint {path} cannot be read with weights_only=True ({first_line(error)}): it holds more than "
-                "tensors and numbers, as the state of a callback of your own may; save such things as tensors"
-            ) from error
-        except Exception as error:  # each kind of damage has its own
-            raise ValueError(
-                f"checkpoint {path} cannot be read ({first_line(error)}): it is damaged or no "
-                "checkpoint; use another one, such as best.ckpt beside it"
-            ) from error
+        weights_only = weights_only is not False
+        if "://" in str(path):
+            loaded = super().load_checkpoint(path, map_location, weights_only)
+        else:
+            loaded = read_checkpoint(path, map_location, weights_only)
         if not isinstance(loaded, dict) or "state_dict" not in loaded:
             raise ValueError(f"{path} is no checkpoint of a LightningModule: it has no state_dict; use another file")
         return loaded

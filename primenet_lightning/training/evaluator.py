@@ -1,6 +1,6 @@
 """A LightningModule that predicts and evaluates a row of stages, whoever trained it."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence, Sized
 from typing import Any, TypeVar
 
@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.nn.deferring import DeferredNetwork, is_deferring
 from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.names import HEAD
@@ -23,7 +24,7 @@ Batch = tuple[Tensor, Tensor]
 """Images ``(batch, channels, height, width)``, and class indices ``(batch,)``."""
 
 
-class Evaluator(LightningModule, ABC):
+class Evaluator(LightningModule, metaclass=CheckedArguments):
     """Predicts by a network, and counts over a split what its learners answer.
 
     A subclass says which network, in `configure_network`; its constructor ends with ``self.build()``, which calls it.

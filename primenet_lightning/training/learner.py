@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from primenet_lightning.arguments import plain, whole_number
 from primenet_lightning.nn.numbers import NonFiniteError
 from primenet_lightning.training.adam import PaperAdam
+from primenet_lightning.training.backward import backward_of
 from primenet_lightning.training.checkpoints import use_atomic_checkpoints
 from primenet_lightning.training.evaluator import Batch
 from primenet_lightning.training.exchange import ALONE, Replicas
@@ -155,6 +156,8 @@ class LocalLearner(Optimizing, ABC):
             gradient_clip_val,
         )
         # what it learns from, and by which optimizers
+        if len(image_size) != 2:
+            raise ValueError(f"image_size={image_size} is no size; give height and width in pixels")
         height, width = image_size
         self.in_shape = (
             whole_number(1, in_channels=in_channels),
@@ -217,7 +220,7 @@ class LocalLearner(Optimizing, ABC):
             self.network,
             self._composite(),
             rhythm=self.rhythm,
-            backward=self.manual_backward,
+            backward=backward_of(self, self.trainer),
             exchange=self.exchange,
             clip=self.gradient_clip_val,
             section=self.section,

@@ -1,9 +1,9 @@
 """By which optimizers, at which rates and along which schedules learners learn."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -11,10 +11,13 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from primenet_lightning.arguments import first_line
 from primenet_lightning.nn.names import HEAD
 from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.norm_biases import learn_faster
 from primenet_lightning.training.optimizers import CompositeOptimizer, LRSchedulerCallable, OptimizerCallable
+
+Made = TypeVar("Made")
 
 
 class Optimizers(NamedTuple):
@@ -96,7 +99,7 @@ class OptimizerRecipe:
             make_optimizer, make_scheduler = self.optimizer, self.scheduler
             if name == HEAD:
                 make_optimizer, make_scheduler = self.head_optimizer or self.optimizer, self.head_scheduler
-            optimizers[name] = make_optimizer(parameters)
+            optimizers[name] = _made("optimizer", name, make_optimizer, parameters)
             if lr is not None:
                 _set_rate(name, optimizers[name], lr)
             if self.bias_lr_factor != 1:
@@ -108,7 +111,7 @@ class OptimizerRecipe:
     def _scheduled(self, name: str, optimizer: Optimizer, make_scheduler: LRSchedulerCallable) -> LRScheduler:
         """Make a schedule, under which the biases of normalization layers keep their multiple of the rate."""
         before = _proportions(optimizer)
-        scheduler = make_scheduler(optimizer)
+        scheduler = _made("scheduler", name, make_scheduler, optimizer)
         after = _proportions(optimizer)
         if self.bias_lr_factor != 1 and after and before and not np.allclose(before, after, rtol=1e-6):
             raise ValueError(
@@ -138,9 +141,19 @@ def refuse_two_optimizers(optimizer: OptimizerCallable, **others: OptimizerCalla
             )
 
 
+def _made(argument: str, learner: str, make: Callable[[Any], Made], given: Any) -> Made:
+    """Make an optimizer or a schedule, which may refuse its options in the words of torch."""
+    try:
+        return make(given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the {argument} of {learner!r} cannot be made ({first_line(error)}); give it other options"
+        ) from error
+
+
 def _settings(make: OptimizerCallable) -> object:
     """What an optimizer of one parameter trains with."""
-    optimizer = make([nn.Parameter(torch.zeros(1))])
+    optimizer = _made("optimizer", "all learners", make, [nn.Parameter(torch.zeros(1))])
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     return type(optimizer), groups
 

@@ -11,8 +11,9 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from primenet_lightning.training.norm_biases import norm_biases
 from primenet_lightning.training.optimizer_recipe import OptimizerRecipe
 from primenet_lightning.training.optimizers import CompositeOptimizer, CompositeScheduler
+from primenet_lightning.training.progress import steps_of_fit
 from primenet_lightning.training.resumable import Resumable
-from primenet_lightning.training.schedules import Schedule, steps_of_fit
+from primenet_lightning.training.schedules import Schedule
 from primenet_lightning.training.schedules import schedule as make_schedule
 from primenet_lightning.training.settings import settings_of
 
@@ -50,18 +51,32 @@ class Optimizing(Resumable, ABC):
             return composite
         scheduler: LRScheduler = CompositeScheduler(composite, schedulers)
         if self.schedule is not None:
-            scheduler = make_schedule(self.schedule, composite, self._lay_out(self.schedule))
+            scheduler = make_schedule(self.schedule, composite, self._lay_out())
         return {
             "optimizer": composite,
             "lr_scheduler": {"scheduler": scheduler, "interval": self.scheduler_interval},
         }
 
-    def _lay_out(self, schedule: Schedule) -> int:
-        """Over how many steps: all of a fit that is resumed, those left of a Trainer that fits on."""
-        start = 0 if self.resumption.is_resumed else self.trainer.global_step
-        steps = steps_of_fit(self.trainer, f"schedule={schedule!r}", self.accumulate_grad_batches, start)
+    def _lay_out(self) -> int:
+        """Over how many steps the schedule goes."""
+        start, steps = self.span_of_fit(f"schedule={self.schedule!r}")
         self.resumption.laid_out(start, steps)
         return steps
+
+    def span_of_fit(self, what: str) -> tuple[int, int]:
+        """Tell where this fit begins, and how long it is.
+
+        Args:
+            what: Needs to know, for the sentence.
+
+        Returns:
+            Optimizer steps that the Trainer had done before, and those of this fit; one that is resumed is whole.
+
+        Raises:
+            ValueError: If it has no end.
+        """
+        start = 0 if self.resumption.is_resumed else self.trainer.global_step
+        return start, steps_of_fit(self.trainer, what, self.accumulate_grad_batches, start)
 
     @property
     def learner_optimizers(self) -> dict[str, Optimizer]:

@@ -1,39 +1,55 @@
-"""How far a fit has come, for what changes on the way."""
+"""How long a fit is, for what is laid out over it: schedules, phases, condensation."""
 
 from lightning.pytorch import Trainer
 
 
 def refuse_endless(trainer: Trainer, what: str) -> None:
-    """Refuse a fit whose end nobody knows.
+    """Refuse a fit whose end nobody knows, before it begins.
 
     Args:
         trainer: The Trainer.
-        what: What goes by the share of the fit that is done, for the sentence.
+        what: Needs to know, for the sentence: ``"schedule='cosine'"``.
 
     Raises:
         ValueError: If it has neither ``max_epochs`` nor ``max_steps``.
     """
-    epochs = trainer.max_epochs or -1
-    if epochs < 0 and trainer.max_steps < 0:
-        raise ValueError(
-            f"{what} goes by the share of the fit that is done, and this fit has no end (max_epochs={epochs}, "
-            f"max_steps={trainer.max_steps}); set either"
-        )
+    if (trainer.max_epochs or -1) < 0 and trainer.max_steps < 0:
+        raise _endless(trainer, what)
 
 
-def progress_of_fit(trainer: Trainer, batch_idx: int) -> float:
-    """Tell which share of a fit is done before a batch. It is the same on all processes, and after resuming.
+def steps_of_fit(trainer: Trainer, what: str, window: int = 1, start: int = 0) -> int:
+    """Tell how many optimizer steps a fit has.
 
     Args:
-        trainer: In a fit that has an end, see `refuse_endless`.
-        batch_idx: Index of the batch in the epoch.
+        trainer: The Trainer, in a fit.
+        what: Needs to know, for the sentence.
+        window: Batches an optimizer step.
+        start: Optimizer steps that this Trainer had done before, in a fit that is over.
 
     Returns:
-        From 0 to 1: of the epochs, or of the optimizer steps where ``max_steps`` ends the fit before.
+        Optimizer steps of the whole fit, without those.
+
+    Raises:
+        ValueError: If the fit has no end.
     """
-    done = 0.0
-    if trainer.max_epochs is not None and trainer.max_epochs > 0:
-        done = (trainer.current_epoch + batch_idx / trainer.num_training_batches) / trainer.max_epochs
-    if trainer.max_steps > 0:
-        done = max(done, trainer.global_step / trainer.max_steps)
-    return done
+    has_data = trainer.fit_loop._combined_loader is not None
+    steps = trainer.estimated_stepping_batches
+    if not has_data:
+        # it sets the data up before a resumed run's place in them is restored, which Lightning would then leave out
+        trainer.fit_loop._combined_loader = None
+    if not 0 < steps < float("inf"):
+        raise _endless(trainer, what)
+    epochs = trainer.max_epochs or 0
+    if window > 1 and epochs > 0:
+        # counted here, since the Trainer knows nothing of windows
+        windows = -(-int(trainer.num_training_batches) // window) * epochs
+        steps = min(windows, trainer.max_steps) if trainer.max_steps > 0 else windows
+    # a fit with nothing left to do ends before its first step
+    return int(steps) - start if steps > start else int(steps)
+
+
+def _endless(trainer: Trainer, what: str) -> ValueError:
+    return ValueError(
+        f"{what} needs to know its end, and this fit has none (max_epochs={trainer.max_epochs}, "
+        f"max_steps={trainer.max_steps}); set either"
+    )

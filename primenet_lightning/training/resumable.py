@@ -171,6 +171,10 @@ class Resumable(Evaluator, ABC):
 
         Returns:
             A model of this class.
+
+        Raises:
+            ValueError: If the checkpoint is damaged.
         """
-        model: Model = super().load_from_checkpoint(readable(checkpoint_path), *args, **kwargs)
+        with readable(checkpoint_path) as file:
+            model: Model = super().load_from_checkpoint(file, *args, **kwargs)
         return model

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
@@ -107,37 +106,3 @@ def schedule(name: Schedule, optimizer: Optimizer, total_steps: int) -> LRSchedu
         return LambdaLR(optimizer, Triangle(total_steps))
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     return OneCycleLR(optimizer, rates, total_steps, pct_start=ONE_CYCLE_RISE, cycle_momentum=False)
-
-
-def steps_of_fit(trainer: Trainer, what: str, window: int = 1, start: int = 0) -> int:
-    """Tell how many optimizer steps a fit has, which schedules are laid out over.
-
-    Args:
-        trainer: The Trainer, in a fit.
-        what: Needs to know, for the sentence: ``"schedule='cosine'"``.
-        window: Batches an optimizer step.
-        start: Optimizer steps that this Trainer had done before, in a fit that is over.
-
-    Returns:
-        Optimizer steps of the whole fit, without those.
-
-    Raises:
-        ValueError: If the fit has no end.
-    """
-    has_data = trainer.fit_loop._combined_loader is not None
-    steps = trainer.estimated_stepping_batches
-    if not has_data:
-        # it sets the data up before a resumed run's place in them is restored, which Lightning would then leave out
-        trainer.fit_loop._combined_loader = None
-    if not 0 < steps < float("inf"):
-        raise ValueError(
-            f"{what} needs to know its end, and this fit has none (max_epochs={trainer.max_epochs}, "
-            f"max_steps={trainer.max_steps}); set either"
-        )
-    epochs = trainer.max_epochs or 0
-    if window > 1 and epochs > 0:
-        # counted here, since the Trainer knows nothing of windows
-        windows = -(-int(trainer.num_training_batches) // window) * epochs
-        steps = min(windows, trainer.max_steps) if trainer.max_steps > 0 else windows
-    # a fit with nothing left to do ends before its first step
-    return int(steps) - start if steps > start else int(steps)

@@ -1,11 +1,15 @@
 """What version 0.1 called otherwise: refused where a user writes it, translated where a file of that version has it."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from primenet_lightning.class_paths import refuse_instantiator, refuse_others
+from primenet_lightning.training.checkpoint_files import load, undamaged
 
 FORMAT_KEY = "primenet_format"
 """Under which a checkpoint says how its entries are laid out; version 0.1 did not."""
@@ -108,23 +112,33 @@ def rename_entries(state_dict: MutableMapping[str, Any], beginnings: Mapping[str
         state_dict[name] = value
 
 
-def readable(path: Any) -> Any:
+@contextmanager
+def readable(path: Any) -> Iterator[Any]:
     """Give what Lightning can load a model from, whichever version wrote the checkpoint.
 
     Args:
         path: A checkpoint file; anything else is passed on.
 
-    Returns:
-        The path itself; of a checkpoint of version 0.1 its content, with options in today's words.
+    Yields:
+        The open file; of a checkpoint of version 0.1 its content, with options in today's words.
+
+    Raises:
+        ValueError: If the file is damaged, or wants something called or imported that it may not.
     """
     if not isinstance(path, str | Path) or not Path(path).is_file():
-        return path
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    options = checkpoint.get("hyper_parameters", {})
-    if not is_of_0_1(checkpoint) or translated_options(options) == dict(options):
-        return path
+        yield path
+        return
+    with undamaged(path) as file:
+        checkpoint = load(path, path, mmap=True)
+        options = checkpoint.get("hyper_parameters", {})
+        refuse_instantiator(path, options)
+        refuse_others(path, options)
+        if not is_of_0_1(checkpoint) or translated_options(options) == dict(options):
+            yield file
+            return
+        checkpoint = load(file, path)
     checkpoint["hyper_parameters"] = translated_options(options)
     translated = BytesIO()
     torch.save(checkpoint, translated)
     translated.seek(0)
-    return translated
+    yield translated

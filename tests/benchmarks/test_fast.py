@@ -54,6 +54,7 @@ def test_a_training_has_a_folder_by_all_that_decides_it(tmp_path):
 def finished(folder, plain, flips, **summary):
     """A folder as a finished run leaves it, with its verdicts."""
     folder.mkdir(parents=True)
+    summary |= {"test_error_flips": 100 * flips.count("0") / len(flips)}
     summary |= {"parameters": 3, "multiply_adds_inference": 4, "multiply_adds_training": 5, "seconds": 6.0}
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "verdicts.json").write_text(json.dumps({"plain": plain, "averaged": flips}))

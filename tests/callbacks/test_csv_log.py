@@ -45,7 +45,11 @@ def test_resuming_where_nothing_was_logged(tmp_path):
     logger.log_hyperparams({"depth": 1})
     log(logger, [7])
     assert [row["step"] for row in rows(tmp_path)] == ["7"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "metrics.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".metrics.csv.sha256",
+        "config.yaml",
+        "metrics.csv",
+    ]
     assert logger.log_dir == str(tmp_path)
 
 

@@ -131,7 +131,7 @@ def test_pixels_in_a_file_are_those_in_memory(splits, tmp_path):
     in_memory = set_up(root=splits)
     mapped = set_up(root=splits, memory_limit=0, cache_folder=tmp_path / "cache")
     (file,) = (tmp_path / "cache").iterdir()
-    assert file.stat().st_size == 26 * 3 * 8 * 8 + 128
+    assert file.stat().st_size == 26 * 3 * 8 * 8 + 128 + 32  # numpy's header, and a check sum
     for name in ("train_dataset", "validation_dataset", "test_dataset"):
         one, other = getattr(in_memory, name), getattr(mapped, name)
         everything = torch.arange(len(one))
@@ -155,6 +155,18 @@ def test_the_file_is_read_again_only_if_a_picture_or_an_option_has_changed(split
     changed = set_up(root=splits, memory_limit=0)
     assert len(list((splits / ".primenet-cache").iterdir())) == 3
     assert not torch.equal(again.train_dataset.images, changed.train_dataset.images)
+
+
+@pytest.mark.parametrize("place", [20, 300, -1])
+def test_a_damaged_file_of_pixels_is_written_anew(splits, place):
+    expected = set_up(root=splits, memory_limit=0).train_dataset.images.clone()
+    for file in (splits / ".primenet-cache").iterdir():
+        content = bytearray(file.read_bytes())
+        content[place] ^= 4
+        file.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"npy is damaged, or of an earlier version: the pictures are read anew"):
+        again = set_up(root=splits, memory_limit=0)
+    assert torch.equal(again.train_dataset.images, expected)
 
 
 def test_the_place_of_the_cache_is_no_class(pets):

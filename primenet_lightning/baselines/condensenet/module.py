@@ -5,13 +5,17 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from primenet_lightning.baselines.condensenet.network import CondenseNetwork, Size, architecture, smallest_image
 from primenet_lightning.models.end_to_end import EndToEnd
 from primenet_lightning.nn.whole import WholeNetwork
 from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.optimizers import OptimizerCallable
-from primenet_lightning.training.progress import progress_of_fit, refuse_endless
+from primenet_lightning.training.progress import refuse_endless
+
+CONDENSATION = "the condensation of CondenseNet"
+"""What goes by the progress of the fit, for sentences."""
 
 
 class CondenseNet(EndToEnd):
@@ -89,6 +93,8 @@ class CondenseNet(EndToEnd):
                 "give fewer layers and growth, one a block"
             )
         super().__init__(in_channels, image_size, num_classes, optimizer, **learning)
+        self._start = 0
+        self._steps = 0
 
     def configure_backbone(self) -> CondenseNetwork:
         """Build the network."""
@@ -127,7 +133,13 @@ class CondenseNet(EndToEnd):
         """As in `LocalLearner`; and refuse a fit without an end, whose half nobody knows."""
         super().check(trainer, stage, datamodule)
         if stage == "fit" and not self.condense_network.is_condensed:
-            refuse_endless(trainer, "the condensation of CondenseNet")
+            refuse_endless(trainer, CONDENSATION)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build the optimizers, and lay the stages out over the fit."""
+        if self.trainer.state.fn == "fit" and not self.condense_network.is_condensed:
+            self._start, self._steps = self.span_of_fit(CONDENSATION)
+        return super().configure_optimizers()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Condense if it is due, where no gradient waits for the rest of its window."""
@@ -135,7 +147,7 @@ class CondenseNet(EndToEnd):
         network = self.condense_network
         if batch_idx % self.accumulate_grad_batches or network.is_condensed:
             return
-        if network.condense(progress_of_fit(self.trainer, batch_idx)):
+        if network.condense((self.global_step - self._start) / self._steps):
             last = network.learned_layers[0].condensation - 1
             rank_zero_info(f"condensed to stage {network.stage} of {last}")
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningDataModule, Trainer
 
 from primenet_lightning.arguments import first_line
@@ -12,6 +11,7 @@ from primenet_lightning.baselines.msdnet.collaboration import CollaboratingExits
 from primenet_lightning.baselines.msdnet.network import MSDNetwork
 from primenet_lightning.runs.folder import checkpoint_in
 from primenet_lightning.training.adam import PaperAdam
+from primenet_lightning.training.checkpoint_files import read_checkpoint
 from primenet_lightning.training.optimizers import OptimizerCallable
 
 ARCHITECTURE = (
@@ -95,7 +95,7 @@ class IMTA(BudgetedExits):
         path = checkpoint_in(Path(trained))
         advice = "give the run of an MSDNet, or a checkpoint of it"
         try:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
+            saved = read_checkpoint(path)
         except Exception as error:  # each kind of damage has its own
             raise ValueError(f"trained={trained} cannot be read ({first_line(error)}); {advice}") from error
         there = saved.get("hyper_parameters", {})

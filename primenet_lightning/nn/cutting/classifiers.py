@@ -12,6 +12,7 @@ from primenet_lightning.nn.classifiers import LocalClassifier, local_classifier
 from primenet_lightning.nn.cutting.features import Features, normalised_maps
 from primenet_lightning.nn.cutting.following import LayersThatFollow
 from primenet_lightning.nn.cutting.parts import Part, Piece
+from primenet_lightning.nn.layout import FlattenMaps
 
 ClassifierChoice = str | Mapping[str, Mapping[str, Any]]
 """The name of a local classifier, or ``{name: options}``."""
@@ -57,7 +58,7 @@ class MLPSR(nn.Sequential):
         for _ in range(convolutions):
             layers += [nn.Conv2d(in_channels, in_channels, 1, bias=False), nn.BatchNorm2d(in_channels), nn.ReLU()]
         grid = (min(2, map_size[0]), min(2, map_size[1]))
-        layers += [nn.AdaptiveAvgPool2d(grid), nn.Flatten()]
+        layers += [nn.AdaptiveAvgPool2d(grid), FlattenMaps()]
         units = in_channels * grid[0] * grid[1]
         hidden = units
         if width is not None:
@@ -166,4 +167,6 @@ def name_and_options(argument: str, choice: ClassifierChoice) -> tuple[str, dict
     if len(choice) != 1:
         raise ValueError(f"{argument}={dict(choice)} has {len(choice)} names; give one, as {{name: {{option: value}}}}")
     ((name, options),) = choice.items()
+    if not (options is None or isinstance(options, Mapping)):
+        raise ValueError(f"{argument}={dict(choice)} has no options by name; give {{name: {{option: value}}}}")
     return name, dict(options or {})

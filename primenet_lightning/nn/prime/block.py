@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from primenet_lightning.nn.classifiers import LocalClassifier, local_classifier
+from primenet_lightning.nn.fast import halve
 from primenet_lightning.nn.in_place import unchanged
 from primenet_lightning.nn.layers import at_least_float32, check_input, size_after, trial_run
 from primenet_lightning.nn.losses import LocalLossKind, LogitsLoss, cross_entropy
@@ -329,7 +330,7 @@ class PrimeBlock(Stage):
 
     def _join(self, routed: Tensor, projected: Tensor | None) -> Tensor:
         joined = routed if projected is None else torch.cat([routed, projected], dim=1)
-        return functional.max_pool2d(joined, 2) if self.pooled else joined
+        return halve(joined) if self.pooled else joined
 
     # -- in a foreign model --------------------------------------------------------------------------------------------
 

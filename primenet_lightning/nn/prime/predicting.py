@@ -33,7 +33,7 @@ def only_routed(network: PrimeNetwork, choices: Route, keep_classifiers: bool = 
         >>> network = PrimeNetwork.build(1, (8, 8), 10, architecture("compact", (8, 8)))
         >>> smaller = only_routed(network, network.choices())
         >>> smaller.capsule_names, [sum(p.numel() for p in each.parameters()) for each in (network, smaller)]
-        ([['block0.k3']], [142222, 58234])
+        ([['block0.k3']], [128480, 47922])
     """
     if BY_LABELS in choices:
         raise ValueError(

@@ -10,7 +10,7 @@ from primenet_lightning.reproduction.report._measurements import Measured
 from primenet_lightning.reproduction.report._rule import CannotBeTested
 from primenet_lightning.reproduction.report._wording import listed
 
-ERRORS = ("test_error", "validation_error", "routings", "logistic_test_error", "phase1_test_error", "exits")
+ERRORS = ("test_error", "validation_error", "routings", "logistic_test_error", "phase1_test_error", "exits", "curve")
 """Fields of a result that say how many images are told wrongly."""
 
 

@@ -65,11 +65,13 @@ def _over_seeds(values: list[Any]) -> Any:
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Put nested mappings into one, with keys like ``"extra/routings/vote"``; the exits by their thresholds."""
+    """Put nested mappings into one, with keys like ``"extra/routings/vote"``; curves by their settings."""
     flat: dict[str, Any] = {}
     for key, inner in value.items():
         if key == "exits" and isinstance(inner, list):
             inner = {f"threshold {leave['threshold']:g}": leave for leave in inner}
+        if key == "curve" and isinstance(inner, list):
+            inner = {f"setting {point['setting']:g}": point for point in inner}
         if isinstance(inner, dict):
             flat |= _flat(inner, f"{before}{key}/")
         else:

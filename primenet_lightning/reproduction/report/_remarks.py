@@ -11,7 +11,9 @@ from primenet_lightning.reproduction.report._wording import between, say, writte
 SHORT = {"resnet50": "ResNet-50", "sfp": "SFP"}
 """What parts are called in a list, where a comma would split the name."""
 
-HEAVY = ("resnet50", "resnet20", "sfp", "multi_exit")
+SYSTEMS = ("condensenet", "msdnet", "imta", "one", "rnp", "dt_ram")
+
+HEAVY = ("resnet50", "resnet20", "sfp", "multi_exit", *SYSTEMS)
 
 OWN = ", own verdict"
 """What routings are called that take the verdict of the capsule, not the head's."""
@@ -41,6 +43,7 @@ def remarks(results: Results) -> list[str]:
         "quick": settings.scale == "quick",
         "groups": by_images(results),
         "epochs": (phase_1, phase_2),
+        "systems": any(map(results.of, SYSTEMS)),
         "heavy": between([result.epochs for part in HEAVY for result in results.of(part)]),
         "missing": results.missing(PARTS),
     }

@@ -1,7 +1,7 @@
 """The tables of a report as plain strings: what was measured, and beside it what the paper claims."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,17 +10,31 @@ from primenet_lightning.reproduction._results import PARTS, Result, Results
 from primenet_lightning.reproduction.report._finding import by_seed, measured, paired
 from primenet_lightning.reproduction.report._measurements import Measured, difference
 from primenet_lightning.reproduction.report._remarks import by_images, leaked_labels
-from primenet_lightning.reproduction.report._wording import between, listed, macros
+from primenet_lightning.reproduction.report._wording import between, listed, macros, written
 from primenet_lightning.reproduction.report.verdicts import judge
 
 EXIT_AT = 0.9
 """The threshold at which the network of several exits is tested."""
 
+BUDGET_AT = 0.35
+"""The share of the last exit's cost, at which MSDNet and IMTA also stand in tables 2 and 3."""
+
+OWN_SETTING = {"rnp": 0.0, "dt_ram": 0.5}
+"""The settings at which networks of dynamic cost are tested."""
+
+SETTINGS = {
+    "msdnet": "budget, a share of the last exit's cost",
+    "imta": "budget, a share of the last exit's cost",
+    "rnp": "balance",
+    "dt_ram": "threshold",
+}
+"""What the settings of a curve are."""
+
 NOT_RECORDED = "not recorded"
 
 KEYS = (
     *("verdicts", "table1", "table2", "table3"),
-    *("ablations", "inference", "shares", "probe", "exits", "settings"),
+    *("ablations", "inference", "shares", "probe", "exits", "curves", "settings"),
 )
 """All tables, in the order of the report."""
 
@@ -65,6 +79,11 @@ def tables(results: Results) -> list[Table]:
         capsules=_names_in(results, "shares"),
         exits_by_threshold=_exits(results),
         at_exit=_cost_at_exit(results),
+        curve_of={part: _curve(results, part) for part in SETTINGS},
+        setting_of=SETTINGS,
+        within=partial(_point, results, BUDGET_AT),
+        taken={part: adds for part, at in OWN_SETTING.items() for _, adds in [_point(results, at, part)]},
+        quoted=_quoted(results),
         conditions=_conditions(results),
     )
     made = [_read(key, getattr(templates, key)()) for key in KEYS]
@@ -115,15 +134,45 @@ def _names_in(results: Results, field: str) -> list[str]:
     return list(names)
 
 
-def _exits(results: Results) -> list[tuple[float, Measured, Measured]]:
-    """Threshold, error and cost of the network of several exits."""
-    seeds = [result.extra.get("exits") or [] for result in results.of("multi_exit")]
-    exits = []
-    for leave in zip(*seeds, strict=False):
-        errors = Measured(tuple(float(seed["error"]) for seed in leave))
-        adds = Measured(tuple(float(seed["multiply_adds"]) for seed in leave))
-        exits.append((leave[0]["threshold"], errors, adds))
-    return exits
+Curve = list[tuple[float, Measured, Measured]]
+"""Setting, error, and the mean cost of an image."""
+
+
+def _exits(results: Results) -> Curve:
+    """Of the network of several exits, by threshold."""
+    return _over_seeds([result.extra.get("exits") or [] for result in results.of("multi_exit")], "threshold")
+
+
+def _curve(results: Results, part: str) -> Curve:
+    """Of a network of dynamic cost."""
+    return _over_seeds([result.extra.get("curve") or [] for result in results.of(part)], "setting")
+
+
+def _over_seeds(seeds: Sequence[Sequence[Mapping[str, float]]], setting: str) -> Curve:
+    curve: Curve = []
+    for points in zip(*seeds, strict=False):
+        errors = Measured(tuple(float(point["error"]) for point in points))
+        adds = Measured(tuple(float(point["multiply_adds"]) for point in points))
+        curve.append((points[0][setting], errors, adds))
+    return curve
+
+
+def _point(results: Results, setting: float, part: str) -> tuple[Measured, Measured]:
+    """Error and cost at a setting of a part's curve; nothing measured where it has none."""
+    for there, errors, adds in _curve(results, part):
+        if math.isclose(there, setting, abs_tol=1e-9):
+            return errors, adds
+    return Measured(), Measured()
+
+
+def _quoted(results: Results) -> dict[str, str]:
+    """The paper's errors of systems that were run here, by part, as printed."""
+    quoted: dict[str, str] = {}
+    for row in paper.QUOTED_ERRORS:
+        if row.dataset == results.dataset and results.of(row.part):
+            errors = ", ".join(written(error, "g") for error in row.errors)
+            quoted[row.part] = errors if row.part != "one" or row.model == "ONE" else f"{errors} (as ITADN)"
+    return quoted
 
 
 def _cost_at_exit(results: Results) -> Measured:

@@ -50,3 +50,25 @@ def test_mistakes_are_one_sentence(args, sentence, checkpoint, tmp_path, capsys)
     assert sentence in error
     assert error.count("\n") == 1
     assert not list(tmp_path.glob("*.pt2"))
+
+
+def test_parts_of_an_early_exit_answer_alone(checkpoint, tmp_path, capsys):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    assert main(["export", "my.ckpt", "--format", "onnx", "--early_exit", "1.5", "--out", "parts"]) == 0
+    assert capsys.readouterr().out.strip().endswith("python run.py IMAGE ... in there classifies images")
+    parts = sorted((tmp_path / "parts").glob("*.onnx"))
+    assert [path.name for path in parts] == [f"part{index}.onnx" for index in range(len(checkpoint.network.stages))]
+    assert runtime.InferenceSession(str(parts[0])).get_inputs()[0].name == "pixels"
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--format", "torch"], "early_exit=0.9 is exported in parts, which are ONNX; use --format onnx"),
+        (["--format", "onnx", "--probabilities"], "probabilities cannot be given by parts"),
+    ],
+)
+def test_what_goes_with_parts(more, sentence, checkpoint, capsys):
+    assert main(["export", "my.ckpt", "--early_exit", "0.9", *more]) == 1
+    assert sentence in capsys.readouterr().err

@@ -102,6 +102,7 @@ def metrics(run):
 
 def test_run_folder_holds_the_run(finished):
     assert sorted(path.name for path in finished.iterdir()) == [
+        ".metrics.csv.sha256",
         "checkpoints",
         "config.yaml",
         "figures",
@@ -137,7 +138,7 @@ def test_summary_has_exactly_its_keys_and_true_numbers(finished):
             "peak_memory_bytes",
             "routing",
         ),
-        *("routing_mode", "versions", "git_commit"),
+        *("routing_mode", "versions", "git_commit", "sha256"),
     ]
     assert (summary["dataset"], summary["seed"], summary["epochs"]) == ("digits", 0, 3)
     model = PrimeNet.load_from_checkpoint(finished / "checkpoints/best.ckpt", weights_only=True)
@@ -309,6 +310,10 @@ def test_ctrl_c_in_an_epoch_and_resuming_is_exact(finished, capsys):
         (["--model.inference_routing=oracle"], "inference_routing='oracle' routes by the labels under test"),
         (["--data=MNISTDataModule", "--data.root=none", "--data.download=false"], "mnist is not complete"),
         (["--resume=none"], "none is no run folder: it has no config.yaml"),
+        (
+            ["--model.capsule_optimizer.lr=-1"],
+            "the optimizer of 'block0.k3' cannot be made (Invalid learning rate: -1.0)",
+        ),
     ],
 )
 def test_bad_options_make_one_sentence_and_no_folder(options, sentence, capsys):
@@ -318,9 +323,13 @@ def test_bad_options_make_one_sentence_and_no_folder(options, sentence, capsys):
     assert [path.name for path in Path().iterdir()] == ["my_classes.py"]
 
 
-def test_foreign_errors_keep_their_traceback_and_leave_no_folder():
-    with pytest.raises(ValueError, match="Invalid learning rate"):
-        main(["fit", "--trainer.accelerator=cpu", "--model.capsule_optimizer.lr=-1", "--run=mine"])
+def test_foreign_errors_keep_their_traceback_and_leave_no_folder(monkeypatch):
+    def fail(layer):
+        raise ValueError("a fault of torch")
+
+    monkeypatch.setattr(torch.nn.Linear, "reset_parameters", fail)
+    with pytest.raises(ValueError, match="a fault of torch"):
+        main(["fit", "--trainer.accelerator=cpu", "--run=mine"])
     assert not Path("mine").exists()
 
 

@@ -10,7 +10,7 @@ import yaml
 from lightning.pytorch import Callback
 
 from primenet_lightning.commands.loggers import RunLoggers
-from primenet_lightning.commands.main import main, with_home
+from primenet_lightning.commands.main import COMMANDS, main, with_home
 from primenet_lightning.commands.probe import load_data
 from primenet_lightning.commands.wandb_process import wandb_words
 from primenet_lightning.datamodules import ImageDataModule
@@ -233,7 +233,7 @@ def test_help_and_version_load_nothing_heavy():
     )
     for option in ("--help", "--version"):
         done = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, check=True)
-        assert len(done.stdout.splitlines()) == {"--help": 12, "--version": 1}[option]
+        assert len(done.stdout.splitlines()) == {"--help": len(COMMANDS) + 4, "--version": 1}[option]
 
 
 def test_help_of_fit_shows_its_own_options_first(capsys):

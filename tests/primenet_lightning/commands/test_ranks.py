@@ -75,7 +75,7 @@ def assert_same_run(one, other):
 
 def test_two_processes_make_one_run_folder(unbroken):
     assert sorted(path.name for path in unbroken.iterdir()) == [
-        *("checkpoints", "config.yaml", "figures", "metrics.csv", "report.html", "summary.json")
+        *(".metrics.csv.sha256", "checkpoints", "config.yaml", "figures", "metrics.csv", "report.html", "summary.json")
     ]
     steps = [row["step"] for row in rows(unbroken) if row["train/loss/head"]]
     assert steps == ["2", "4", "7", "9"]

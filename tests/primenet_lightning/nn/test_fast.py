@@ -8,7 +8,8 @@ from torch.nn.utils import parametrize, prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning import FlattenClassifier, Projection
-from primenet_lightning.nn.fast import fold, is_plain
+from primenet_lightning.nn.fast import fold, halve, is_plain, run_pool
+from primenet_lightning.nn.layout import channels_last
 from primenet_lightning.nn.prime.capsules import ConvFeatures
 
 
@@ -133,6 +134,28 @@ def test_other_pools_are_left_to_torch(pool):
     x = torch.randn(5, 3, 8, 8)
     projection = Projection(3, 4, pool)
     torch.testing.assert_close(projection(x), projection[1](pool(x)).relu())
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (2, 2), (1, 4)], ids=str)
+@pytest.mark.parametrize("channels", [1, 12])
+def test_maps_are_halved_as_torch_halves_them_with_and_without_gradient(size, channels):
+    x = channels_last(torch.randn(2, channels, *size))
+    x[0, 0, 0, 0] = torch.nan
+    if min(size) < 2:
+        with pytest.raises(RuntimeError, match="Output size is too small"):
+            halve(x)
+        return
+    expected = functional.max_pool2d(x, 2)
+    torch.testing.assert_close(halve(x), expected, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(halve(x.clone().requires_grad_()).detach(), expected, rtol=0, atol=0, equal_nan=True)
+    assert halve(x).stride() == expected.stride()
+
+
+def test_many_channels_are_pooled_as_torch_pools_them_too():
+    x = channels_last(torch.randn(2, 20, 9, 8))
+    pool = nn.MaxPool2d(3, stride=(2, 1), padding=1)
+    assert torch.equal(run_pool(pool, x), pool(x))
+    assert run_pool(pool, x).stride() == pool(x).stride()
 
 
 def test_a_map_laid_out_channels_last_is_classified_as_any_other():

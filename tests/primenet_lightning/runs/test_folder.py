@@ -59,8 +59,10 @@ def test_wandb_id_is_that_of_the_runs_own_files(tmp_path):
 def test_summary_is_json(tmp_path):
     path = RunFolder(tmp_path).write_summary({"test_error": 2.5, "routing": [[0.25, 0.75]]})
     assert path == tmp_path / "summary.json"
-    assert json.loads(path.read_text()) == {"test_error": 2.5, "routing": [[0.25, 0.75]]}
-    assert RunFolder(tmp_path).read_summary() == json.loads(path.read_text())
+    written = json.loads(path.read_text())
+    assert len(written.pop("sha256")) == 64
+    assert written == {"test_error": 2.5, "routing": [[0.25, 0.75]]}
+    assert RunFolder(tmp_path).read_summary() == written
     assert RunFolder(tmp_path / "other").read_summary() == {}
 
 

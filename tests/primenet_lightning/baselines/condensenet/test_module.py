@@ -3,7 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch import Callback
-from systems import fit, resumed_differences, trained, without_norms
+from short_fits import fit, resumed_differences, trained, without_norms
 from tiny import SGDStep, TinyData, distance, make_trainer, same, state
 from torch.optim import SGD
 
@@ -193,7 +193,7 @@ def test_options_that_are_refused(options, sentence):
 
 def test_fits_that_are_refused(tmp_path):
     endless = make_trainer(tmp_path, max_epochs=-1)
-    with pytest.raises(ValueError, match="the condensation of CondenseNet goes by the share of the fit that is done"):
+    with pytest.raises(ValueError, match="the condensation of CondenseNet needs to know its end"):
         endless.fit(build(), TinyData())
     with pytest.raises(ValueError, match="CondenseNet takes channels out of its convolutions by itself"):
         make_trainer(tmp_path, [SoftFilterPruning(0.3)]).fit(build(), TinyData())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch import Callback
-from systems import fit, resumed_differences, trained, without_norms
+from short_fits import fit, resumed_differences, trained, without_norms
 from tiny import SGDStep, TinyData, distance, make_trainer, same, state
 from torch.optim import SGD
 

@@ -3,9 +3,11 @@
 import math
 import statistics
 
+import made_up as fiction
 import pytest
 from made_up import COST, made_up, parts
 
+from primenet_lightning.reproduction.report._for_programs import as_data
 from primenet_lightning.reproduction.report._remarks import leaked_labels
 from primenet_lightning.reproduction.report._tables import tables
 
@@ -211,3 +213,62 @@ def test_results_that_recorded_no_device_are_shown():
     old = {part: dict(device="", versions={}) for part in parts(1)}
     assert conditions(made_up(change=old), "device") == ["not recorded"]
     assert conditions(made_up(without=parts(1)), "device") == []
+
+
+# -- the systems beside PrimeNet ---------------------------------------------------------------------------------------
+
+
+def with_systems(dataset, *names, seeds=2):
+    """Results with systems, each with a curve."""
+    curves = {"rnp": (-0.1, 0.0), "dt_ram": (0.2, 0.5), "msdnet": (0.2, 0.35), "imta": (0.2, 0.35)}
+    results = made_up(dataset, seeds=seeds)
+    for name in names:
+        points = [dict(setting=s, error=20.0 - s, multiply_adds=1e6 * (2 + s)) for s in curves.get(name, ())]
+        results._results[name] = [fiction.result(name, seed, 5.0, 50, curve=points) for seed in range(seeds)]
+    return results
+
+
+def test_errors_of_systems_stand_beside_those_that_the_paper_quotes():
+    rows = cells(with_systems("cifar10", "condensenet", "msdnet", "imta", "one"), "table2")
+    claimed = {name: row["the paper's figure (%)"] for name, row in rows.items() if row["the paper's figure (%)"]}
+    assert claimed == {
+        "PrimeNet, phase 2: linear probe": "6.21",
+        "CondenseNet-86": "3.46, 3.76",
+        "IMTA, on that MSDNet": "5.9",
+        "ONE, on ResNet-32": "3.13, 5.99 (as ITADN)",
+        "RNP, quoted, network pruning": "15.05",
+        "SFP, quoted, network pruning": "7.74, 6.32",
+    }
+    assert rows["CondenseNet-86"]["test error (%)"] == mean_and_spread([5.0, 5.02])
+    assert rows["the same, images leaving early"]["test error (%)"] == "19.65 ± 0.00 (2)"
+    assert cells(with_systems("svhn", "one"), "table2")["ONE, on ResNet-32"]["the paper's figure (%)"] == "1.63"
+
+
+def test_costs_of_systems_are_what_images_really_took():
+    rows = cells(with_systems("mnist", "rnp", "dt_ram"), "table3")
+    assert rows["RNP, ours"]["multiply-adds, inference (M)"] == "2"
+    assert rows["DT-RAM"]["multiply-adds, inference (M)"] == "2.5"
+    (table,) = (table for table in tables(with_systems("cifar10", "condensenet", "msdnet")) if table.key == "table3")
+    by_name = {row[0]: row for row in table.rows}
+    assert by_name["CondenseNet-86"][1:5] == ("0.141", "0.52", "2.6", "65")
+    assert by_name["the same, images leaving early"][3] == "2.35"
+    assert "CondenseNet-86, quoted" not in by_name
+    assert "CondenseNet-light, quoted" in by_name
+    (curves,) = (table for table in tables(with_systems("mnist", "rnp", "dt_ram")) if table.key == "curves")
+    assert [row[:3] for row in curves.rows[1:3]] == [("RNP, ours", "balance", "0"), ("DT-RAM", "threshold", "0.2")]
+
+
+def test_notes_say_what_quoted_figures_belong_to():
+    two_pairs = '3.13 and 5.99 %, quoted for "ITADN", are ONE\'s'
+    assert two_pairs in note_of(made_up("cifar10"), "table2")
+    assert two_pairs not in note_of(made_up("mnist"), "table2")
+    assert "networks of 3 to 4 million parameters" in note_of(made_up("cifar10"), "table2")
+    assert "ONE's FLOPs are in another unit" in note_of(made_up("svhn"), "table3")
+    assert "RNP is ours" in note_of(with_systems("mnist", "rnp"), "table2")
+
+
+def test_errors_along_a_curve_are_left_out_of_a_subset():
+    results = with_systems("svhn-subset", "msdnet")
+    found = {table.key: table for table in tables(results)}
+    assert not {"curves", "table2"} & found.keys()
+    assert not any("error" in str(value) for value in as_data(results)["parts"]["msdnet"])

@@ -1,0 +1,190 @@
+"""Checks that take a GPU: fp16 with its scaler, synchronised batch norm, NCCL, memory."""
+
+import copy
+import os
+from functools import partial
+from typing import Any
+
+import checkout  # noqa: F401
+import torch
+from gpu_place import Figures, Place
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.plugins.precision import MixedPrecision
+from stacks import runner_of, stack
+from torch import Tensor
+from torch import distributed as dist
+from ways import WAYS, build, make_batch
+
+from primenet_lightning import PrimeNet, SavedActivations
+from primenet_lightning.datamodules import ImageDataModule
+from primenet_lightning.training.exchange import ALONE, Exchange, Replicas
+from primenet_lightning.training.fitting import quietly
+
+
+class Blobs(ImageDataModule):
+    """Made-up images, each class with a bright square of its own: a fit that works learns them in a few steps."""
+
+    name = "blobs"
+    num_classes, in_channels, image_size = 4, 1, (8, 8)
+    class_names = ("one", "two", "three", "four")
+
+    def load_arrays(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draw the images, the same ones at each call."""
+        generator = torch.Generator().manual_seed(0)
+        labels = torch.arange(400) % 4
+        images = torch.randint(100, (400, 1, 8, 8), dtype=torch.uint8, generator=generator)
+        for label in range(4):
+            top, left = 4 * (label // 2), 4 * (label % 2)
+            images[labels == label, :, top : top + 4, left : left + 4] += 120
+        return images, labels, images[:80], labels[:80]
+
+
+def fitted(place: Place, epochs: int = 2, **options: Any) -> tuple[PrimeNet, Trainer]:
+    """Fit the smallest network to the blobs.
+
+    Args:
+        place: Where.
+        epochs: How many.
+        **options: Of the Trainer.
+
+    Returns:
+        Model and Trainer.
+    """
+    seed_everything(0, verbose=False)
+    model = PrimeNet(1, (8, 8), 4, lr=0.003)
+    with quietly():
+        trainer = Trainer(
+            max_epochs=epochs,
+            accelerator=place.accelerator,
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            **options,
+        )
+        trainer.fit(model, datamodule=Blobs(batch_size=40))
+    return model, trainer
+
+
+def mixed_precision(place: Place) -> Figures:
+    """Fit with ``16-mixed`` and its real scaler, beside float32; then from a scale at which gradients overflow."""
+
+    def plugin(scale: float) -> MixedPrecision:
+        scaler = torch.amp.GradScaler(place.device, init_scale=scale)
+        return MixedPrecision("16-mixed", place.device, scaler=scaler)
+
+    _, plain = fitted(place)
+    half, scaled = fitted(place, plugins=[plugin(2.0**10)])
+    overflowing, trainer = fitted(place, plugins=[plugin(2.0**60)])
+    scaler = trainer.precision_plugin.scaler  # type: ignore[attr-defined]
+    finite = all(bool(parameter.isfinite().all()) for parameter in overflowing.parameters())
+    return {
+        "validation_error_float32": float(plain.callback_metrics["val/error"]),
+        "validation_error_16_mixed": float(scaled.callback_metrics["val/error"]),
+        "skipped_steps_16_mixed": int(half.skipped_steps),
+        "skipped_steps_from_2_to_the_60": int(overflowing.skipped_steps),
+        "scale_in_the_end": float(scaler.get_scale()),
+        "steps": trainer.global_step,
+        "holds": finite and int(overflowing.skipped_steps) > 0,
+    }
+
+
+def one_process(place: Place) -> Figures:
+    """Train by NCCL (gloo on the CPU) with one process, by the engine and by DDP with synchronised batch norm."""
+    backend = "nccl" if place.device == "cuda" else "gloo"
+    if place.device == "cuda":
+        torch.cuda.set_device(0)
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    try:
+        by_messages = _by_messages(place)
+    finally:
+        dist.destroy_process_group()
+    figures: Figures = {"backend": backend, "largest_difference_by_messages": by_messages}
+    # Lightning's own group
+    before = dict(os.environ)
+    try:
+        alone, _ = fitted(place)
+        # torch has no SyncBatchNorm of tensors on the CPU
+        synchronised, _ = fitted(place, strategy="ddp", sync_batchnorm=place.device == "cuda")
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    figures["largest_difference_by_ddp_and_sync_batchnorm"] = distance(alone.cpu(), synchronised.cpu())
+    figures["kinds_of_batch_norm"] = sorted(
+        {type(module).__name__ for module in synchronised.modules() if "BatchNorm" in type(module).__name__}
+    )
+    figures["holds"] = max(value for value in figures.values() if isinstance(value, float)) < 1e-3
+    return figures
+
+
+def _by_messages(place: Place) -> float:
+    """How far parameters are apart after a few steps with and without messages to oneself."""
+    size = place.sizes.side
+    network = stack(2, 2, in_shape=(3, size, size)).local.to(place.device)
+    networks = [network, copy.deepcopy(network)]
+    exchanges: list[Exchange] = [ALONE, Replicas()]
+    images, target = make_batch(place.sizes.batch, (3, size, size))
+    images, target = images.to(place.device), target.to(place.device)
+    for member, exchange in zip(networks, exchanges, strict=True):
+        runner = runner_of(member)
+        runner.exchange = exchange
+        for _ in range(4):
+            runner.step(images, target, exchange.share(len(target), target.device))
+    return distance(*networks)
+
+
+def distance(one: torch.nn.Module, other: torch.nn.Module) -> float:
+    """The largest difference between parameters."""
+    distances: list[float] = []
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        distances.append(float((a - b).detach().abs().max()))
+    return max(distances)
+
+
+def memory(place: Place) -> Figures:
+    """Measure the most memory of a step by the ways of `ways.py`, over depth; on the CPU that of saved activations."""
+    size = place.sizes.side
+    images, target = make_batch(place.sizes.batch, (3, size, size))
+    images, target = images.to(place.device), target.to(place.device)
+    figures: Figures = {"bytes": {}}
+    for name, way in WAYS.items():
+        peaks: list[int] = []
+        for depth in place.sizes.memory_depths:
+            network = build(depth, (3, size, size)).to(place.device)
+            way(network, images, target)  # gradients, and what libraries keep, are there before
+            uncounted = [*network.parameters(), *network.buffers(), images, target]
+            peaks.append(peak_bytes(place, partial(way, network, images, target), uncounted))
+        figures["bytes"][name] = peaks
+    figures["depths"] = list(place.sizes.memory_depths)
+    by_stage = figures["bytes"]["blockwise"]
+    figures["by_stage_deepest_over_shallowest"] = by_stage[-1] / by_stage[0]
+    figures["by_stage_over_end_to_end"] = by_stage[-1] / figures["bytes"]["end_to_end"][-1]
+    figures["holds"] = figures["by_stage_deepest_over_shallowest"] < 1.1
+    return figures
+
+
+def peak_bytes(place: Place, step: Any, uncounted: list[Tensor]) -> int:
+    """Measure the most bytes that a step needs beyond those that are allocated before.
+
+    Args:
+        place: Where; on the CPU only what autograd saves is counted.
+        step: Called once.
+        uncounted: What is not counted on the CPU, tensors of any shape.
+
+    Returns:
+        Bytes.
+    """
+    if place.device != "cuda":
+        with SavedActivations(uncounted) as counter:
+            step()
+        return counter.peak
+    place.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    place.synchronize()
+    return torch.cuda.max_memory_allocated() - before

@@ -1,0 +1,201 @@
+"""Arguments of the wrong type, refused by the annotations of a constructor: before it begins, and in a sentence."""
+
+import functools
+import inspect
+import operator
+import types
+from abc import ABCMeta
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+Fits = Callable[[Any], bool]
+"""Whether a value can be taken."""
+
+
+class CheckedArguments(ABCMeta):
+    """The class of classes whose constructors are given no argument of a wrong type.
+
+    It looks before the constructor runs: Lightning, which reads the constructor's variables, sees no difference.
+
+    Example:
+        >>> class Layer(metaclass=CheckedArguments):
+        ...     def __init__(self, channels: int) -> None: ...
+        >>> Layer("many")
+        Traceback (most recent call last):
+        ...
+        ValueError: channels='many' cannot be taken; give a whole number
+    """
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Refuse what does not fit, and make an object.
+
+        Args:
+            *args: Of the constructor.
+            **kwargs: Of the constructor.
+
+        Returns:
+            The object.
+
+        Raises:
+            ValueError: For the first argument of another type.
+        """
+        args = tuple(map(_plain, args))
+        kwargs = {name: _plain(value) for name, value in kwargs.items()}
+        in_order: Sequence[Any] = args
+        handed_on = dict(kwargs)
+        for kind in cls.__mro__:
+            if "__init__" not in vars(kind):
+                continue
+            if not kind.__module__.startswith("primenet_lightning."):
+                continue  # a user's annotations are his own business
+            parameters = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
+            names = [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
+            given = {**dict(zip(names[1:], in_order, strict=False)), **handed_on}
+            for name, one in parameters.items():
+                if name in given and given[name] is one.default:
+                    del given[name]
+            refuse_types(kind, given)
+            # what this constructor does not name goes on to the next, by its name
+            in_order = ()
+            handed_on = {name: value for name, value in handed_on.items() if name not in parameters}
+            if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+                break
+        return super().__call__(*args, **kwargs)
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy, or a tensor of one number, as Python's."""
+    return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
+
+
+def refuse_types(kind: type, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments whose value is of no type that the constructor names.
+
+    Args:
+        kind: The class whose own constructor takes them; names that it does not know are left alone.
+        arguments: By name.
+
+    Raises:
+        ValueError: For the first.
+    """
+    hints = _hints(kind)
+    for name, value in arguments.items():
+        if name in hints and not fits(value, hints[name]):
+            raise ValueError(f"{name}={value!r} cannot be taken; give {in_words(hints[name])}")
+
+
+@functools.cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    try:
+        return get_type_hints(kind.__init__)  # type: ignore[misc]
+    except (NameError, TypeError):  # of a user's class, whose types are there for its type checker alone
+        return {}
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Tell whether a value is of a type that an annotation names.
+
+    Args:
+        value: Any. Numbers may be numpy's or tensors, lists may be tuples.
+        annotation: As Python evaluates it.
+
+    Returns:
+        True also where the annotation is none that is looked at.
+
+    Example:
+        >>> fits(3, int), fits(3, float), fits(True, int), fits("3", int | None), fits([3, 5], Sequence[int] | int)
+        (True, True, False, False, True)
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, one) for one in arguments)
+    if origin is Literal:
+        return any(type(value) is type(one) for one in arguments)  # unknown words have sentences of their own
+    if annotation is None or annotation is type(None):
+        return value is None
+    if annotation in PLAIN:
+        return PLAIN[annotation][0](value)
+    if origin is tuple:
+        return _fits_tuple(value, arguments)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
+    if isinstance(origin, type) and issubclass(origin, Collection):
+        return _is_row(value) and all(fits(one, arguments[0]) for one in value)
+    if origin is Callable or origin is type:
+        return callable(value)
+    return True
+
+
+def _fits_tuple(value: Any, arguments: Sequence[Any]) -> bool:
+    if not _is_row(value):
+        return False
+    kinds = [kind for kind in arguments if kind is not Ellipsis]
+    return all(any(fits(one, kind) for kind in kinds) for one in value)  # of another length: see Literal
+
+
+def _is_row(value: Any) -> bool:
+    if isinstance(value, str | bytes | Mapping) or getattr(value, "shape", None) == ():
+        return False
+    return isinstance(value, Iterable) and hasattr(value, "__len__")
+
+
+def _is_whole(value: Any) -> bool:
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return hasattr(value, "__float__") and not isinstance(value, bool) and getattr(value, "shape", ()) == ()
+
+
+def _is_truth(value: Any) -> bool:
+    return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")  # numpy's
+
+
+PLAIN: Mapping[Any, tuple[Fits, str]] = {
+    int: (_is_whole, "a whole number"),
+    float: (_is_number, "a number"),
+    bool: (_is_truth, "True or False"),
+    str: (lambda value: isinstance(value, str), "a text"),
+    Path: (lambda value: isinstance(value, str | PathLike), "a path"),
+}
+"""Types that are looked at as such: whether a value is of one, and what would do."""
+
+
+def in_words(annotation: Any) -> str:
+    """Say what an annotation takes.
+
+    Args:
+        annotation: As Python evaluates it.
+
+    Returns:
+        As ``"a whole number or None"``.
+
+    Example:
+        >>> in_words(Literal["a", "b"] | Sequence[int] | None)
+        "'a', 'b', a list of (a whole number) or None"
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        words = [in_words(one) for one in arguments]
+        return f"{', '.join(words[:-1])} or {words[-1]}"
+    if origin is Literal:
+        return ", ".join(map(repr, arguments))
+    if annotation is None or annotation is type(None):
+        return "None"
+    if annotation in PLAIN:
+        return PLAIN[annotation][1]
+    if origin is tuple and arguments[-1:] != (Ellipsis,):
+        return f"({', '.join(in_words(one) for one in arguments)})"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "options by name"
+    if isinstance(origin, type) and issubclass(origin, Collection):
+        return f"a list of ({in_words(arguments[0])})"
+    if origin is Callable or origin is type:
+        return "a class or a function"
+    return str(getattr(annotation, "__name__", annotation))

@@ -1,0 +1,99 @@
+"""The benchmark of the systems of table 2: its rows, its folders, its report."""
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from primenet_lightning.baselines import DTRAMNet
+from primenet_lightning.commands.short_names import SHORT_NAMES, SIZES
+from primenet_lightning.datamodules import DigitsDataModule
+from primenet_lightning.nn.systems.phases import Position
+
+ROOT = Path(__file__).parents[2]
+
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(ROOT / "benchmarks")  # whose modules import each other by their bare names
+    systems = importlib.import_module("systems")
+    glimpses = sys.modules["glimpses"]
+
+
+def options_for(out, seeds=(0, 1)):
+    return argparse.Namespace(epochs=2, limit=100, seeds=list(seeds), out=out, root="")
+
+
+def finish(run, out, error, curve=(), fixed=()):
+    """A folder as a finished run leaves it, measured."""
+    folder = run.folder(out)
+    folder.mkdir(parents=True)
+    summary = dict(test_error=error, validation_error=error + 1, parameters=7, multiply_adds_inference=3_000_000)
+    (folder / "summary.json").write_text(json.dumps(summary | {"seconds": 6.0}))
+    (folder / "curve.json").write_text(json.dumps({"curve": list(curve), "fixed": list(fixed)}))
+
+
+def test_rows_name_models_and_data_that_there_are():
+    for row in systems.ROWS:
+        assert row.model in SHORT_NAMES["model"] or row.model in SIZES
+        assert systems.DATA[row.data]["data"] in SHORT_NAMES["data"]
+        assert all(option.startswith("model.") for option in row.options)
+    names = [row.name for row in systems.ROWS]
+    assert len({systems.Run.of(row, options_for(Path()), 0).folder(Path()) for row in systems.ROWS}) == len(names)
+    for row in systems.ROWS:
+        assert row.begins_with is None or names.index(row.begins_with) < names.index(row.name)
+
+
+def test_all_of_a_data_set_see_the_same_images(tmp_path):
+    for row in systems.ROWS:
+        arguments = systems.Run(row, 2, 100, 5).arguments(tmp_path, "data")
+        given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+        assert (given["--data.limit_train"], given["--seed_everything"]) == ("100", "5")
+        for name, value in systems.DATA[row.data].items():
+            assert given[f"--{name}"] == value
+
+
+def test_a_row_that_begins_with_another_trains_that_one_first(tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(systems, "carry_out", lambda folder, arguments: begun.append((folder, arguments)))
+    monkeypatch.setattr(systems, "measure", lambda folder, root: None)
+    systems.Run(systems.BY_NAME["IMTA"], 2, 100, 1).carry_out(tmp_path, "data")
+    (first, _), (second, arguments) = begun
+    assert first.name == "MSDNet_equilibrium-100-2-1"
+    assert second.name == "IMTA-100-2-1"
+    assert arguments[arguments.index("--model.trained") + 1] == str(first)
+
+
+def test_a_result_averages_its_seeds_and_is_drawn(tmp_path):
+    for seed in (0, 1):
+        points = [dict(setting=s, error=20 + s + seed, multiply_adds=1e6 * (s + seed)) for s in (1.0, 2.0)]
+        finish(systems.Run(systems.BY_NAME["RNP"], 2, 100, seed), tmp_path, 30.0 + seed, points)
+        points = [dict(setting=s, error=3 - s, multiply_adds=1e6 * s, steps=4 * s) for s in (0.5, 1.0)]
+        finish(systems.Run(systems.BY_NAME["DT-RAM"], 2, 100, seed), tmp_path, 2.5, points, [9.0, 5.0 + seed])
+    result = systems.result_of(systems.BY_NAME["RNP"], options_for(tmp_path))
+    assert (result.errors, result.seeds) == ([30.0, 31.0], [0, 1])
+    assert result.curve[0] == {"setting": 1.0, "error": 21.5, "multiply_adds": 1.5e6}
+    assert systems.result_of(systems.BY_NAME["ONE"], options_for(tmp_path)) is None
+    other = systems.result_of(systems.BY_NAME["DT-RAM"], options_for(tmp_path))
+    assert other.fixed == [9.0, 5.5]
+    systems.draw([result._asdict(), other._asdict()], tmp_path / "errors.svg")
+    picture = (tmp_path / "errors.svg").read_text()
+    assert "RNP" in picture
+    assert "mean glimpses" in picture
+
+
+def test_classifiers_of_fixed_numbers_learn_what_they_see():
+    """The network is left as it is, and fitting makes fewer errors than the classifier that nobody fitted."""
+    data = DigitsDataModule(batch_size=100)
+    data.setup("fit")
+    torch.manual_seed(0)
+    model = DTRAMNet(1, (8, 8), 10, steps=3, patch=4, first_location="centre", glimpse_width=16, width=64)
+    model.network.position = Position(20, 20)
+    before = {name: value.clone() for name, value in model.state_dict().items() if value is not None}
+    unfitted = glimpses.errors_of_fixed_steps(model, data, steps=0)
+    fitted = glimpses.errors_of_fixed_steps(model, data, steps=100)
+    assert len(fitted) == 3
+    assert max(fitted) < min(unfitted) - 10
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
