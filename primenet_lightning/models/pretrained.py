@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from primenet_lightning.arguments import first_line
 from primenet_lightning.files import whole, write_whole
 from primenet_lightning.models.pretrained_config import CONFIG, WEIGHTS, PretrainedConfig, read_config, write_config
+from primenet_lightning.models.weight_files import read_weights
 from primenet_lightning.nn.predicting import predicting
 from primenet_lightning.training.learner import LocalLearner
 
@@ -68,13 +69,11 @@ class Pretrained(LocalLearner):
 
         Raises:
             FileNotFoundError: If there is no such folder.
-            ValueError: If it is not whole, of a newer format, of a class that is not to be trusted, or if safetensors
-                is not installed.
+            ValueError: If it is not whole, of a newer format, or of a class that is not to be trusted.
 
         Example:
             >>> PrimeNet.from_pretrained("mnist-deep")  # doctest: +SKIP
         """
-        needs("safetensors", "export")
         folder = _folder_of(name)
         config = read_config(folder)
         with torch.random.fork_rng(devices=[]):  # the first weights are thrown away
@@ -185,15 +184,9 @@ def _named_tensors(network: nn.Module) -> dict[str, Tensor]:
 @torch.no_grad()
 def _load_weights(network: nn.Module, path: Path) -> None:
     """Fill the network from a file."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     if not path.is_file():
         raise ValueError(f"{path} does not exist; the folder holds no weights that are safe to load")
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is no whole safetensors file ({first_line(error)}); copy it again") from error
+    tensors = read_weights(path)
     wanted = _named_tensors(network)
     for name in sorted(wanted.keys() ^ tensors.keys()):
         where = "lacks" if name in wanted else "has, and the network has not,"
