@@ -16,6 +16,7 @@ from primenet_lightning.callbacks import CostSummary, GracefulStop, LastCheckpoi
 from primenet_lightning.checksums import with_first_line
 from primenet_lightning.commands.attached import looking, progress_bar, timer
 from primenet_lightning.commands.command_line import check_files, given_arguments
+from primenet_lightning.commands.keeping import KeepConfig
 from primenet_lightning.commands.loggers import BeginRun, RunLoggers
 from primenet_lightning.commands.main import COMMANDS
 from primenet_lightning.commands.own_defaults import classes_first, own_defaults
@@ -40,6 +41,7 @@ from primenet_lightning.files import write_whole
 from primenet_lightning.nn.deferring import deferring
 from primenet_lightning.pipeline.strategy import is_pipeline
 from primenet_lightning.runs.folder import RunFolder
+from primenet_lightning.runs.lock import alone_in, refuse_trained
 from primenet_lightning.training.checkpoints import AtomicCheckpointIO, BestCheckpoint
 from primenet_lightning.training.fitting import Fitted, NothingChosen, fit_and_test
 from primenet_lightning.training.learner import LocalLearner
@@ -181,6 +183,7 @@ class PrimeNetCLI(LightningCLI):
                 "--run and --ckpt_path"
             )
         self.run = RunFolder.existing(options["resume"])
+        refuse_trained(self.run)
         self.run.check_metrics()
         if self.run.last is not None:
             self.saved = AtomicCheckpointIO().load_checkpoint(self.run.last)
@@ -251,6 +254,9 @@ class PrimeNetCLI(LightningCLI):
         Args:
             model: The model.
             **kwargs: Further arguments of ``Trainer.fit``.
+
+        Raises:
+            OSError: If another process trains this run, or has begun it.
         """
         resume_from: str | Path | None = existing_checkpoint(kwargs.get("ckpt_path"))
         weights_only = kwargs.get("weights_only")
@@ -258,7 +264,7 @@ class PrimeNetCLI(LightningCLI):
             self.saved = None  # as large as the model
             resume_from, weights_only = self.run.last, True
         self.fitted: Fitted | None = None
-        with self._told_to_processes(), self._taken_away_if_not_begun():
+        with self._told_to_processes(), self._alone(), self._taken_away_if_not_begun():
             if self.trainer.is_global_zero and not self._is_tried_out:
                 self._begin()
             try:
@@ -275,8 +281,21 @@ class PrimeNetCLI(LightningCLI):
         """Write the options before anything else, or a crash would leave a folder that --resume does not know."""
         self.run.path.mkdir(parents=True, exist_ok=True)
         options = saved_options(self._parser(self.subcommand), self.config[self.subcommand])
-        write_whole(self.run.config, with_first_line(yaml.safe_dump(options, sort_keys=False)))
+        content = with_first_line(yaml.safe_dump(options, sort_keys=False))
+        write_whole(self.run.config, content)
+        self.trainer.callbacks.append(KeepConfig(self.run.config, content))  # type: ignore[attr-defined]
         self.loggers.begin(self.trainer)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes from this run; since the first look at its folder one may have begun it."""
+        if not self.trainer.is_global_zero or self._is_tried_out:
+            yield
+            return
+        with alone_in(self.run):
+            if self._get(self.config, "resume") is None:
+                RunFolder.new(self.run.path, "")
+            yield
 
     @contextmanager
     def _told_to_processes(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from primenet_lightning.arguments import first_line
 from primenet_lightning.callbacks.csv_log import ResumableCSVLogger
 from primenet_lightning.callbacks.wandb_log import PatientWandbLogger
 from primenet_lightning.commands.resumption import saved_options
-from primenet_lightning.commands.wandb_process import wandb_mode, wandb_words
+from primenet_lightning.commands.wandb_process import end_wandb, wandb_mode, wandb_words
 from primenet_lightning.runs.folder import RunFolder
 
 
@@ -74,6 +74,7 @@ class RunLoggers:
         others = [logger for logger in trainer.loggers if not isinstance(logger, PatientWandbLogger)]
         for logger in trainer.loggers:
             if isinstance(logger, PatientWandbLogger) and not _begins(logger, f"it is kept in {self._kept_in}"):
+                end_wandb()  # or its service says of the second attempt that the run's id is in use
                 offline = self.wandb("offline")
                 begins = _begins(offline, "without")
                 trainer.loggers = [offline, *others] if begins else others

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from primenet_lightning import __version__
+from primenet_lightning.arguments import first_line
 
 
 class Command(NamedTuple):
@@ -184,12 +185,27 @@ def _function(path: str) -> Callable[[Sequence[str]], int]:
 
 def _sentence(error: BaseException) -> str | None:
     """What a check of this package has to say, which then is all there is to say; None keeps the traceback."""
+    if _is_of_memory(error):
+        return (
+            f"there is not enough memory ({first_line(error)}); use less: --model.backward=learner gives the same "
+            "numbers with less, and a new run may have a smaller --data.batch_size"
+        )
     cause: BaseException | None = error
     while cause is not None:
         if _is_ours(cause):
             return str(cause)
         cause = cause.__cause__  # the parser wraps what a constructor raises
     return None
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    """Whether Python, or torch on the CPU or on a GPU, could not get memory."""
+    if isinstance(error, MemoryError):
+        return True
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator: " in str(error)
 
 
 def _is_ours(error: BaseException) -> bool:

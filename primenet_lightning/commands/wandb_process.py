@@ -71,6 +71,14 @@ def finish_wandb(exit_code: int = 0) -> None:
             wandb.finish(exit_code=exit_code)
 
 
+def end_wandb() -> None:
+    """End W&B's service, and with it what could not begin there."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None:
+        with without_stopping("ending W&B's service"):
+            wandb.teardown(exit_code=1)
+
+
 def _from_here(folder: Path) -> Path:
     """A folder below the working directory as one would type it."""
     here = Path.cwd()

@@ -20,6 +20,9 @@ from primenet_lightning.checksums import (
     write_json,
 )
 
+LOCK = ".lock"
+"""Name of the file in a run folder that the process which trains the run has locked."""
+
 
 class RunFolder(os.PathLike[str]):
     """A folder that holds all of a run, and nothing else; it knows each of its files.
@@ -81,7 +84,7 @@ class RunFolder(os.PathLike[str]):
         if not self.path.is_dir():
             return False
         # a crash may have come before the very first file was whole
-        return all(file.suffix == ".part" for file in self.path.iterdir())
+        return all(file.suffix == ".part" or file.name == LOCK for file in self.path.iterdir())
 
     @classmethod
     def existing(cls, path: str | os.PathLike[str]) -> "RunFolder":
