@@ -334,7 +334,11 @@ def test_commands_of_a_page_are_understood(page, understand, written_files, monk
 
 
 def test_a_wrong_option_is_noticed(understand):
-    for wrong in (["fit", "--model.kernels", "3"], ["probe", "runs/first", "--epoch_s", "3"], ["predict", "a.png"]):
+    for wrong in (
+        ["fit", "--model.kernels", "3"],
+        ["probe", "runs/first", "--epoch_s", "3"],
+        ["predict", "--modle", "x", "a.png"],
+    ):
         with pytest.raises((SystemExit, pytest.fail.Exception)):
             understand(wrong)
 

@@ -70,8 +70,8 @@ def model_of(options: Any) -> "LocalLearner":
     """
     if (options.ckpt is None) == (options.model is None):
         raise ValueError(
-            f"ckpt={options.ckpt} and model={options.model}: give one of the two, a run or the name of a pretrained "
-            "network"
+            f"a trained network is needed, and one alone: give --ckpt RUN or --model NAME of a pretrained network "
+            f"(given: ckpt={options.ckpt}, model={options.model})"
         )
     description = description_in(options)
     if options.model is not None:

@@ -31,7 +31,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         path: Of a safetensors file.
 
     Returns:
-        Each of the shape that it was saved with, ``(...)``.
+        Tensors of any shape, by name.
 
     Raises:
         ValueError: If the file is not whole.
@@ -54,7 +54,7 @@ def read_plainly(content: bytes) -> dict[str, Tensor]:
         content: Of the file.
 
     Returns:
-        Each of the shape that it was saved with, ``(...)``.
+        Tensors of any shape, by name.
 
     Raises:
         ValueError: If the bytes do not add up.

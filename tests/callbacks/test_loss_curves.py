@@ -42,7 +42,7 @@ def test_a_disk_that_is_full_stops_no_training(train, tmp_path, recwarn):
     (tmp_path / "figures").write_text("in the way")
     assert train(callbacks=[CapsuleLossCurves()]).state.finished
     sentences = [str(warning.message) for warning in recwarn if "training goes on without" in str(warning.message)]
-    assert any("losses.png failed (FileExistsError" in sentence for sentence in sentences)
+    assert any("losses.png cannot be written (File exists); give a place" in sentence for sentence in sentences)
 
 
 def test_picture_goes_where_it_is_told(train, tmp_path):

@@ -24,7 +24,7 @@ MISTAKES = [
     (["fit", "--model.num_classes", "5"], "model.num_classes", "5"),
     (["validate", "--resume", "mine"], "--resume", "mine"),
     (["test", "--figures", "false"], "--figures", "false"),
-    (["predict", "image.png"], "--ckpt", "CKPT"),
+    (["predict", "image.png"], "--ckpt RUN", "--model NAME"),
     (["report"], "report", "RUN"),
     (["report", "one", "two"], "argument", "two"),
     (["dashboard", "--entityy", "us"], "--entityy", "--entity?"),

@@ -77,8 +77,11 @@ def test_answers_are_written_as_json(pictures):
     ("options", "message"),
     [
         (["--model", "digit"], "name='digit' is no pretrained network of this package; did you mean digits?"),
-        ([], "ckpt=None and model=None: give one of the two"),
-        (["--model", "digits", "--ckpt", "runs/x"], "ckpt=runs/x and model=digits: give one of the two"),
+        ([], "a trained network is needed, and one alone: give --ckpt RUN or --model NAME"),
+        (
+            ["--model", "digits", "--ckpt", "runs/x"],
+            "a trained network is needed, and one alone: give --ckpt RUN or --model NAME",
+        ),
         (["--model", "digits", "--mean", "0.5"], "--mean cannot be changed of model=digits"),
         (["--model", "digits", "--out", "a.xls"], "out=a.xls has no format that is written"),
         (["--model", "digits", "--out", "notes.csv"], "out=notes.csv exists already and is not overwritten"),

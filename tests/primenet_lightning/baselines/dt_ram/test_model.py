@@ -17,7 +17,7 @@ from primenet_lightning.baselines import DTRAMNet
         (dict(patch=29), "patch=29 is larger than the images, which are 28x28"),
         (dict(first_location="corner"), "first_location='corner' is unknown"),
         (dict(locator_width=0), "locator_width=0 must be at least 1"),
-        (dict(steps=2.5), "steps=2.5 must be a whole number"),
+        (dict(steps=2.5), "steps=2.5 cannot be taken; give a whole number"),
         (dict(width=0), "width=0 must be at least 1"),
     ],
 )

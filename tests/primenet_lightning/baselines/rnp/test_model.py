@@ -16,8 +16,8 @@ from primenet_lightning.baselines import RNPNet
         (dict(pretraining=-0.1), "pretraining=-0.1 must be within 0 and 1"),
         (dict(agent_share=1), "agent_share=1 must be between 0 and 1"),
         (dict(rounds=0), "rounds=0 must be at least 1"),
-        (dict(rounds=2.5), "rounds=2.5 must be a whole number"),
-        (dict(widths=[8.0, 8]), "widths=8.0 must be a whole number"),
+        (dict(rounds=2.5), "rounds=2.5 cannot be taken; give a whole number"),
+        (dict(widths=[8.0, 8]), r"widths=\[8\.0, 8\] cannot be taken; give a list of \(a whole number\)"),
         (dict(widths=[6, 6]), "does not divide into groups=4"),
     ],
 )
