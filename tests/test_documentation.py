@@ -99,6 +99,7 @@ def workplace(tmp_path, monkeypatch, finished_run):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PRIMENET_DATA", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
+    wandb.teardown()  # it would go on with the environment of the test that set it up
     return tmp_path
 
 

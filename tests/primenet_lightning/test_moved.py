@@ -24,7 +24,7 @@ def forget(monkeypatch):
 
     def forget(name):
         monkeypatch.delitem(sys.modules, f"primenet_lightning.{name}", raising=False)
-        monkeypatch.delattr(primenet_lightning, name, raising=False)
+        monkeypatch.delitem(vars(primenet_lightning), name, raising=False)  # to ask for it would import it again
 
     return forget
 
