@@ -12,7 +12,7 @@ FAST = """
 model:
   class_path: primenet_lightning.CutNet
   init_args:
-    backbone: resnet18
+    backbone: resnet20
     parts: 2
     recipe: greedy
     optimizer:
