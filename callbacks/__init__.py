@@ -3,8 +3,9 @@
 The names below are imported when they are first used: whoever wants `Lookahead` alone needs no library that draws bars.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from primenet_lightning.first_use import on_first_use
 
 if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at runtime
     from primenet_lightning.callbacks.averaging import AveragedWeights
@@ -65,13 +66,7 @@ _HOMES = {
 """The module of each name."""
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name's module on first use (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"primenet_lightning.{_HOMES[name]}"), name)
-    globals()[name] = value  # the next use finds it without coming here
-    return value
+__getattr__ = on_first_use(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

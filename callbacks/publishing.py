@@ -13,15 +13,12 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from primenet_lightning.analysis.views import named_classes
 from primenet_lightning.figures.curves import Points, curve, curves_in
 from primenet_lightning.figures.style import FigureFormat, write_figure
-from primenet_lightning.files import without_stopping, write_whole
+from primenet_lightning.files import as_text, without_stopping, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = get_args(FigureFormat)
-
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that a spreadsheet takes for a formula."""
 
 
 def run_folder(trainer: Trainer) -> Path:
@@ -190,24 +187,6 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]
     for row in (columns, *rows):
         writer.writerow([as_text(value) for value in itertools.compress(row, shown)])
     write_whole(path, text.getvalue())
-
-
-def as_text(value: Any) -> Any:
-    """Keep a cell of CSV from being taken for a formula, which spreadsheets compute as they open the file.
-
-    Args:
-        value: Of the cell; the name of a class or of a file may be anything.
-
-    Returns:
-        The same; a text that begins as a formula with an apostrophe before it.
-
-    Example:
-        >>> as_text("=1+1"), as_text("cat"), as_text(-1.5)
-        ("'=1+1", 'cat', -1.5)
-    """
-    if isinstance(value, str) and value.startswith(FORMULAS):
-        return f"'{value}"
-    return value
 
 
 def _for_wandb(row: Sequence[Any]) -> list[Any]:

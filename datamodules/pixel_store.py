@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from primenet_lightning.checksums import digest_of_start
 from primenet_lightning.datamodules.pictures import ImageFileError
 from primenet_lightning.files import whole
 
@@ -26,9 +27,6 @@ Reader = Callable[[Path], Tensor]
 
 THREADS = 8
 """At most: Pillow decodes and resizes outside of Python's lock."""
-
-AT_ONCE = 2**22
-"""Bytes that are read at once."""
 
 NAMED = 3
 """Broken files that an error names."""
@@ -124,16 +122,10 @@ def _write(file: Path, paths: Sequence[Path], shape: tuple[int, int, int], read:
 
 def _is_as_written(file: Path) -> bool:
     """Compare a file's content with the check sum at its end: once, since all of it is used in any epoch."""
-    digest = hashlib.sha256()
-    left = file.stat().st_size - digest.digest_size
+    before = file.stat().st_size - hashlib.sha256().digest_size
     with file.open("rb") as stream:
-        while left > 0:
-            data = stream.read(min(left, AT_ONCE))
-            if not data:
-                break
-            digest.update(data)
-            left -= len(data)
-        return stream.read() == digest.digest()
+        digest = digest_of_start(stream, before)
+        return stream.read() == digest
 
 
 def _read_all(paths: Sequence[Path], read: Reader) -> Iterator[Pixels]:

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from primenet_lightning import moved
+from primenet_lightning.first_use import on_first_use
 
 if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at runtime
     from primenet_lightning.analysis.cost import Cost, count_cost, count_module
@@ -160,18 +161,16 @@ _SUBPACKAGES = (
 )
 
 sys.meta_path.insert(0, moved.Signposts())
+_look_up = on_first_use(__name__, _HOMES)
 
 
 def __getattr__(name: str) -> Any:
     """Import a name's module, or a subpackage, on first use (PEP 562)."""
     if name in _SUBPACKAGES or name in moved.MOVED:
         return import_module(f"{__name__}.{name}")
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = _look_up(name)
     if name == "LocalLearner":
         import_module(f"{__name__}.pipeline")  # so that a Trainer knows its strategy by name, as with any model
-    globals()[name] = value  # the next use finds it without coming here
     return value
 
 

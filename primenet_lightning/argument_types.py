@@ -10,6 +10,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from primenet_lightning.arguments import as_number
+
 Fits = Callable[[Any], bool]
 """Whether a value can be taken."""
 
@@ -41,8 +43,8 @@ class CheckedArguments(ABCMeta):
         Raises:
             ValueError: For the first argument of another type.
         """
-        args = tuple(map(_plain, args))
-        kwargs = {name: _plain(value) for name, value in kwargs.items()}
+        args = tuple(map(as_number, args))
+        kwargs = {name: as_number(value) for name, value in kwargs.items()}
         in_order: Sequence[Any] = args
         handed_on = dict(kwargs)
         for kind in cls.__mro__:
@@ -63,11 +65,6 @@ class CheckedArguments(ABCMeta):
             if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
                 break
         return super().__call__(*args, **kwargs)
-
-
-def _plain(value: Any) -> Any:
-    """A number of numpy, or a tensor of one number, as Python's."""
-    return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
 
 
 def refuse_types(kind: type, arguments: Mapping[str, Any]) -> None:

@@ -59,6 +59,23 @@ def whole_number(least: int, **arguments: Any) -> int:
     return number
 
 
+def as_number(value: Any) -> Any:
+    """Give a number of numpy, or a tensor of one number, as Python's own.
+
+    Args:
+        value: Of any type.
+
+    Returns:
+        The same where it is no such number.
+
+    Example:
+        >>> import numpy as np
+        >>> as_number(np.int64(8)), as_number("8")
+        (8, '8')
+    """
+    return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
+
+
 def plain(value: Any) -> Any:
     """Give numbers and arrays of numpy as Python's own, also inside of lists, tuples and dictionaries.
 
@@ -75,8 +92,7 @@ def plain(value: Any) -> Any:
     """
     import numpy as np  # which commands without a network do not need
 
-    if isinstance(value, np.generic) or (hasattr(value, "item") and getattr(value, "shape", None) == ()):
-        return value.item()  # of numpy, or a tensor of one number
+    value = as_number(value)
     if isinstance(value, np.ndarray):
         return plain(tuple(value.tolist()))
     if type(value) is dict:

@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 from primenet_lightning.arguments import first_line
@@ -17,6 +17,10 @@ KEY = "sha256"
 
 FIRST_LINE = "# sha256 of the lines below: "
 """How YAML begins that has a check sum."""
+
+
+AT_ONCE = 2**22
+"""Bytes of a large file that are in memory at a time."""
 
 
 def read_text(path: str | Path, remedy: str) -> str:
@@ -54,6 +58,31 @@ def digest_of(values: Any) -> str:
     """
     as_read = json.loads(json.dumps(values))
     return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
+
+
+def digest_of_start(file: BinaryIO, count: int) -> bytes:
+    """Compute the SHA-256 of the first bytes of a file, and leave it behind them.
+
+    Args:
+        file: Open for reading; a large one is never in memory as a whole.
+        count: How many bytes.
+
+    Returns:
+        32 bytes.
+
+    Example:
+        >>> digest_of_start(io.BytesIO(b"abc, and more"), 3).hex()[:8]
+        'ba7816bf'
+    """
+    file.seek(0)
+    digest = hashlib.sha256()
+    while count > 0:
+        data = file.read(min(count, AT_ONCE))
+        if not data:
+            break
+        digest.update(data)
+        count -= len(data)
+    return digest.digest()
 
 
 def write_json(path: str | Path, values: Mapping[str, Any], **layout: Any) -> Path:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from primenet_lightning.arguments import first_line
 
@@ -136,3 +137,25 @@ def without_stopping(what: str, errors: type[Exception] = Exception) -> Iterator
 @functools.lru_cache(maxsize=64)
 def _warn_once(what: str, sentence: str) -> None:
     warnings.warn(sentence, stacklevel=4)
+
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that a spreadsheet takes for a formula."""
+
+
+def as_text(value: Any) -> Any:
+    """Keep a cell of CSV from being taken for a formula, which spreadsheets compute as they open the file.
+
+    Args:
+        value: Of the cell; the name of a class or of a file may be anything.
+
+    Returns:
+        The same; a text that begins as a formula with an apostrophe before it.
+
+    Example:
+        >>> as_text("=1+1"), as_text("cat"), as_text(-1.5)
+        ("'=1+1", 'cat', -1.5)
+    """
+    if isinstance(value, str) and value.startswith(FORMULAS):
+        return f"'{value}"
+    return value

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from primenet_lightning.analysis.prediction import Prediction
-from primenet_lightning.callbacks.publishing import as_text
 from primenet_lightning.commands.printing import printable
-from primenet_lightning.files import write_whole
+from primenet_lightning.files import as_text, write_whole
 
 SUFFIXES = (".csv", ".json")
 

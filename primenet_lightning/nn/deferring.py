@@ -114,7 +114,13 @@ class DeferredNetwork(Generic[Network]):
         left_out = {id(tensor) for tensor in without}
         for name, tensor in named_tensors(self.network):
             if id(tensor) not in left_out and tensor.is_meta:
-                _put(tensor, made.values_of(built_again[name]), name)
+                values = made.values_of(built_again[name])
+                if values is None:
+                    raise ValueError(
+                        f"{name} gets its first values in a way that cannot be followed without memory; build the "
+                        "model outside of Trainer.init_module"
+                    )
+                put_in_place(tensor, values)
 
 
 def named_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -130,14 +136,24 @@ def named_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from network.named_buffers()
 
 
-def _put(tensor: Tensor, values: Tensor | None, name: str) -> None:
-    """Have the same object be what has these values."""
-    if values is None:
-        raise ValueError(
-            f"{name} gets its first values in a way that cannot be followed without memory; build the model outside of "
-            "Trainer.init_module"
-        )
+def put_in_place(tensor: Tensor, other: Tensor) -> Tensor:
+    """Have the same object be another tensor, for whoever has it.
+
+    Args:
+        tensor: A parameter or buffer, of any shape ``(...)``.
+        other: What it becomes, of the same shape ``(...)``; of a parameter a parameter that learns as it did.
+
+    Returns:
+        What it was before, of the same shape ``(...)``.
+
+    Example:
+        >>> weight = nn.Linear(2, 3).weight
+        >>> before = put_in_place(weight, torch.zeros(3, 2))
+        >>> type(weight).__name__, float(weight.sum())
+        ('Parameter', 0.0)
+    """
     if isinstance(tensor, nn.Parameter):
-        values = nn.Parameter(values, requires_grad=tensor.requires_grad)
+        other = nn.Parameter(other, requires_grad=tensor.requires_grad)
     swap: Callable[[Tensor, Tensor], None] = torch.utils.swap_tensors
-    swap(tensor, values)
+    swap(tensor, other)
+    return other

@@ -87,10 +87,11 @@ class WithoutMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return function(*args, **options)
         if function is torch.ops.aten.copy_.default:
             self._make_room(args[0], args[1])
-        has_values = all(self.values_of(tensor) is not None for tensor in tensors)
+        values = {id(tensor): self.values_of(tensor) for tensor in tensors}
+        has_values = all(known is not None for known in values.values())
         computed = None
         if has_values:
-            real_args, real_options = tree_map_only(Tensor, self.values_of, (args, options))
+            real_args, real_options = tree_map_only(Tensor, lambda tensor: values[id(tensor)], (args, options))
             computed = function(*real_args, **real_options)
         elif _is_random(function) and tensors[0] is args[0] and args[0].is_meta:
             with stand_in(args[0]) as drawn:

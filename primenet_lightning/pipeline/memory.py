@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from primenet_lightning.nn.deferring import named_tensors
+from primenet_lightning.nn.deferring import named_tensors, put_in_place
 from primenet_lightning.training.section import Section
 
 
@@ -53,11 +53,7 @@ def free_others(section: Section) -> None:
         if tensor.is_meta:
             continue
         tensor.grad = None
-        blank = torch.empty_like(tensor, device="meta")
-        if isinstance(tensor, nn.Parameter):
-            blank = nn.Parameter(blank, requires_grad=tensor.requires_grad)
-        swap: Callable[[Tensor, Tensor], None] = torch.utils.swap_tensors
-        swap(tensor, blank)  # the same object, for whoever has it
+        put_in_place(tensor, torch.empty_like(tensor, device="meta"))
 
 
 @contextmanager
@@ -71,22 +67,17 @@ def lent_memory(module: nn.Module) -> Iterator[None]:
         Nothing.
     """
     without = [tensor for _, tensor in named_tensors(module) if tensor.is_meta]
-    lent: list[Tensor] = []
+    blanks: list[Tensor] = []
     for tensor in without:
         numbers = torch.zeros_like(tensor, device="cpu")
         if tensor.is_floating_point():
             numbers.normal_(std=0.05)
-        if isinstance(tensor, nn.Parameter):
-            numbers = nn.Parameter(numbers, requires_grad=tensor.requires_grad)
-        lent.append(numbers)
-    swap: Callable[[Tensor, Tensor], None] = torch.utils.swap_tensors
-    for tensor, numbers in zip(without, lent, strict=True):
-        swap(tensor, numbers)
+        blanks.append(put_in_place(tensor, numbers))
     try:
         yield
     finally:
-        for tensor, blank in zip(without, lent, strict=True):
-            swap(tensor, blank)
+        for tensor, blank in zip(without, blanks, strict=True):
+            put_in_place(tensor, blank)
 
 
 def move(module: nn.Module, device: torch.device) -> None:

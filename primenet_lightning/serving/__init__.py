@@ -5,8 +5,9 @@ soon as an exit is sure enough, and computes of those that have left no more; `O
 onnxruntime and numpy alone.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from primenet_lightning.first_use import on_first_use
 
 if TYPE_CHECKING:
     from primenet_lightning.serving.early_exit import EarlyAnswers, EarlyExit
@@ -16,16 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["EarlyAnswers", "EarlyExit", "Exported", "OnnxClassifier", "export"]
 
 _HOMES = {
-    "EarlyAnswers": "early_exit",
-    "EarlyExit": "early_exit",
-    "Exported": "exporting",
-    "OnnxClassifier": "runner",
-    "export": "exporting",
+    "EarlyAnswers": "serving.early_exit",
+    "EarlyExit": "serving.early_exit",
+    "Exported": "serving.exporting",
+    "OnnxClassifier": "serving.runner",
+    "export": "serving.exporting",
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name's module on first use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = on_first_use(__name__, _HOMES)

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import torch
 
 from primenet_lightning.arguments import first_line
-from primenet_lightning.checksums import warn_of_none
+from primenet_lightning.checksums import digest_of_start, warn_of_none
 from primenet_lightning.files import whole
 
 MARK = b"primenet-sha256:"
@@ -34,9 +34,6 @@ NO_COMMENT = b"\0\0"
 
 UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, LookupError, RuntimeError)
 """What Python makes of a damaged zip file."""
-
-AT_ONCE = 2**22
-"""Bytes that are read at once."""
 
 BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files begin that torch wrote before it wrote zip files."""
@@ -183,7 +180,7 @@ def _check(file: BinaryIO, path: str | Path) -> None:
     file.seek(length)
     end = file.read()
     if end.startswith(BEGINS):
-        if _digest(file, length) != end[len(BEGINS) :]:
+        if digest_of_start(file, length).hex().encode() != end[len(BEGINS) :]:
             raise ValueError(_damaged(path, "its check sum is another"))
         return
     try:
@@ -195,19 +192,6 @@ def _check(file: BinaryIO, path: str | Path) -> None:
         raise ValueError(_damaged(path, "its check sum is cut off"))
     if wrong is not None:
         raise ValueError(_damaged(path, f"the check sum of its part {wrong} is another"))
-
-
-def _digest(file: BinaryIO, count: int) -> bytes:
-    """SHA-256 of the first bytes, in hexadecimal digits."""
-    file.seek(0)
-    digest = hashlib.sha256()
-    while count > 0:
-        data = file.read(min(count, AT_ONCE))
-        if not data:
-            break
-        digest.update(data)
-        count -= len(data)
-    return digest.hexdigest().encode()
 
 
 def _damaged(path: str | Path, reason: str) -> str:
