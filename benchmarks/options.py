@@ -12,53 +12,41 @@ place in the code. Sizes are bounded by 9. The last line is one JSON object; the
 import argparse
 import inspect
 import logging
+import os
 import random
 import signal
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, get_args
 
 import torch
-from lightning.pytorch import Trainer
+from options_subjects import Made, Subject, new_folder, subjects
 from timing import Bound, conclude, machine
-from torch.utils.data import DataLoader
 
-from primenet_lightning import CutNet, PrimeNet, baselines
 from primenet_lightning.argument_types import fits
 from primenet_lightning.commands.main import _sentence
-from primenet_lightning.datamodules import DigitsDataModule
 
 BOUNDS = [Bound("wrong", "at most", 0.0)]
-SIZES: Mapping[str, Any] = {"in_channels": 1, "image_size": (8, 8), "num_classes": 3}
-SMALL = {**SIZES, "reduce_channels": 2, "channels": 4, "projection_channels": 3, "head_channels": 5}
-
 VALUES: tuple[Any, ...] = (
     *(None, True, False, -1, 0, 1, 2, 3, 9, 0.0, 0.5, 1.5, -0.5, float("nan"), float("inf"), "", "x", "none", "auto"),
     *([], [1], [0, 1], [3, 5], [-1], (8, 8), [1.5, "x"], {}, {"x": 1}, {"depth": 2}, torch.tensor(2), b"x"),
 )
 """What an argument may be given, beside the words that its annotation names."""
 
-ALSO = {"image_size": ("larger images",), "kernel_sizes": ("kernel_size", "capsules")}
+ALSO = {
+    "image_size": ("larger images", "images of shape", "the network takes"),
+    "in_shape": ("images of shape",),
+    "kernel_sizes": ("kernel_size", "capsules"),
+    "num_replicas": ("ranks",),
+    "root": ("has no",),
+    "trained": ("run folder", "checkpoint"),
+    "paths": ("image files", "does not exist"),
+}
 """What sentences may call arguments instead."""
 
 SECONDS = 20
 """After so long a case counts as hung."""
-
-
-class Subject(NamedTuple):
-    """What is given arguments.
-
-    Attributes:
-        kind: A class.
-        base: Arguments with which it works.
-        use: Uses an object of it.
-    """
-
-    kind: Callable[..., Any]
-    base: Mapping[str, Any]
-    use: Callable[[Any], None]
 
 
 class Verdict(NamedTuple):
@@ -73,44 +61,6 @@ class Verdict(NamedTuple):
     outcome: str
     place: str = ""
     words: str = ""
-
-
-def train_a_step(model: Any) -> None:
-    """Train on a batch of four images."""
-    channels, size = model.in_shape[0], model.in_shape[1:]
-    images = torch.rand(4, channels, *size, generator=torch.Generator().manual_seed(0))
-    one_batch: Any = [(images, torch.arange(4) % 2)]
-    batches: DataLoader[Any] = DataLoader(one_batch, batch_size=None)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            max_steps=1,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=folder,
-        )
-        trainer.fit(model, batches)
-
-
-def read_a_batch(data: Any) -> None:
-    """Set a data module up, and take its first batch."""
-    data.prepare_data()
-    data.setup("fit")
-    next(iter(data.train_dataloader()))
-
-
-def subjects() -> list[Subject]:
-    """The models and a data module, each small."""
-    return [
-        Subject(PrimeNet, SMALL, train_a_step),
-        Subject(PrimeNet, {**SMALL, "depth": 3, "pool_every": 9, "router": "commit"}, train_a_step),
-        Subject(CutNet, {**SIZES, "backbone": "resnet18", "at": ["layer3"]}, train_a_step),
-        Subject(baselines.OneScale, SIZES, train_a_step),
-        Subject(baselines.CifarResNet20, SIZES, train_a_step),
-        Subject(DigitsDataModule, {}, read_a_batch),
-    ]
 
 
 def words_of(annotation: Any) -> list[Any]:
@@ -142,6 +92,8 @@ def _parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     for one in inspect.getmro(kind):  # type: ignore[arg-type]
         if "__init__" not in vars(one):
             continue
+        if not one.__module__.startswith("primenet_lightning."):
+            break  # Lightning's and torch's own arguments are theirs
         parameters = inspect.signature(vars(one)["__init__"], eval_str=True).parameters
         for name, parameter in parameters.items():
             if name != "self" and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
@@ -165,13 +117,31 @@ def verdict(subject: Subject, changes: Mapping[str, Any]) -> Verdict:
     try:
         with _quickly(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            subject.use(subject.kind(**{**subject.base, **changes}))
+            arguments = arguments_of(subject, changes)
+            subject.use(subject.kind(**arguments), arguments)
     except Exception as error:
         sentence = _sentence(error)
         if sentence is not None and any(_is_named(name, sentence) for name in changes):
             return Verdict("refused", words=sentence)
         return Verdict("wrong", _place(error), f"{type(error).__name__}: {str(error)[:200]!r}")
     return Verdict("trains")
+
+
+def arguments_of(subject: Subject, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a case hands over.
+
+    Args:
+        subject: What is given arguments.
+        changes: Those that are not as in its base.
+
+    Returns:
+        All arguments, those of the base made anew where use changes them.
+    """
+    arguments = {**subject.base, **changes}
+    for name, value in arguments.items():
+        if isinstance(value, Made):
+            arguments[name] = value.make()
+    return arguments
 
 
 def _is_named(argument: str, sentence: str) -> bool:
@@ -224,7 +194,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="Classes with this in their names.")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    os.chdir(new_folder())  # some cases write into the folder "x"
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.ERROR)
     moments, counts, places = random.Random(options.seed), dict.fromkeys(("trains", "refused", "wrong"), 0), set[str]()
     tried = [subject for subject in subjects() if options.only in subject.kind.__name__]
     for case in range(options.cases):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.numbers import WHOLE, Share, on_host
 from primenet_lightning.nn.stages import LearnerOutput, Route, Stage
@@ -29,7 +30,7 @@ _COARSENESS: dict[str, int] = {"learner": 0, "stage": 1, "batch": 2}
 
 
 @dataclass(frozen=True)
-class Rhythm:
+class Rhythm(metaclass=CheckedArguments):
     """How often gradients are computed, exchanged and applied. All rhythms give the same numbers.
 
     Attributes:
@@ -120,7 +121,7 @@ class _Answers:
         return self._classes[: self._count]
 
 
-class StageRunner:
+class StageRunner(metaclass=CheckedArguments):
     """Runs batches through the stages of a network, in turn.
 
     Of a stage whose backward is done nothing stays but its detached map and what its classifiers answered: activations

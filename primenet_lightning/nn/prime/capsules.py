@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from primenet_lightning.argument_types import CheckedArguments
+from primenet_lightning.arguments import at_least
 from primenet_lightning.nn.classifiers import FollowingLayer, LocalClassifier, local_classifier
 from primenet_lightning.nn.fast import run_convolutions
 from primenet_lightning.nn.in_place import unchanged
@@ -13,7 +15,7 @@ from primenet_lightning.nn.layout import channels_last
 from primenet_lightning.nn.losses import LocalLoss, LocalLossKind, local_loss
 
 
-class Capsule(nn.Module):
+class Capsule(nn.Module, metaclass=CheckedArguments):
     r"""A unit that learns from its own loss (section 3.2, figure 1, equation 2).
 
     Any two modules will do: ``features`` turns the block's input into a feature map, ``classifier`` turns that map
@@ -92,6 +94,8 @@ class ConvFeatures(nn.Sequential):
     def __init__(
         self, in_channels: int, kernel_size: int, reduce_channels: int, channels: int, stride: int = 1
     ) -> None:
+        at_least(1, kernel_size=kernel_size, channels=channels)
+        at_least(0, reduce_channels=reduce_channels)
         folds = in_channels <= reduce_channels
         skips = 1
         if kernel_size == 1:
