@@ -10,9 +10,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.arguments import at_least
-
-MOST_SEED = 2**32 - 1
-"""Of numpy's generators."""
+from primenet_lightning.datamodules.options import check_seed
 
 
 class EpochBatchSampler(DistributedSampler[Tensor], metaclass=CheckedArguments):
@@ -66,8 +64,7 @@ class EpochBatchSampler(DistributedSampler[Tensor], metaclass=CheckedArguments):
         at_least(0, start_batch=start_batch)
         if not 0 <= rank < num_replicas:
             raise ValueError(f"Invalid rank {rank}; give a rank from 0 to {num_replicas - 1}, below num_replicas")
-        if not 0 <= seed <= MOST_SEED:
-            raise ValueError(f"seed={seed} is out of range; give 0 to {MOST_SEED}")
+        check_seed(seed=seed)
         if batch_size % num_replicas:
             lower = batch_size - batch_size % num_replicas
             raise ValueError(

@@ -177,7 +177,7 @@ def _names_no_class(message: str) -> bool:
 def _no_class(option: str, value: str, message: str) -> str:
     """A class was named that there is not, or that is of another kind."""
     name = option.rpartition("--")[2]
-    path = re.search(r"class_path': '([\w.]+)'", value)
+    path = re.search(r"class_path': '([^']*)'", value)
     if path:
         value = path[1]
     known = SHORT_NAMES.get(name, {})

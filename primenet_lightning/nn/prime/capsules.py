@@ -232,7 +232,7 @@ def conv_capsules(
         Capsules by name.
 
     Raises:
-        ValueError: If a scale is named twice or is even.
+        ValueError: If there is no scale, or one is named twice or is even.
 
     Example:
         >>> import torch
@@ -240,6 +240,8 @@ def conv_capsules(
         >>> {name: capsule(torch.zeros(2, 1, 28, 28))[0].shape for name, capsule in capsules.items()}
         {'k3': torch.Size([2, 16, 28, 28]), 'k5': torch.Size([2, 16, 28, 28])}
     """
+    if not kernel_sizes:
+        raise ValueError("kernel_sizes=() names no scale; give at least one, such as 3")
     if len(set(kernel_sizes)) != len(kernel_sizes):
         raise ValueError(f"kernel_sizes={tuple(kernel_sizes)} names a scale twice; give each once")
     capsules: dict[str, Capsule] = {}
