@@ -1,6 +1,7 @@
 """What `options.py` draws from, and how a case is judged."""
 
 import inspect
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,10 @@ ALSO = {
     "trained": ("run folder", "checkpoint"),
     "run": ("run folder",),
     "resume": ("run folder",),
+    "loss": ("local_loss",),
+    "loss_options": ("local_loss_options",),
+    "classifier": ("local_classifier",),
+    "classifier_options": ("local_classifier_options",),
     "paths": ("image files", "does not exist"),
 }
 """What sentences may call arguments instead."""
@@ -74,7 +79,8 @@ def parameters_of(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 def is_named(argument: str, sentence: str) -> bool:
     """Whether a sentence names an argument, or says it in words of its own."""
-    return any(word in sentence for word in (argument, *ALSO.get(argument, ())))
+    words = [argument, *ALSO.get(argument, ())]
+    return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", sentence) for word in words if word)
 
 
 @contextmanager

@@ -134,9 +134,7 @@ def training() -> list[Subject]:
     return [
         Subject(package.PaperAdam, {"params": parameters}, step),
         Subject(package.CompositeOptimizer, {"optimizers": two}, step),
-        Subject(
-            package.Rhythm, {}, lambda rhythm, given: run_a_batch(package.StageRunner(small_network(), rhythm=rhythm))
-        ),
+        Subject(package.Rhythm, {}, lambda rhythm, given: run_in(rhythm)),
         Subject(package.StageRunner, {"network": Made(small_network)}, run_a_batch),
         Subject(package.LocalPipeline, {}, begin_a_trainer),
         Subject(EarlyExit, {"model": Made(small_model)}, answer_early),
@@ -345,6 +343,13 @@ def descend(losses: Iterable[Tensor]) -> None:
 def learn(network: Any, arguments: Given = MappingProxyType({})) -> None:
     """Run a network's stages on a batch."""
     run_a_batch(package.StageRunner(network))
+
+
+def run_in(rhythm: Any) -> None:
+    """Step in a rhythm."""
+    network = small_network()
+    optimizers = {name: torch.optim.SGD(learner) for name, learner in network.learners().items()}
+    run_a_batch(package.StageRunner(network, package.CompositeOptimizer(optimizers), rhythm))
 
 
 def run_a_batch(runner: Any, arguments: Given = MappingProxyType({})) -> None:

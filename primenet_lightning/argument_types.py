@@ -116,7 +116,7 @@ def refuse_counts(arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         if name in COUNTS and isinstance(value, int):
             at_least(1, "", **{name: value})
-        if name == "in_shape" and (not value or min(value) < 1):
+        if name == "in_shape" and isinstance(value, list | tuple) and (not value or min(value) < 1):
             raise ValueError(f"in_shape={tuple(value)} is no shape; give channels, height and width, at least 1 each")
         if name in SIZES and isinstance(value, list | tuple):
             if len(value) != 2:

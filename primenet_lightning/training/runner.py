@@ -141,6 +141,9 @@ class StageRunner(metaclass=CheckedArguments):
     Attributes:
         passage: What the batch under way has come to.
 
+    Raises:
+        ValueError: If a stage is to step by itself, or gradients are to be clipped, without a `CompositeOptimizer`.
+
     Example:
         >>> from primenet_lightning.nn.prime.architecture import architecture
         >>> from primenet_lightning.nn.prime.network import PrimeNetwork
@@ -172,6 +175,16 @@ class StageRunner(metaclass=CheckedArguments):
         self.backward = backward
         self.exchange = exchange
         self.clip_norm = clip
+        self._refuse_missing_optimizers()
+
+    def _refuse_missing_optimizers(self) -> None:
+        if isinstance(self.optimizer, CompositeOptimizer):
+            return
+        remedy = f"give optimizer={type(self.optimizer).__name__} as a CompositeOptimizer, by the names of learners"
+        if self.rhythm.step == "stage":
+            raise ValueError(f"step='stage' steps the learners of one stage by themselves; {remedy}")
+        if self.clip_norm is not None:
+            raise ValueError(f"clip={self.clip_norm} clips the gradient of each learner by itself; {remedy}")
 
     def step(self, x: Tensor, target: Tensor, share: Share = WHOLE) -> Record:
         """Learn from one batch, and apply what was learned.
