@@ -20,6 +20,7 @@ ALSO = {
     "loss_options": ("local_loss_options",),
     "classifier": ("local_classifier",),
     "classifier_options": ("local_classifier_options",),
+    "head_scheduler": ("of 'head'",),
     "paths": ("image files", "does not exist"),
 }
 """What sentences may call arguments instead."""
