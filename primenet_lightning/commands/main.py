@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from primenet_lightning import __version__
 from primenet_lightning.arguments import first_line
+from primenet_lightning.freed_memory import keep_freed_memory
 
 
 class Command(NamedTuple):
@@ -74,7 +75,10 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 if something that this package checks was wrong, told in one sentence; 2 if there is no
         such command.
     """
-    args = [with_home(argument) for argument in (sys.argv[1:] if args is None else args)]
+    if args is None:  # the process is this command's own
+        keep_freed_memory()
+        args = sys.argv[1:]
+    args = [with_home(argument) for argument in args]
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # for classes of the user's own; last, so that they hide nothing installed
     failed = True
