@@ -71,7 +71,8 @@ def test_a_row_that_begins_with_another_trains_that_one_first(tmp_path, monkeypa
 def test_a_result_averages_its_seeds_and_is_drawn(tmp_path):
     for seed in (0, 1):
         points = [dict(setting=s, error=20 + s + seed, multiply_adds=1e6 * (s + seed)) for s in (1.0, 2.0)]
-        finish(systems.Run(systems.BY_NAME["RNP"], 2, 100, seed, PRECISION), tmp_path, 30.0 + seed, points)
+        rnp, dt_ram = [systems.Run(systems.BY_NAME[name], 2, 100, seed, PRECISION) for name in ("RNP", "DT-RAM")]
+        finish(rnp, tmp_path, 30.0 + seed, points)
         points = [dict(setting=s, error=3 - s, multiply_adds=1e6 * s, steps=4 * s) for s in (0.5, 1.0)]
         finish(
             systems.Run(systems.BY_NAME["DT-RAM"], 2, 100, seed, PRECISION), tmp_path, 2.5, points, [9.0, 5.0 + seed]
