@@ -74,9 +74,7 @@ def test_a_result_averages_its_seeds_and_is_drawn(tmp_path):
         rnp, dt_ram = [systems.Run(systems.BY_NAME[name], 2, 100, seed, PRECISION) for name in ("RNP", "DT-RAM")]
         finish(rnp, tmp_path, 30.0 + seed, points)
         points = [dict(setting=s, error=3 - s, multiply_adds=1e6 * s, steps=4 * s) for s in (0.5, 1.0)]
-        finish(
-            systems.Run(systems.BY_NAME["DT-RAM"], 2, 100, seed, PRECISION), tmp_path, 2.5, points, [9.0, 5.0 + seed]
-        )
+        finish(dt_ram, tmp_path, 2.5, points, [9.0, 5.0 + seed])
     result = systems.result_of(systems.BY_NAME["RNP"], options_for(tmp_path))
     assert (result.errors, result.seeds) == ([30.0, 31.0], [0, 1])
     assert result.curve[0] == {"setting": 1.0, "error": 21.5, "multiply_adds": 1.5e6}
