@@ -26,8 +26,9 @@ from typing import Any, NamedTuple
 
 import yaml
 from commanded import arguments_of, carry_out, folder_name, is_finished, summary_of
-from fits import add_arguments, mean_and_spread, prepare
+from fits import add_arguments, prepare
 from glimpses import errors_of_fixed_steps
+from intervals import mean_and_spread
 from systems_plot import draw
 from timing import conclude, machine
 
