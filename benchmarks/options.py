@@ -1,38 +1,36 @@
 """Give arguments of every kind to the package's classes: each trains a step, or is refused in a sentence.
 
-    python benchmarks/options.py [--cases 5000] [--seed 0] [--only NAME]
+    python benchmarks/options.py [--cases 5000] [--seed 0] [--kind classes] [--only NAME]
 
-Each case takes a small model that trains, and replaces one to three of its arguments: by values of the wrong type or
-sign, by numbers that are not finite, by names that there are and that there are not, by lists that are empty or too
-long. It then has to train a step on four images, or to be refused by an error of this package whose sentence names one
-of these arguments. What does neither is made smaller, by giving arguments back their values, and printed once for each
+Each case takes small arguments with which a class works, and replaces one to three of them: by values of the wrong type
+or sign, by numbers that are not finite, by names that there are and that there are not, by lists that are empty or too
+long. The object then has to train a step on four images, or to do what else it is for, or to be refused by an error of
+this package whose sentence names one of these arguments. One case in sixteen is a run of ``primenet fit``, see
+`options_command`. What does neither is made smaller, by giving arguments back their values, and printed once for each
 place in the code. Sizes are bounded by 9. The last line is one JSON object; the command fails if there was such a case.
 """
 
 import argparse
-import inspect
 import logging
+import os
 import random
-import signal
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NamedTuple, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from options_command import try_command
+from options_judging import Verdict, is_named, parameters_of, place_of, quickly, words_of
+from options_subjects import Made, Subject, new_folder, subjects
 from timing import Bound, conclude, machine
-from torch.utils.data import DataLoader
 
-from primenet_lightning import CutNet, PrimeNet, baselines
 from primenet_lightning.argument_types import fits
 from primenet_lightning.commands.main import _sentence
-from primenet_lightning.datamodules import DigitsDataModule
 
 BOUNDS = [Bound("wrong", "at most", 0.0)]
-SIZES: Mapping[str, Any] = {"in_channels": 1, "image_size": (8, 8), "num_classes": 3}
-SMALL = {**SIZES, "reduce_channels": 2, "channels": 4, "projection_channels": 3, "head_channels": 5}
+
+COMMAND_EVERY = 16
+"""One case in so many is a run of the command."""
 
 VALUES: tuple[Any, ...] = (
     *(None, True, False, -1, 0, 1, 2, 3, 9, 0.0, 0.5, 1.5, -0.5, float("nan"), float("inf"), "", "x", "none", "auto"),
@@ -40,92 +38,10 @@ VALUES: tuple[Any, ...] = (
 )
 """What an argument may be given, beside the words that its annotation names."""
 
-ALSO = {"image_size": ("larger images",), "kernel_sizes": ("kernel_size", "capsules")}
-"""What sentences may call arguments instead."""
-
-SECONDS = 20
-"""After so long a case counts as hung."""
-
-
-class Subject(NamedTuple):
-    """What is given arguments.
-
-    Attributes:
-        kind: A class.
-        base: Arguments with which it works.
-        use: Uses an object of it.
-    """
-
-    kind: Callable[..., Any]
-    base: Mapping[str, Any]
-    use: Callable[[Any], None]
-
-
-class Verdict(NamedTuple):
-    """What came of a case.
-
-    Attributes:
-        outcome: ``"trains"``, ``"refused"`` or ``"wrong"``.
-        place: Where in the code; the same for cases of one kind.
-        words: What was said.
-    """
-
-    outcome: str
-    place: str = ""
-    words: str = ""
-
-
-def train_a_step(model: Any) -> None:
-    """Train on a batch of four images."""
-    channels, size = model.in_shape[0], model.in_shape[1:]
-    images = torch.rand(4, channels, *size, generator=torch.Generator().manual_seed(0))
-    one_batch: Any = [(images, torch.arange(4) % 2)]
-    batches: DataLoader[Any] = DataLoader(one_batch, batch_size=None)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            max_steps=1,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=folder,
-        )
-        trainer.fit(model, batches)
-
-
-def read_a_batch(data: Any) -> None:
-    """Set a data module up, and take its first batch."""
-    data.prepare_data()
-    data.setup("fit")
-    next(iter(data.train_dataloader()))
-
-
-def subjects() -> list[Subject]:
-    """The models and a data module, each small."""
-    return [
-        Subject(PrimeNet, SMALL, train_a_step),
-        Subject(PrimeNet, {**SMALL, "depth": 3, "pool_every": 9, "router": "commit"}, train_a_step),
-        Subject(CutNet, {**SIZES, "backbone": "resnet18", "at": ["layer3"]}, train_a_step),
-        Subject(baselines.OneScale, SIZES, train_a_step),
-        Subject(baselines.CifarResNet20, SIZES, train_a_step),
-        Subject(DigitsDataModule, {}, read_a_batch),
-    ]
-
-
-def words_of(annotation: Any) -> list[Any]:
-    """The words that an annotation names, at any depth."""
-    words: list[Any] = []
-    for argument in get_args(annotation):
-        if isinstance(argument, str | int):
-            words.append(argument)
-        words += words_of(argument)
-    return words
-
 
 def draw(subject: Subject, moments: random.Random) -> dict[str, Any]:
     """Draw one to three arguments and their values."""
-    parameters = _parameters(subject.kind)
+    parameters = parameters_of(subject.kind)
     changes: dict[str, Any] = {}
     for name in moments.sample(sorted(parameters), min(len(parameters), moments.randint(1, 3))):
         annotation = parameters[name].annotation
@@ -134,21 +50,6 @@ def draw(subject: Subject, moments: random.Random) -> dict[str, Any]:
             values = [value for value in values if fits(value, annotation)] or values
         changes[name] = moments.choice(values)
     return changes
-
-
-def _parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """A constructor's parameters, and those of the base classes that it hands its keywords on to."""
-    found: dict[str, inspect.Parameter] = {}
-    for one in inspect.getmro(kind):  # type: ignore[arg-type]
-        if "__init__" not in vars(one):
-            continue
-        parameters = inspect.signature(vars(one)["__init__"], eval_str=True).parameters
-        for name, parameter in parameters.items():
-            if name != "self" and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                found.setdefault(name, parameter)
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-            break
-    return found
 
 
 def verdict(subject: Subject, changes: Mapping[str, Any]) -> Verdict:
@@ -163,46 +64,33 @@ def verdict(subject: Subject, changes: Mapping[str, Any]) -> Verdict:
     """
     torch.manual_seed(0)
     try:
-        with _quickly(), warnings.catch_warnings():
+        with quickly(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            subject.use(subject.kind(**{**subject.base, **changes}))
+            arguments = arguments_of(subject, changes)
+            subject.use(subject.kind(**arguments), arguments)
     except Exception as error:
         sentence = _sentence(error)
-        if sentence is not None and any(_is_named(name, sentence) for name in changes):
+        if sentence is not None and any(is_named(name, sentence) for name in changes):
             return Verdict("refused", words=sentence)
-        return Verdict("wrong", _place(error), f"{type(error).__name__}: {str(error)[:200]!r}")
+        return Verdict("wrong", place_of(error), f"{type(error).__name__}: {str(error)[:200]!r}")
     return Verdict("trains")
 
 
-def _is_named(argument: str, sentence: str) -> bool:
-    return any(word in sentence for word in (argument, *ALSO.get(argument, ())))
+def arguments_of(subject: Subject, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a case hands over.
 
+    Args:
+        subject: What is given arguments.
+        changes: Those that are not as in its base.
 
-@contextmanager
-def _quickly() -> Iterator[None]:
-    """Break a case off that hangs."""
-
-    def too_long(*_: Any) -> None:
-        raise TimeoutError(f"it took more than {SECONDS} s")
-
-    before = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _place(error: BaseException) -> str:
-    """The last line of this package on the way to an error."""
-    place, trace = "", error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if "primenet_lightning" in code.co_filename:
-            place = f"{code.co_filename.rpartition('primenet_lightning/')[2]}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return f"{place} {type(error).__name__}"
+    Returns:
+        All arguments, those of the base made anew where use changes them.
+    """
+    arguments = {**subject.base, **changes}
+    for name, value in arguments.items():
+        if isinstance(value, Made):
+            arguments[name] = value.make()
+    return arguments
 
 
 def smallest(subject: Subject, changes: dict[str, Any], place: str) -> dict[str, Any]:
@@ -216,27 +104,45 @@ def smallest(subject: Subject, changes: dict[str, Any], place: str) -> dict[str,
     return changes
 
 
+def try_class(subject: Subject, moments: random.Random, places: set[str]) -> Verdict:
+    """Try a case of a class, and print it if it fails at a new place."""
+    changes = draw(subject, moments)
+    one = verdict(subject, changes)
+    if one.outcome == "wrong" and one.place not in places:
+        places.add(one.place)
+        changes = smallest(subject, changes, one.place)
+        print(f"wrong: {subject.kind.__name__}({changes}) at {one.place}: {one.words}", flush=True)
+    return one
+
+
+def tried(cases: int, kind: str, only: str) -> Sequence[Subject | None]:
+    """What each case is about; None is the command."""
+    classes = [subject for subject in subjects() if only in subject.kind.__name__]
+    order: list[Subject | None] = []
+    for case in range(cases):
+        is_command = kind == "command" or (kind == "all" and not only and case % COMMAND_EVERY == 0)
+        order.append(None if is_command else classes[case % len(classes)])
+    return order
+
+
 def main() -> None:
     """Try all cases and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", choices=("all", "classes", "command"), default="all")
     parser.add_argument("--only", default="", help="Classes with this in their names.")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    os.chdir(new_folder())  # some cases write into the folder "x"
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.ERROR)
     moments, counts, places = random.Random(options.seed), dict.fromkeys(("trains", "refused", "wrong"), 0), set[str]()
-    tried = [subject for subject in subjects() if options.only in subject.kind.__name__]
-    for case in range(options.cases):
-        subject = tried[case % len(tried)]
-        changes = draw(subject, moments)
-        one = verdict(subject, changes)
+    order = tried(options.cases, options.kind, options.only)
+    for subject in order:
+        one = try_command(moments, places) if subject is None else try_class(subject, moments, places)
         counts[one.outcome] += 1
-        if one.outcome == "wrong" and one.place not in places:
-            places.add(one.place)
-            changes = smallest(subject, changes, one.place)
-            print(f"wrong: {subject.kind.__name__}({changes}) at {one.place}: {one.words}", flush=True)
     figures: dict[str, float | str] = {"cases": options.cases, **counts, "places": len(places)}
+    figures["of the command"] = order.count(None)
     conclude(figures | {"seed": options.seed, "device": machine("cpu")}, BOUNDS)
 
 

@@ -7,10 +7,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.nn.layers import at_least_float32
 
 
-class AveragedWeights(Callback):
+class AveragedWeights(Callback, metaclass=CheckedArguments):
     r"""Average the network's weights over the training, and use the average wherever the network is looked at.
 
     After each optimizer step :math:`\bar w \leftarrow d \, \bar w + (1 - d) \, w`, for all floating parameters and

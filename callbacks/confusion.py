@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from primenet_lightning.analysis.sample import images_and_labels
 from primenet_lightning.analysis.views import as_pixels
 from primenet_lightning.analysis.wrong_answers import WrongAnswers, confusion_table, errors_table
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.arguments import at_least
 from primenet_lightning.callbacks.publishing import (
     class_names,
@@ -26,7 +27,7 @@ from primenet_lightning.figures.style import FigureFormat
 from primenet_lightning.training.exchange import gather
 
 
-class ConfusionAndErrors(Callback):
+class ConfusionAndErrors(Callback, metaclass=CheckedArguments):
     """Draw the confusion matrix of a test, and its worst errors with their images.
 
     Works with every module whose ``test_step`` returns a mapping with ``"logits"``, ``(batch, classes)``, from batches

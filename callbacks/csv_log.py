@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.checksums import GrowingFile, read_text
 from primenet_lightning.files import whole, without_stopping
 
@@ -18,7 +19,7 @@ EVERY = 100
 """Steps after which what was logged is written, at the latest."""
 
 
-class ResumableCSVLogger(Logger):
+class ResumableCSVLogger(Logger, metaclass=CheckedArguments):
     """Writes ``metrics.csv`` right into the folder of the run, as Lightning's CSV logger writes it, one row per step.
 
     Lightning's own deletes the file of a run that is resumed into its folder; this one keeps the rows of the

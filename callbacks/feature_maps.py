@@ -8,6 +8,7 @@ from torch import Tensor
 
 from primenet_lightning.analysis.sample import BalancedSample
 from primenet_lightning.analysis.views import CapsuleView, as_pixels, view_capsules
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.arguments import at_least
 from primenet_lightning.callbacks.publishing import class_names, normalization, publish
 from primenet_lightning.callbacks.sample import SampleCallback
@@ -17,7 +18,7 @@ from primenet_lightning.models.prime import PrimeNet
 from primenet_lightning.nn.names import HEAD
 
 
-class FeatureMaps(SampleCallback):
+class FeatureMaps(SampleCallback, metaclass=CheckedArguments):
     """Draw the maps of each capsule on a few fixed images, with its loss, its verdict and the route.
 
     One row per image, the first of each class that a validation shows, and per block. For each capsule: its strongest

@@ -10,13 +10,14 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.arguments import at_least
 from primenet_lightning.baselines.condensenet.layers import LearnedGroupConvolution
 from primenet_lightning.callbacks.averaging import AveragedWeights
 from primenet_lightning.nn.layers import trial_run
 
 
-class SoftFilterPruning(Callback):
+class SoftFilterPruning(Callback, metaclass=CheckedArguments):
     r"""Set the smallest filters to zero after each epoch, and let them grow back in the next (SFP).
 
     He, Kang, Dong, Fu and Yang, "Soft Filter Pruning for Accelerating Deep Convolutional Neural Networks", IJCAI 2018:

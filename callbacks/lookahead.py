@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.arguments import at_least
 from primenet_lightning.callbacks.averaging import AveragedWeights, floating_weights
 from primenet_lightning.nn.layers import at_least_float32
@@ -13,7 +14,7 @@ from primenet_lightning.training.progress import steps_of_fit
 from primenet_lightning.training.refusals import AVERAGES
 
 
-class Lookahead(Callback):
+class Lookahead(Callback, metaclass=CheckedArguments):
     r"""Pull the network's weights back to a slow average of themselves, every few optimizer steps.
 
     As airbench does (Jordan, 2024; after Zhang et al., "Lookahead Optimizer", 2019): at each :math:`n`-th of the

@@ -5,6 +5,7 @@ from pathlib import Path
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.callbacks.publishing import DrawnAtTheEnd, publish, publish_series
 from primenet_lightning.figures.losses import draw_error_rates, draw_losses
 from primenet_lightning.figures.style import FigureFormat
@@ -17,7 +18,7 @@ from primenet_lightning.nn.losses import CrossEntropy
 from primenet_lightning.training.loss_log import LossLog
 
 
-class CapsuleLossCurves(LossLog, DrawnAtTheEnd):
+class CapsuleLossCurves(LossLog, DrawnAtTheEnd, metaclass=CheckedArguments):
     """Log the capsules' losses and accuracies, and draw them when the fit ends (figure 5 of the paper).
 
     The numbers are those of `LossLog`. The pictures are ``figures/losses.png`` and ``figures/error_rates.png``, 100 %

@@ -11,10 +11,11 @@ from rich.progress import BarColumn, ProgressColumn
 from rich.table import Column
 from rich.text import Text
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.nn.names import LearnerName
 
 
-class LossProgressBar(RichProgressBar):
+class LossProgressBar(RichProgressBar, metaclass=CheckedArguments):
     """Lightning's rich progress bar with the latest loss of each capsule and the head, in two lines at most.
 
     The losses have a line of their own, cut off where the terminal is narrow, and all of it goes when the work is done:

@@ -18,6 +18,7 @@ from primenet_lightning.analysis.routing import (
     routed_blocks,
     stopped_learning,
 )
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.arguments import at_least
 from primenet_lightning.callbacks.publishing import DrawnAtTheEnd, publish, publish_table
 from primenet_lightning.figures.curves import curves_in
@@ -27,7 +28,7 @@ from primenet_lightning.nn.prime.network import PrimeNetwork
 from primenet_lightning.training.fit_state import FitState
 
 
-class RoutingMonitor(DrawnAtTheEnd, FitState):
+class RoutingMonitor(DrawnAtTheEnd, FitState, metaclass=CheckedArguments):
     """Log each epoch's routing, draw it when the fit ends, and warn of what is odd about it.
 
     From the numbers that `PrimeNet.training_step` returns, with no pass of its own. To every logger, once per epoch:

@@ -14,6 +14,7 @@ from primenet_lightning.analysis.embedding import FEWEST, Frame, embed, separati
 from primenet_lightning.analysis.features import FeatureLayer, compute_features, last_linear, uncut
 from primenet_lightning.analysis.sample import BalancedSample
 from primenet_lightning.analysis.views import as_pixels
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.arguments import at_least
 from primenet_lightning.callbacks.publishing import class_names, normalization, publish, publish_table
 from primenet_lightning.callbacks.sample import SampleCallback
@@ -25,7 +26,7 @@ from primenet_lightning.nn.names import LearnerName
 from primenet_lightning.training.learner import LocalLearner
 
 
-class FeatureTSNE(SampleCallback):
+class FeatureTSNE(SampleCallback, metaclass=CheckedArguments):
     """Draw the t-SNE embedding of learned features, coloured by class, with two numbers that tell how good they are.
 
     A class-balanced sample is copied from the first validation of the fit, and embedded again every n epochs and when

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.datamodules.sides import random_sides
 
 
@@ -34,7 +35,7 @@ class Draws(NamedTuple):
     column: Tensor
 
 
-class Augment(nn.Module):
+class Augment(nn.Module, metaclass=CheckedArguments):
     """Crops, flips, affine maps and cutout, drawn anew for each image of each batch.
 
     For ``ImageDataModule(augmentation=Augment(crop=4, flip=True))``, which leaves validation and test images alone. In

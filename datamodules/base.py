@@ -102,6 +102,8 @@ class ImageDataModule(LightningDataModule, metaclass=CheckedArguments):
     fit: Fit | None = None
     validation_count: int | None = None
 
+    _checked_by_itself: ClassVar[tuple[str, ...]] = ("augmentation",)
+
     # What a run's folder and machine say is no property of the data; a callable may not be picklable.
     _not_saved: ClassVar[list[str]] = ["root", "augmentation", "predict_files"]
 

@@ -1,6 +1,6 @@
 """Any data set of images and labels by position, such as torchvision's, copied into memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -161,14 +161,18 @@ class _Item(NamedTuple):
     name: str
 
 
-def _images(dataset: Any, split: str) -> Iterator[_Item]:
-    """The items of a data set, in order."""
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+def _refuse_dataset(dataset: Any, split: str) -> None:
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or isinstance(dataset, Mapping):
         raise TypeError(
             f"{split}={type(dataset).__name__} has no length or no items by position; give a map-style data set"
         )
     if not len(dataset):
         raise ValueError(f"{split}={type(dataset).__name__} has no images; give at least one")
+
+
+def _images(dataset: Any, split: str) -> Iterator[_Item]:
+    """The items of a data set, in order."""
+    _refuse_dataset(dataset, split)
     for position in range(len(dataset)):
         item = dataset[position]
         if not isinstance(item, tuple | list) or len(item) != 2:
@@ -180,6 +184,7 @@ def _images(dataset: Any, split: str) -> Iterator[_Item]:
 
 
 def _read(dataset: Any, split: str, reading: _Reading) -> _Read:
+    _refuse_dataset(dataset, split)
     images = torch.empty((len(dataset), reading.channels, *reading.size), dtype=torch.uint8)
     labels = torch.empty(len(dataset), dtype=torch.int64)
     for position, item in enumerate(_images(dataset, split)):

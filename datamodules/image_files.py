@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, StackDataset
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.datamodules.pictures import (
     Fit,
     ImageFileError,
@@ -34,7 +35,7 @@ class LoadedImages(NamedTuple):
     errors: tuple[tuple[str, str], ...]
 
 
-class ImageFiles(Dataset[tuple[Tensor, str]]):
+class ImageFiles(Dataset[tuple[Tensor, str]], metaclass=CheckedArguments):
     """Image files as uint8 tensors, converted to the channels the network takes.
 
     A picture is turned as its EXIF tag says, and what is transparent becomes white. One of more than 8 bits or of

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from primenet_lightning.argument_types import CheckedArguments
+
 Array = npt.NDArray[Any] | Tensor
 
 
-class ImageTensors(Dataset[tuple[Tensor, Tensor]]):
+class ImageTensors(Dataset[tuple[Tensor, Tensor]], metaclass=CheckedArguments):
     """Images and labels in memory, indexed by a whole batch at once.
 
     One gather per batch, where a `DataLoader` otherwise fetches, converts and stacks image by image. Several of

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.datamodules.in_memory import ImageTensors
 from primenet_lightning.datamodules.samplers import EpochBatchSampler
 
 
-class BatchLoader(DataLoader[tuple[Tensor, Tensor]]):
+class BatchLoader(DataLoader[tuple[Tensor, Tensor]], metaclass=CheckedArguments):
     """A `DataLoader` whose sampler yields whole batches.
 
     It has no workers: to hand a batch from process to process takes longer than to gather it. Lightning keeps

@@ -6,13 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from primenet_lightning.argument_types import CheckedArguments
 
-class Normalize:
+
+class Normalize(metaclass=CheckedArguments):
     """Computes ``(pixel / 255 - mean) / std`` per channel, as torchvision's ToTensor and Normalize do.
 
     Args:
         mean: Mean per channel, with pixels measured from 0 to 1.
         std: Standard deviation per channel, with pixels measured from 0 to 1.
+
+    Raises:
+        ValueError: If they are not one finite number a channel, or a deviation is not above 0.
 
     Example:
         >>> normalize = Normalize(mean=(0.5,), std=(0.5,))
@@ -23,6 +28,7 @@ class Normalize:
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.mean = tuple(mean)
         self.std = tuple(std)
+        _refuse_statistics(self.mean, self.std)
         # in units of a pixel, (1, channels, 1, 1); one channel's if they are alike, which is twice as fast
         channels = 1 if len(set(zip(self.mean, self.std, strict=True))) == 1 else None
         self._offset = (255 * np.array(self.mean[:channels])).astype(np.float32).reshape(1, -1, 1, 1)
@@ -53,6 +59,15 @@ class Normalize:
             offset, scale = torch.from_numpy(self._offset), torch.from_numpy(self._scale)
             self._constants[device] = offset.to(device), scale.to(device)
         return self._constants[device]
+
+
+def _refuse_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
+    if not mean or len(mean) != len(std):
+        raise ValueError(f"mean={mean} and std={std} do not fit each other; give one number a channel for each")
+    if not np.isfinite([*mean, *std]).all():
+        raise ValueError(f"mean={mean} and std={std} must be finite numbers")
+    if min(std) <= 0:
+        raise ValueError(f"std={std} must be above 0, since pixels are divided by it")
 
 
 def channel_statistics(

@@ -29,8 +29,7 @@ def check_options(
         at_least(1, "image, or None for all", limit_train=limit_train)
     if validation_fraction != 0:
         check_fraction("validation_fraction", validation_fraction)
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed={seed} is out of range; give a whole number from 0 to 2**32 - 1.")
+    check_seed(seed=seed)
     if normalization not in ("symmetric", "standardize"):
         raise ValueError(f"normalization={normalization!r} is unknown; give 'symmetric' or 'standardize'.")
 
@@ -62,3 +61,17 @@ def check_fraction(name: str, fraction: float) -> None:
     """
     if not 0 < fraction < 1:
         raise ValueError(f"{name}={fraction} is out of range; give a value between 0 and 1, such as 0.1.")
+
+
+def check_seed(**seed: int) -> None:
+    """Refuse a seed that not every generator takes.
+
+    Args:
+        **seed: One, by the name of its argument.
+
+    Raises:
+        ValueError: If it is below 0, or too large.
+    """
+    ((name, value),) = seed.items()
+    if not 0 <= value < 2**32:
+        raise ValueError(f"{name}={value} is out of range; give a whole number from 0 to 2**32 - 1.")

@@ -5,11 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.arguments import at_least
 from primenet_lightning.datamodules.normalization import Normalize
 
 
-class Preprocess:
+class Preprocess(metaclass=CheckedArguments):
     """Resizes pictures, where the network wants another size than they have, and normalizes them.
 
     Args:
@@ -26,8 +27,8 @@ class Preprocess:
 
     def __init__(self, normalize: Normalize, picture_size: tuple[int, int], image_size: tuple[int, int]) -> None:
         self.normalize = normalize
-        self.picture_size = picture_size
-        self.image_size = image_size
+        self.picture_size = as_size("picture_size", picture_size)
+        self.image_size = as_size("image_size", image_size)
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> "Preprocess":
@@ -95,6 +96,8 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     """
     from torchvision.transforms.v2.functional import resize  # half a second, for those who resize
 
+    if size == (1, 1):  # torch's kernel for uint8 takes the memory's order of one pixel for another (2.15)
+        return resize(images.float(), list(size), antialias=True).round().to(images.dtype)  # type: ignore[no-any-return]
     pixels: Tensor = resize(images, list(size), antialias=True)
     return pixels.contiguous()
 

@@ -8,10 +8,12 @@ from torch import Tensor
 from torch.utils.data import SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.arguments import at_least
+from primenet_lightning.datamodules.options import check_seed
 
 
-class EpochBatchSampler(DistributedSampler[Tensor]):
+class EpochBatchSampler(DistributedSampler[Tensor], metaclass=CheckedArguments):
     """Yields this rank's share of each global batch, as one index tensor a batch.
 
     The order depends on ``seed`` and ``epoch`` alone, never on the number of ranks: the same images meet in
@@ -57,7 +59,12 @@ class EpochBatchSampler(DistributedSampler[Tensor]):
         rank: int = 0,
         start_batch: int = 0,
     ) -> None:
-        at_least(1, "image", batch_size=batch_size)
+        at_least(1, "image", length=length, batch_size=batch_size)
+        at_least(1, num_replicas=num_replicas)
+        at_least(0, start_batch=start_batch)
+        if not 0 <= rank < num_replicas:
+            raise ValueError(f"Invalid rank {rank}; give a rank from 0 to {num_replicas - 1}, below num_replicas")
+        check_seed(seed=seed)
         if batch_size % num_replicas:
             lower = batch_size - batch_size % num_replicas
             raise ValueError(

@@ -10,14 +10,20 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from primenet_lightning.arguments import as_number
+from primenet_lightning.arguments import as_number, at_least
 
 Fits = Callable[[Any], bool]
 """Whether a value can be taken."""
 
 
+class ArgumentTypeError(ValueError, TypeError):
+    """An argument of the wrong type; also the TypeError that Python would have raised later."""
+
+
 class CheckedArguments(ABCMeta):
     """The class of classes whose constructors are given no argument of a wrong type.
+
+    Arguments that a class has a better sentence for it names in ``_checked_by_itself``.
 
     It looks before the constructor runs: Lightning, which reads the constructor's variables, sees no difference.
 
@@ -27,7 +33,7 @@ class CheckedArguments(ABCMeta):
         >>> Layer("many")
         Traceback (most recent call last):
         ...
-        ValueError: channels='many' cannot be taken; give a whole number
+        primenet_lightning.argument_types.ArgumentTypeError: channels='many' cannot be taken; give a whole number
     """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -59,12 +65,21 @@ class CheckedArguments(ABCMeta):
                 if name in given and given[name] is one.default:
                     del given[name]
             refuse_types(kind, given)
+            refuse_counts(given)
+            refuse_lengths(kind, given)
             # what this constructor does not name goes on to the next, by its name
             in_order = ()
             handed_on = {name: value for name, value in handed_on.items() if name not in parameters}
             if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
                 break
         return super().__call__(*args, **kwargs)
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """The constructor's, for whoever asks what the class takes, such as `help`."""
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+        _, *parameters = signature.parameters.values()
+        return signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
 
 
 def refuse_types(kind: type, arguments: Mapping[str, Any]) -> None:
@@ -80,15 +95,63 @@ def refuse_types(kind: type, arguments: Mapping[str, Any]) -> None:
     hints = _hints(kind)
     for name, value in arguments.items():
         if name in hints and not fits(value, hints[name]):
-            raise ValueError(f"{name}={value!r} cannot be taken; give {in_words(hints[name])}")
+            raise ArgumentTypeError(f"{name}={value!r} cannot be taken; give {in_words(hints[name])}")
+
+
+def refuse_counts(arguments: Mapping[str, Any]) -> None:
+    """Refuse what no image, map or layer can have none of, and sizes that are not height and width.
+
+    Args:
+        arguments: By name, of types that fit.
+
+    Raises:
+        ValueError: For the first.
+
+    Example:
+        >>> refuse_counts({"map_size": (8, 0)})
+        Traceback (most recent call last):
+        ...
+        ValueError: map_size=(8, 0) must be at least 1 pixel high and wide
+    """
+    for name, value in arguments.items():
+        if name in COUNTS and isinstance(value, int):
+            at_least(1, "", **{name: value})
+        if name == "in_shape" and isinstance(value, list | tuple) and (not value or min(value) < 1):
+            raise ValueError(f"in_shape={tuple(value)} is no shape; give channels, height and width, at least 1 each")
+        if name in SIZES and isinstance(value, list | tuple):
+            if len(value) != 2:
+                raise ValueError(f"{name}={value} is no size; give height and width in pixels")
+            if min(value) < 1:
+                raise ValueError(f"{name}={value} must be at least 1 pixel high and wide")
+
+
+def refuse_lengths(kind: type, arguments: Mapping[str, Any]) -> None:
+    """Refuse tuples of another length than the constructor names.
+
+    Args:
+        kind: The class whose own constructor takes them.
+        arguments: By name, of types that fit.
+
+    Raises:
+        ValueError: For the first.
+    """
+    hints = _hints(kind)
+    for name, value in arguments.items():
+        parts = get_args(hints.get(name))
+        if get_origin(hints.get(name)) is not tuple or parts[-1] is Ellipsis or len(value) == len(parts):
+            continue
+        raise ValueError(f"{name}={value} has {len(value)} parts; give {in_words(hints[name])}")
 
 
 @functools.cache
 def _hints(kind: type) -> Mapping[str, Any]:
     try:
-        return get_type_hints(kind.__init__)  # type: ignore[misc]
+        hints = get_type_hints(kind.__init__)  # type: ignore[misc]
     except (NameError, TypeError):  # of a user's class, whose types are there for its type checker alone
         return {}
+    for name in getattr(kind, "_checked_by_itself", ()):
+        hints.pop(name, None)
+    return hints
 
 
 def fits(value: Any, annotation: Any) -> bool:
@@ -109,7 +172,7 @@ def fits(value: Any, annotation: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(fits(value, one) for one in arguments)
     if origin is Literal:
-        return any(type(value) is type(one) for one in arguments)  # unknown words have sentences of their own
+        return any(_fits_choice(value, one) for one in arguments)
     if annotation is None or annotation is type(None):
         return value is None
     if annotation in PLAIN:
@@ -117,12 +180,32 @@ def fits(value: Any, annotation: Any) -> bool:
     if origin is tuple:
         return _fits_tuple(value, arguments)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return isinstance(value, Mapping)
+        return isinstance(value, Mapping) and _fit_classes(value.values(), arguments[1])
     if isinstance(origin, type) and issubclass(origin, Collection):
         return _is_row(value) and all(fits(one, arguments[0]) for one in value)
     if origin is Callable or origin is type:
         return callable(value)
+    if isinstance(annotation, type) and annotation is not Any and isinstance(value, BUILT_IN):
+        return _is_of(value, annotation)  # any other object may be made to do
     return True
+
+
+def _fit_classes(values: Iterable[Any], annotation: Any) -> bool:
+    """Whether values of a mapping are of a class; what else is in one has sentences of its own."""
+    return get_origin(annotation) is not None or all(fits(value, annotation) for value in values)
+
+
+def _is_of(value: Any, kind: type) -> bool:
+    try:
+        return isinstance(value, kind)
+    except TypeError:  # a protocol of this package, which cannot be asked, and which no built-in type follows
+        return False
+
+
+def _fits_choice(value: Any, choice: Any) -> bool:
+    if type(value) is not type(choice):
+        return False
+    return isinstance(value, str) or bool(value == choice)  # unknown words have sentences of their own
 
 
 def _fits_tuple(value: Any, arguments: Sequence[Any]) -> bool:
@@ -153,6 +236,15 @@ def _is_number(value: Any) -> bool:
 def _is_truth(value: Any) -> bool:
     return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")  # numpy's
 
+
+COUNTS = ("in_channels", "num_classes", "classes", "num_features", "head_channels", "stride")
+"""Arguments that are at least 1, whatever takes them."""
+
+SIZES = ("image_size", "map_size", "picture_size")
+"""Arguments that are height and width."""
+
+BUILT_IN = (bool, int, float, complex, str, bytes, list, tuple, set, Mapping, type(None))
+"""Types whose values are never taken for an object of a class."""
 
 PLAIN: Mapping[Any, tuple[Fits, str]] = {
     int: (_is_whole, "a whole number"),

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.models.end_to_end import EndToEnd
 from primenet_lightning.nn.classifiers import ClassifierHead
 from primenet_lightning.nn.prime.architecture import Architecture, Size, architecture
@@ -16,7 +17,7 @@ from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.optimizers import OptimizerCallable
 
 
-class OneScaleNetwork(nn.Module):
+class OneScaleNetwork(nn.Module, metaclass=CheckedArguments):
     """1x1 convolution, k x k convolution, batch norm, LeakyReLU; then PrimeNet's head. No projection.
 
     Args:

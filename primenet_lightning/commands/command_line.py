@@ -161,6 +161,7 @@ def arguments_of(described: Any) -> Mapping[str, Any]:
     """
     if not isinstance(described, Mapping):
         return {}
-    if "class_path" in described or "init_args" in described:
-        return described.get("init_args") or {}
-    return described
+    if "class_path" not in described and "init_args" not in described:
+        return described
+    arguments = described.get("init_args")
+    return arguments if isinstance(arguments, Mapping) else {}  # for a list, say, the parser has a sentence

@@ -36,6 +36,7 @@ from primenet_lightning.commands.trainer_options import refuse_trainer_options, 
 from primenet_lightning.commands.version_0_1 import refuse_old_words
 from primenet_lightning.commands.wandb_process import finish_wandb
 from primenet_lightning.datamodules import ImageDataModule
+from primenet_lightning.datamodules.options import check_seed
 from primenet_lightning.figures.style import FigureFormat
 from primenet_lightning.files import write_whole
 from primenet_lightning.nn.deferring import deferring
@@ -133,6 +134,7 @@ class PrimeNetCLI(LightningCLI):
         refuse_unfollowed(args)
         with own_defaults():
             self.config = parser.parse_args(with_full_names(classes_first(args)))
+        check_seed(seed_everything=self.config[self.config["subcommand"]]["seed_everything"])
         seed = given_arguments("data", args).get("seed")
         if seed is not None:  # the link puts the run's seed in its place
             self.config[self.config["subcommand"]]["data"]["init_args"]["seed"] = seed

@@ -118,6 +118,8 @@ def _wrong_value(message: str, parser: ArgumentParser) -> str:
     unknown = re.search(r"Option '([\w.]+)' is not accepted", message)
     if unknown:
         return _no_argument(option, unknown[1], message)
+    if "object has no attribute 'keys'" in message:
+        return f"{option}.init_args has no names; give options, as {{name: value}}"
     missing = re.search(r"(?:File does not exist|Path is not a file): '(.*)'", message)
     if missing:
         return f"{option}={missing[1]} does not exist; give a file that is there"
@@ -177,7 +179,7 @@ def _names_no_class(message: str) -> bool:
 def _no_class(option: str, value: str, message: str) -> str:
     """A class was named that there is not, or that is of another kind."""
     name = option.rpartition("--")[2]
-    path = re.search(r"class_path': '([\w.]+)'", value)
+    path = re.search(r"class_path': '([^']*)'", value)
     if path:
         value = path[1]
     known = SHORT_NAMES.get(name, {})

@@ -54,6 +54,11 @@ def build_backbone(
     given = dict(options or {})
     try:
         model = builder(in_shape, num_classes, pretrained is True, given)
+    except OSError as error:  # no network, or no room for a download
+        raise ValueError(
+            f"pretrained=True needs the weights of {name!r}, which cannot be had ({first_line(error)}); use "
+            "pretrained=False, or give a file of weights"
+        ) from error
     except (TypeError, AssertionError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"backbone={name!r} cannot be built for images of shape {in_shape} with backbone_options={given}: "

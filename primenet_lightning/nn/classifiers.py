@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.arguments import at_least, with_options
 from primenet_lightning.nn.fast import run_flatten_and_dense
 from primenet_lightning.nn.layers import glorot_, size_after
@@ -15,7 +16,7 @@ LocalClassifier = Literal["flatten", "pooled", "mlp", "conv", "layers"]
 """Names of the local classifiers, see `local_classifier`."""
 
 
-class FlattenClassifier(nn.Sequential):
+class FlattenClassifier(nn.Sequential, metaclass=CheckedArguments):
     """The paper's local classifier (section 3.2): flatten, dense; the softmax is part of the loss.
 
     Maps that are laid out channels last are not copied into the order of the weight; where the weight is smaller than
@@ -48,7 +49,7 @@ class FlattenClassifier(nn.Sequential):
         return run_flatten_and_dense(self, x)
 
 
-class PooledClassifier(nn.Sequential):
+class PooledClassifier(nn.Sequential, metaclass=CheckedArguments):
     """A small local classifier: average pooling to a fixed grid, flatten, dense.
 
     Its size does not grow with the image.
@@ -70,7 +71,7 @@ class PooledClassifier(nn.Sequential):
         glorot_(self)
 
 
-class MLPClassifier(nn.Sequential):
+class MLPClassifier(nn.Sequential, metaclass=CheckedArguments):
     """A local classifier with a hidden layer: average pooling to a grid, dense, LeakyReLU, dense.
 
     Args:
@@ -98,7 +99,7 @@ class MLPClassifier(nn.Sequential):
         glorot_(self)
 
 
-class ConvClassifier(nn.Sequential):
+class ConvClassifier(nn.Sequential, metaclass=CheckedArguments):
     """A local classifier with a convolution: 3x3, batch norm, LeakyReLU; then average pooling to 2x2, dense.
 
     Args:
@@ -310,7 +311,7 @@ def local_classifier(
     return with_options("local_classifier", kind, makers[kind], options)
 
 
-class ClassifierHead(nn.Module):
+class ClassifierHead(nn.Module, metaclass=CheckedArguments):
     """The classifier that ends the network (section 3.4, and the authors' code).
 
     Batch norm, 2x2 max pool, 3x3 convolution with ReLU, 2x2 max pool; then flatten and dense.
@@ -333,10 +334,11 @@ class ClassifierHead(nn.Module):
 
     def __init__(self, in_channels: int, map_size: tuple[int, int], num_classes: int, channels: int = 128) -> None:
         super().__init__()
+        at_least(1, channels=channels)
         if min(map_size) < 4:
             raise ValueError(
                 f"map_size={map_size} is too small for the head, whose two 2x2 poolings need at least (4, 4): "
-                "use larger images, fewer blocks, or a stride of 1"
+                "use larger images, a smaller depth, a larger pool_every, or a stride of 1"
             )
         self.features = nn.Sequential(
             nn.BatchNorm2d(in_channels),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.arguments import at_least, with_options
 from primenet_lightning.nn.layers import at_least_float32, glorot_
 from primenet_lightning.nn.similarity import similarity_loss
@@ -103,7 +104,7 @@ def summed_cross_entropy(answers: Sequence[Tensor], target: Tensor) -> Tensor:
     return torch.stack([cross_entropy(logits, target) for logits in answers]).sum()
 
 
-class LocalLoss(nn.Module, ABC):
+class LocalLoss(nn.Module, ABC, metaclass=CheckedArguments):
     """What a capsule learns from: its feature map, its classifier's logits and the targets give a scalar.
 
     A loss may have parameters of its own, which learn with the capsule and are not needed after training. Like

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.nn.stages import Route, Stage, logits_of, losses_of
 
 
@@ -27,7 +28,7 @@ class Evaluation(NamedTuple):
     total: Tensor | None = None
 
 
-class StagedNetwork(nn.Module, ABC):
+class StagedNetwork(nn.Module, ABC, metaclass=CheckedArguments):
     """A row of stages; what the last one hands on are the logits.
 
     A subclass keeps its parts as it likes and shows them as `stages`. `WholeNetwork` is the simplest, `PrimeNetwork`

@@ -5,6 +5,8 @@ import itertools
 from torch import Tensor, nn
 from torch.nn import functional
 
+from primenet_lightning.argument_types import CheckedArguments
+
 
 def he_(module: nn.Module) -> nn.Module:
     """Initialise every convolution as residual networks are, by He et al.'s normal distribution over the outputs.
@@ -21,7 +23,7 @@ def he_(module: nn.Module) -> nn.Module:
     return module
 
 
-class SmallImageResNet(nn.Module):
+class SmallImageResNet(nn.Module, metaclass=CheckedArguments):
     """He et al.'s ResNet for 32x32 images (section 4.2 of their paper), shortcuts without parameters.
 
     A 3x3 convolution, three groups of residual blocks of 16, 32 and 64 channels, average pooling and a dense layer.

@@ -11,6 +11,7 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor, nn
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.nn.names import LearnerName
 from primenet_lightning.nn.numbers import WHOLE, Share, on_host
 from primenet_lightning.nn.targets import Layer, handed_targets
@@ -54,7 +55,7 @@ class StageOutput(NamedTuple):
     route: int
 
 
-class Stage(Layer, ABC):
+class Stage(Layer, ABC, metaclass=CheckedArguments):
     """A part of a network that learns by itself: no gradient enters it from the parts that follow.
 
     It is also a layer for any torch model: ``stage(x)`` is what goes on, with its input and its output detached. Inside

@@ -14,6 +14,7 @@ from torch.distributed import ProcessGroup, Store  # type: ignore[attr-defined]
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torchmetrics import Metric
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.arguments import at_least
 from primenet_lightning.nn.deferring import deferring
 from primenet_lightning.pipeline.exchange import PipelineExchange
@@ -33,7 +34,7 @@ NAME = "local_pipeline"
 """What ``Trainer(strategy=...)`` takes."""
 
 
-class LocalPipeline(DDPStrategy):
+class LocalPipeline(DDPStrategy, metaclass=CheckedArguments):
     """Stages in several processes that learn at the same time, each on another batch, to the numbers of one process.
 
     A stage needs from the one before it the map of a batch, and nothing ever comes back: so each process goes on to its

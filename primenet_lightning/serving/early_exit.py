@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from primenet_lightning.analysis.cost import count_inference
 from primenet_lightning.analysis.exits import record_exits
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.baselines.msdnet.budgeted import BudgetedExits
 from primenet_lightning.baselines.multi_exit import MultiExit
 from primenet_lightning.nn.exits.costs import ExitRecord, exit_costs, spent
@@ -41,7 +42,7 @@ class EarlyAnswers(NamedTuple):
     multiply_adds: int
 
 
-class EarlyExit:
+class EarlyExit(metaclass=CheckedArguments):
     """A trained network whose images leave as soon as an exit is sure enough.
 
     Exits are the local classifiers of a `PrimeNet` stack or of a `CutNet`, which were trained anyway, or those of

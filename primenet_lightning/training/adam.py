@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
+from primenet_lightning.argument_types import refuse_types
+from primenet_lightning.arguments import first_line
+
 
 class PaperAdam(Adam):
     """Adam with the paper's settings as defaults (sections 3.1 and 4.1).
@@ -20,6 +23,9 @@ class PaperAdam(Adam):
             where all parameters lie on one of these, whole, and no other way of updating is asked for.
         **kwargs: Of ``torch.optim.Adam``.
 
+    Raises:
+        ValueError: If torch cannot make an optimizer of them.
+
     Example:
         >>> optimizer = PaperAdam(torch.nn.Linear(4, 2).parameters())
         >>> optimizer.defaults["lr"], optimizer.defaults["betas"]
@@ -29,12 +35,18 @@ class PaperAdam(Adam):
     def __init__(
         self,
         params: Any,
-        lr: float = 2e-4,
+        lr: float | Tensor = 2e-4,
         betas: tuple[float, float] = (0.99, 0.999),
         fused: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(params, lr=lr, betas=betas, fused=fused, **kwargs)
+        refuse_types(PaperAdam, {"lr": lr, "betas": betas, "fused": fused})
+        refuse_types(Adam, kwargs)
+        try:
+            super().__init__(params, lr=lr, betas=betas, fused=fused, **kwargs)
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            options = {"lr": lr, "betas": betas, "fused": fused} | kwargs
+            raise ValueError(f"Adam cannot be made of these params with {options}: {first_line(error)}") from error
         undecided = fused is None and not (kwargs.get("foreach") or kwargs.get("differentiable"))
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         if undecided and all(map(_can_fuse, parameters)):

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.strategies import Strategy
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.arguments import at_least
 from primenet_lightning.files import without_stopping
 from primenet_lightning.training.checkpoint_files import read_checkpoint, write_checkpoint
@@ -137,7 +138,7 @@ class CheckpointOfState(Checkpoint):
         come_last(self, trainer)
 
 
-class LastCheckpoint(CheckpointOfState):
+class LastCheckpoint(CheckpointOfState, metaclass=CheckedArguments):
     """``last.ckpt``: at the start, every so many steps, and at the end of every epoch.
 
     So there is one from the first batch on, and a crash costs at most ``every_n_train_steps`` steps.

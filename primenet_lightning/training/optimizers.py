@@ -9,6 +9,7 @@ import torch
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.training.adam import PaperAdam, lay_out
 
 # Lightning's types of these names are the same, but live where importing them imports the command line's parser too
@@ -39,7 +40,7 @@ def _refuse_closure(name: str, child: Optimizer) -> None:
         )
 
 
-class CompositeOptimizer(Optimizer):
+class CompositeOptimizer(Optimizer, metaclass=CheckedArguments):
     """Several named optimizers behind the interface of one.
 
     Lightning counts optimizer steps: with an optimizer per capsule, ``global_step`` would advance several times per

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.numbers import WHOLE, Share, on_host
 from primenet_lightning.nn.stages import LearnerOutput, Route, Stage
@@ -29,7 +30,7 @@ _COARSENESS: dict[str, int] = {"learner": 0, "stage": 1, "batch": 2}
 
 
 @dataclass(frozen=True)
-class Rhythm:
+class Rhythm(metaclass=CheckedArguments):
     """How often gradients are computed, exchanged and applied. All rhythms give the same numbers.
 
     Attributes:
@@ -120,7 +121,7 @@ class _Answers:
         return self._classes[: self._count]
 
 
-class StageRunner:
+class StageRunner(metaclass=CheckedArguments):
     """Runs batches through the stages of a network, in turn.
 
     Of a stage whose backward is done nothing stays but its detached map and what its classifiers answered: activations
@@ -139,6 +140,9 @@ class StageRunner:
 
     Attributes:
         passage: What the batch under way has come to.
+
+    Raises:
+        ValueError: If a stage is to step by itself, or gradients are to be clipped, without a `CompositeOptimizer`.
 
     Example:
         >>> from primenet_lightning.nn.prime.architecture import architecture
@@ -171,6 +175,16 @@ class StageRunner:
         self.backward = backward
         self.exchange = exchange
         self.clip_norm = clip
+        self._refuse_missing_optimizers()
+
+    def _refuse_missing_optimizers(self) -> None:
+        if isinstance(self.optimizer, CompositeOptimizer):
+            return
+        remedy = f"give optimizer={type(self.optimizer).__name__} as a CompositeOptimizer, by the names of learners"
+        if self.rhythm.step == "stage":
+            raise ValueError(f"step='stage' steps the learners of one stage by themselves; {remedy}")
+        if self.clip_norm is not None:
+            raise ValueError(f"clip={self.clip_norm} clips the gradient of each learner by itself; {remedy}")
 
     def step(self, x: Tensor, target: Tensor, share: Share = WHOLE) -> Record:
         """Learn from one batch, and apply what was learned.

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.training.checkpoints import CheckpointOfState, LastCheckpoint, come_last, validation_follows
 from primenet_lightning.training.exchange import gather
 
@@ -34,7 +35,7 @@ class _PassesRequestsOn(Protocol):
     requests: set[str]
 
 
-class GracefulStop(Callback):
+class GracefulStop(Callback, metaclass=CheckedArguments):
     """Save and stop at Ctrl-C or SIGTERM, and requeue at SLURM's signal, after the batch that is under way.
 
     In the middle of a batch some capsules may have been updated and others not, and of several processes each would

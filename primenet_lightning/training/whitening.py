@@ -6,11 +6,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.arguments import at_least
 from primenet_lightning.nn.whitening import Whitening
 
 
-class WhitenFirstLayer(Callback):
+class WhitenFirstLayer(Callback, metaclass=CheckedArguments):
     """Take the filters of `Whitening` layers from the training images, before the first step.
 
     The images are those of the data module's training split, normalised as they are trained on and not augmented; none

@@ -161,12 +161,18 @@ class Stream(IterableDataset):
         ([Image.new("L", (8, 8))], TypeError, "item 0 of train is a Image; give pairs"),
         ([(1, 2, 3)], TypeError, "item 0 of train is a tuple of 3; give pairs"),
         ([], ValueError, "train=list has no images"),
+        ({"x": 1}, TypeError, "train=dict has no length or no items by position; give a map-style data set"),
         (Stream(), TypeError, "train=Stream has no length or no items by position; give a map-style data set"),
     ],
 )
 def test_what_cannot_be_used_is_told(train, kind, message):
     with pytest.raises(kind, match=message):
         set_up(train)
+
+
+def test_validation_images_that_are_none_are_told():
+    with pytest.raises(TypeError, match=r"validation=float has no length or no items by position"):
+        DatasetsDataModule(PICTURES, PICTURES, validation=1.5)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,14 @@ def test_resizing_is_bilinear_and_antialiased(before, after):
     assert (found.float() - expected).abs().max() <= 1
 
 
+def test_one_pixel_is_a_size():
+    """Torch's kernel for uint8 failed in an assertion of its own where channels came last in memory."""
+    pictures = torch.randint(256, (2, 3, 6, 6), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    (pixel,) = resized(pictures[:1], (1, 1))
+    expected = F.interpolate(pictures[:1].double(), (1, 1), mode="bilinear", antialias=True)
+    assert (pixel - expected[0]).abs().max() <= 0.5
+
+
 def test_the_same_preprocessing_comes_out_of_a_description():
     data = DigitsDataModule(resize=(12, 10), normalization="standardize")
     data.setup()

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.arguments import whole_number
 from primenet_lightning.baselines.condensenet.layers import (
     Gather,
@@ -130,7 +131,7 @@ class DenseLayer(nn.Module):
         return torch.cat([x, new], dim=1)
 
 
-class CondenseNetwork(nn.Module):
+class CondenseNetwork(nn.Module, metaclass=CheckedArguments):
     """A dense network whose 1x1 convolutions condense while it learns.
 
     A 3x3 convolution; blocks of dense layers, with 2x2 average pooling in between; batch norm, ReLU, global average

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.arguments import whole_number
 from primenet_lightning.baselines.one.resnet import BlockName, block_of, lower_parts, upper_parts
 from primenet_lightning.nn.layers import at_least_float32
@@ -73,7 +74,7 @@ class Gate(nn.Module):
         return at_least_float32(scores).softmax(1)
 
 
-class NativeEnsemble(nn.Module):
+class NativeEnsemble(nn.Module, metaclass=CheckedArguments):
     """A residual network with several last stages, whose ensemble teaches each of them.
 
     Args:

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.nn.exits.thresholds import check_thresholds, confidences
 
 State = tuple[Tensor, ...]
@@ -50,7 +51,7 @@ def answers(network: ExitNetwork, x: Tensor) -> Iterator[Tensor]:
         yield logits
 
 
-class ExitModule(nn.Module, ABC):
+class ExitModule(nn.Module, ABC, metaclass=CheckedArguments):
     """A module with several exits, which answers at all of them when it is called."""
 
     @property

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.nn.classifiers import LocalClassifier
 from primenet_lightning.nn.losses import LocalLossKind
 from primenet_lightning.nn.prime.routers import RouterName
@@ -21,7 +22,7 @@ LEAST_WIDTHS: Mapping[WidthField, int] = {"reduce_channels": 0, "channels": 1, "
 
 
 @dataclass(frozen=True)
-class Architecture:
+class Architecture(metaclass=CheckedArguments):
     """What a size decides; each field can be set by itself on `PrimeNet` and `PrimeNetwork.build`.
 
     Attributes:

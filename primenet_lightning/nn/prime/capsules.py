@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from primenet_lightning.argument_types import CheckedArguments
+from primenet_lightning.arguments import at_least
 from primenet_lightning.nn.classifiers import FollowingLayer, LocalClassifier, local_classifier
 from primenet_lightning.nn.fast import run_convolutions
 from primenet_lightning.nn.in_place import unchanged
@@ -13,7 +15,7 @@ from primenet_lightning.nn.layout import channels_last
 from primenet_lightning.nn.losses import LocalLoss, LocalLossKind, local_loss
 
 
-class Capsule(nn.Module):
+class Capsule(nn.Module, metaclass=CheckedArguments):
     r"""A unit that learns from its own loss (section 3.2, figure 1, equation 2).
 
     Any two modules will do: ``features`` turns the block's input into a feature map, ``classifier`` turns that map
@@ -92,6 +94,8 @@ class ConvFeatures(nn.Sequential):
     def __init__(
         self, in_channels: int, kernel_size: int, reduce_channels: int, channels: int, stride: int = 1
     ) -> None:
+        at_least(1, kernel_size=kernel_size, channels=channels)
+        at_least(0, reduce_channels=reduce_channels)
         folds = in_channels <= reduce_channels
         skips = 1
         if kernel_size == 1:
@@ -228,7 +232,7 @@ def conv_capsules(
         Capsules by name.
 
     Raises:
-        ValueError: If a scale is named twice or is even.
+        ValueError: If there is no scale, or one is named twice or is even.
 
     Example:
         >>> import torch
@@ -236,6 +240,8 @@ def conv_capsules(
         >>> {name: capsule(torch.zeros(2, 1, 28, 28))[0].shape for name, capsule in capsules.items()}
         {'k3': torch.Size([2, 16, 28, 28]), 'k5': torch.Size([2, 16, 28, 28])}
     """
+    if not kernel_sizes:
+        raise ValueError("kernel_sizes=() names no scale; give at least one, such as 3")
     if len(set(kernel_sizes)) != len(kernel_sizes):
         raise ValueError(f"kernel_sizes={tuple(kernel_sizes)} names a scale twice; give each once")
     capsules: dict[str, Capsule] = {}

@@ -4,12 +4,14 @@ import math
 
 from torch import Tensor, nn
 
+from primenet_lightning.argument_types import CheckedArguments
+from primenet_lightning.arguments import at_least
 from primenet_lightning.nn.fast import run_pool
 from primenet_lightning.nn.layers import glorot_, size_after
 from primenet_lightning.nn.layout import channels_last
 
 
-class Projection(nn.Sequential):
+class Projection(nn.Sequential, metaclass=CheckedArguments):
     """S(x) of equation 5: 3x3 max pool, 1x1 convolution, ReLU, on the same input as the capsules.
 
     Args:
@@ -24,6 +26,7 @@ class Projection(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, channels: int, pool: nn.Module | None = None) -> None:
+        at_least(1, channels=channels)
         if pool is None:
             pool = nn.MaxPool2d(3, stride=1, padding=1)
         super().__init__(pool, nn.Conv2d(in_channels, channels, 1), nn.ReLU())

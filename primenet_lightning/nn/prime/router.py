@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from primenet_lightning.argument_types import CheckedArguments
 from primenet_lightning.arguments import at_least
 from primenet_lightning.nn.numbers import WHOLE, Share
 from primenet_lightning.nn.prime.routes import least_loss
@@ -21,7 +22,7 @@ GATE = "gate"
 """Name of a learned router's own loss."""
 
 
-class Router(nn.Module):
+class Router(nn.Module, metaclass=CheckedArguments):
     """What a block hands on of its capsules' maps. A subclass overrides what differs; this one hands on one map.
 
     Every block has a router of its own. In training the block calls `route` with the losses, in evaluation it takes

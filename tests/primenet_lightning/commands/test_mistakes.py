@@ -34,6 +34,7 @@ MISTAKES = [
     (["fit", "--data.batch_size", "three"], "--data.batch_size", "three"),
     (["fit", "--data.batch_size", "1.5"], "--data.batch_size", "1.5"),
     (["fit", "--data.seed", "-1"], "seed", "-1"),
+    (["fit", "--seed_everything", "-1"], "seed_everything", "-1"),
     (["fit", "--figures", "maybe"], "--figures", "maybe"),
     (["fit", "--seed_everything", "x"], "--seed_everything", "x"),
     (["fit", "--trainer.max_epochs", "many"], "--trainer.max_epochs", "many"),
@@ -68,6 +69,8 @@ MISTAKES = [
     (["fit", "--config", "depth.yaml"], "--model.depht", "--model.depth?"),
     (["fit", "--config", "epochs.yaml"], "--trainer.max_epochs", "many"),
     (["fit", "--config", "data.yaml"], "--data", "mnsit"),
+    (["fit", "--config", "list.yaml"], "--model.init_args", "{name: value}"),
+    (["fit", "--config", "nameless.yaml"], "--model=", "use one of"),
     (["fit", "--run", "data.yaml"], "run", "data.yaml"),
     (["fit", "--run", "/proc/none/mine"], "run", "/proc/none/mine"),
     (["fit", "--resume", "none"], "none", "run folder"),
@@ -89,6 +92,9 @@ def _files(tmp_path, monkeypatch):
     Path("broken.yaml").write_text("model: [3")
     Path("depth.yaml").write_text("model: {class_path: primenet_lightning.PrimeNet, init_args: {depht: 2}}")
     Path("epochs.yaml").write_text("trainer: {max_epochs: many}")
+    Path("list.yaml").write_text("model: {class_path: primenet_lightning.PrimeNet, init_args: [{depth: 2}]}")
+    optimizer = "{class_path: torch.optim.SGD}"
+    Path("nameless.yaml").write_text(f"model: {{class_path: '', init_args: {{capsule_optimizer: {optimizer}}}}}")
     Path("data.yaml").write_text("data: mnsit")
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from types import ModuleType
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -47,6 +48,15 @@ def test_the_librarys_weights_keep_all_but_the_last_layer(monkeypatch):
     grey = torch.randn(2, 1, 32, 32)
     coloured = torch.nn.functional.conv2d(grey.expand(-1, 3, -1, -1), weights["conv1.weight"], stride=2, padding=3)
     torch.testing.assert_close(model.conv1(grey), coloured, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_that_cannot_be_downloaded_are_told(monkeypatch):
+    def offline(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", offline)
+    with pytest.raises(ValueError, match=r"pretrained=True needs the weights of 'resnet18'.*give a file of weights"):
+        build_backbone("resnet18", (3, 32, 32), 7, pretrained=True)
 
 
 def test_a_first_convolution_of_more_channels_keeps_its_size_of_output():
