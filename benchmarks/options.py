@@ -5,7 +5,7 @@
 Each case takes small arguments with which a class works, and replaces one to three of them: by values of the wrong type
 or sign, by numbers that are not finite, by names that there are and that there are not, by lists that are empty or too
 long. The object then has to train a step on four images, or to do what else it is for, or to be refused by an error of
-this package whose sentence names one of these arguments. One case in sixteen is a run of ``primenet fit``, see
+this package whose sentence names one of these arguments. One case in twenty is a run of ``primenet fit``, see
 `options_command`. What does neither is made smaller, by giving arguments back their values, and printed once for each
 place in the code. Sizes are bounded by 9. The last line is one JSON object; the command fails if there was such a case.
 """
@@ -29,7 +29,7 @@ from primenet_lightning.commands.main import _sentence
 
 BOUNDS = [Bound("wrong", "at most", 0.0)]
 
-COMMAND_EVERY = 16
+COMMAND_EVERY = 20
 """One case in so many is a run of the command."""
 
 VALUES: tuple[Any, ...] = (

@@ -90,7 +90,7 @@ def refuse_types(kind: type, arguments: Mapping[str, Any]) -> None:
         arguments: By name.
 
     Raises:
-        ValueError: For the first.
+        ArgumentTypeError: For the first.
     """
     hints = _hints(kind)
     for name, value in arguments.items():

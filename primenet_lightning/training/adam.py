@@ -17,7 +17,7 @@ class PaperAdam(Adam):
 
     Args:
         params: As in every torch optimizer.
-        lr: Learning rate.
+        lr: Learning rate; a number, or a scalar tensor.
         betas: Decay rates of the running means of gradient and squared gradient.
         fused: Update all parameters in one call, as torch can on CPU and CUDA; equal but for rounding. None does so
             where all parameters lie on one of these, whole, and no other way of updating is asked for.

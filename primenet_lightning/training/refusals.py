@@ -1,5 +1,6 @@
 """What is refused before it can do harm, each in one sentence with its remedy."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -163,8 +164,8 @@ def refuse_options(
     Raises:
         ValueError: For the first that is impossible.
     """
-    if lr is not None and not lr > 0:
-        raise ValueError(f"lr={lr} must be positive, or None for what the optimizers begin with")
+    if lr is not None and not 0 < lr < math.inf:
+        raise ValueError(f"lr={lr} must be positive and finite, or None for what the optimizers begin with")
     if scheduler_interval not in ("epoch", "step"):
         raise ValueError(f"scheduler_interval={scheduler_interval!r} is unknown; use 'epoch' or 'step'")
     if schedule is not None and any(schedulers):

@@ -216,6 +216,7 @@ PIXELS = ImageTensors(torch.zeros(6, 1, 4, 4, dtype=torch.uint8), torch.arange(6
             lambda: StageRunner(NETWORK, clip=1.0),
             "clip=1.0 clips the gradient of each learner by itself",
         ),
+        (lambda: PrimeNet(lr=float("inf")), "lr=inf must be positive and finite"),
         (lambda: PrimeNet(depth=3), "use larger images, a smaller depth, a larger pool_every, or a stride of 1"),
     ],
 )
