@@ -63,6 +63,9 @@ NO_NEWS = (
 )
 """What Lightning's messages begin with that the command does not pass on."""
 
+LOST_PROCESS = "gloo.*(by peer|Broken pipe)|Connection (closed|reset) by peer|remote process exit"
+"""What gloo and NCCL say when the process at the other end is gone."""
+
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command.
@@ -190,6 +193,11 @@ def _sentence(error: BaseException) -> str | None:
             f"there is not enough memory ({first_line(error)}); use less: --model.backward=learner gives the same "
             "numbers with less, and a new run may have a smaller --data.batch_size"
         )
+    if _is_of_lost_process(error):
+        return (
+            f"another process of this training has ended ({first_line(error)}), and with it all others; what it said "
+            "last tells why, and the run goes on from its last checkpoint with --resume"
+        )
     cause: BaseException | None = error
     while cause is not None:
         if _is_ours(cause):
@@ -206,6 +214,11 @@ def _is_of_memory(error: BaseException) -> bool:
     if torch is None or not isinstance(error, RuntimeError):
         return False
     return isinstance(error, torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator: " in str(error)
+
+
+def _is_of_lost_process(error: BaseException) -> bool:
+    """Whether a message between processes did not arrive, since one of them has ended."""
+    return isinstance(error, RuntimeError) and re.search(LOST_PROCESS, str(error)) is not None
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -233,6 +233,24 @@ def test_a_second_process_is_kept_from_a_run(strike, undisturbed, capsys):
     assert not Path("mine", LOCK).exists()
 
 
+def test_a_process_that_is_lost_is_told_in_a_sentence(strike, capsys):
+    """The words are gloo's, after ``kill -9`` of one of two ranks."""
+
+    def lose():
+        raise RuntimeError(
+            "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:16040: Connection reset "
+            "by peer. This is typically caused by a remote worker hanging or bugs in the application."
+        )
+
+    strike(lose)
+    assert main([*FIT, "--run=mine"]) == 1
+    error = capsys.readouterr().err
+    assert "primenet: error: another process of this training has ended ([" in error
+    assert "the run goes on from its last checkpoint with --resume" in error
+    assert "Traceback" not in error
+    assert last_of("mine")["global_step"] == 2
+
+
 def test_of_two_that_find_a_folder_free_one_has_it(monkeypatch, capsys):
     """The other one comes between the look at the folder and the first file; what it has is left alone."""
     run = RunFolder("mine")
