@@ -75,10 +75,10 @@ class Session:
         return " ".join(self.log.read_text(errors="replace").split()) if self.log.exists() else ""
 
     @property
-    def sentence(self) -> str:
-        """The error that the command told; empty if none."""
+    def sentences(self) -> list[str]:
+        """The errors that the command told, each once."""
         told = re.findall(r"primenet: error: (.*?)(?= primenet: error: |$)", self.words)
-        return told[-1] if told else ""
+        return list(dict.fromkeys(told))
 
     def wait_for_step(self, step: int) -> None:
         """Wait until so many steps are done, or the run has ended.

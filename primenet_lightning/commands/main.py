@@ -188,6 +188,11 @@ def _function(path: str) -> Callable[[Sequence[str]], int]:
 
 def _sentence(error: BaseException) -> str | None:
     """What a check of this package has to say, which then is all there is to say; None keeps the traceback."""
+    if isinstance(error, ImportError) and "failed to map segment" in str(error):
+        return (
+            f"there is not enough memory to load a library ({first_line(error)}); raise the limit (ulimit -v), or end "
+            "what else needs memory"
+        )
     if _is_of_memory(error):
         return (
             f"there is not enough memory ({first_line(error)}); use less: --model.backward=learner gives the same "
@@ -195,8 +200,13 @@ def _sentence(error: BaseException) -> str | None:
         )
     if _is_of_lost_process(error):
         return (
-            f"another process of this training has ended ({first_line(error)}), and with it all others; what it said "
-            "last tells why, and the run goes on from its last checkpoint with --resume"
+            "another process of this training has ended, and with it all others; what it said last tells why, and the "
+            "run goes on from its last checkpoint with --resume"
+        )
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+        return (
+            f"a process that reads the data has ended ({first_line(error)}); if there was not enough memory, use fewer "
+            "workers; the run goes on from its last checkpoint with --resume"
         )
     cause: BaseException | None = error
     while cause is not None:

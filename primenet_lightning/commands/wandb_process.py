@@ -1,7 +1,9 @@
 """W&B in this process: whether it is there, whether there is an account, and its end."""
 
+import atexit
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,19 @@ def end_wandb() -> None:
     if wandb is not None:
         with without_stopping("ending W&B's service"):
             wandb.teardown(exit_code=1)
+
+
+def end_wandb_quietly_at_exit() -> None:
+    """End W&B's service before W&B's own hook does, which prints a traceback where the service has died."""
+    atexit.unregister(_end_quietly)
+    atexit.register(_end_quietly)
+
+
+def _end_quietly() -> None:
+    wandb = sys.modules.get("wandb")
+    if wandb is not None:
+        with suppress(Exception, SystemExit):  # what was lost has been told, and the run has its status
+            wandb.teardown(exit_code=0)
 
 
 def _from_here(folder: Path) -> Path:

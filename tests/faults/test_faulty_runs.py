@@ -245,7 +245,7 @@ def test_a_process_that_is_lost_is_told_in_a_sentence(strike, capsys):
     strike(lose)
     assert main([*FIT, "--run=mine"]) == 1
     error = capsys.readouterr().err
-    assert "primenet: error: another process of this training has ended ([" in error
+    assert "primenet: error: another process of this training has ended, and with it all others" in error
     assert "the run goes on from its last checkpoint with --resume" in error
     assert "Traceback" not in error
     assert last_of("mine")["global_step"] == 2
