@@ -41,6 +41,7 @@ class StandIn:
             "WANDB_BASE_URL": url,
             "WANDB_API_KEY": "0" * 40,
             "WANDB_INIT_TIMEOUT": "8",
+            "WANDB_FINISH_TIMEOUT": "8",
             "WANDB_ENTITY": "nobody",
         }
 
@@ -116,15 +117,9 @@ def _data_for(body: bytes) -> dict[str, Any]:
     """What W&B needs to hear to begin a run."""
     if b"upsertBucket" in body:
         project = {"id": "p", "name": "primenet", "entity": {"id": "e", "name": "nobody"}}
-        bucket: dict[str, Any] = {
-            "id": "b",
-            "name": "run",
-            "displayName": "run",
-            "config": "{}",
-            "sweepName": None,
-            "project": project,
-        }
-        bucket |= {"historyLineCount": 0}
+        bucket = {"id": "b", "name": "run", "displayName": "run", "project": project}
         return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+    if b"RunResumeStatus" in body:
+        return {"model": {"id": "p", "name": "primenet", "entity": {"id": "e", "name": "nobody"}, "bucket": None}}
     viewer = {"id": "v", "entity": "nobody", "username": "nobody", "flags": "{}", "teams": {"edges": []}}
     return {"viewer": viewer, "serverInfo": {"cliVersionInfo": {}, "features": []}, "createRunFiles": {"files": []}}
