@@ -12,7 +12,7 @@ VENV := .venv/$(BIN)
 LOWEST := .venv/lowest/$(BIN)
 BUILD := .venv/build/$(BIN)
 # what takes long and is no test: see benchmarks/
-BENCHMARKS := imports data step training inference growth processes memory callbacks kills
+BENCHMARKS := imports data step training freed_memory inference growth processes memory callbacks kills
 # the tests on two processes; those that share what takes long to make stay together: see tests/conftest.py
 WORKERS := --numprocesses 2 --dist loadgroup
 # the versions in constraints.txt are of Linux and Python 3.11; elsewhere the newest that fit are taken

@@ -24,7 +24,9 @@ from typing import Any, NamedTuple
 
 import yaml
 from commanded import arguments_of, carry_out, folder_name, is_finished, summary_of
-from fits import Interval, Verdicts, add_arguments, as_text, from_text, mean_and_spread, paired_bootstrap, prepare
+from fits import Verdicts, add_arguments, prepare
+from intervals import Interval, mean_and_spread, paired_bootstrap
+from kept_fits import as_text, from_text
 from lightning.pytorch import LightningModule, Trainer
 from timing import conclude, machine
 

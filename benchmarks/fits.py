@@ -1,4 +1,4 @@
-"""What the benchmarks of errors share: whole trainings that are kept once they are done, and intervals of ratios."""
+"""What the benchmarks of errors share: whole trainings of `PrimeNet`, what is noted of them, and options."""
 
 import argparse
 import json
@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
+from kept_fits import Fit, Phase, key_of
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch.optim import AdamW
 
@@ -32,106 +32,6 @@ LATE = 1 / 3
 """Share of a training, its end, in which changes of the route count as late."""
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A part of a training in which no capsule was pruned.
-
-    Attributes:
-        capsules: How many there were; 0 in an end-to-end network.
-        batches: How many it took.
-        multiply_adds: Of a training step, an image.
-        cpu_seconds: Of this process, reading the batches included.
-        wall_seconds: By the clock.
-    """
-
-    capsules: int
-    multiply_adds: int
-    batches: int = 0
-    cpu_seconds: float = 0.0
-    wall_seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What is kept of a training.
-
-    Attributes:
-        test_error: In percent; of the test split, seen once, after the training.
-        validation_error: In percent.
-        correct: Whether each test image was classified correctly, in order.
-        parameters: At the end, capsules' classifiers included.
-        multiply_adds_inference: Of a label-free forward of a blank image, at the end.
-        multiply_adds_training: Of a training step, an image, averaged over the batches of the training.
-        changed: By block, the share of the late training batches in which another capsule was routed than in the batch
-            before; empty where blocks do not hand on one map a batch.
-        phases: The parts of the training.
-        diverged: What was not finite, where the training ended by that; it then counts as all wrong.
-    """
-
-    test_error: float
-    validation_error: float
-    correct: list[bool]
-    parameters: int
-    multiply_adds_inference: int
-    multiply_adds_training: int
-    changed: list[float]
-    phases: list[Phase]
-    diverged: str | None = None
-
-    @property
-    def cpu_seconds(self) -> float:
-        """Of the training."""
-        return sum(phase.cpu_seconds for phase in self.phases)
-
-    @property
-    def wall_seconds(self) -> float:
-        """Of the training."""
-        return sum(phase.wall_seconds for phase in self.phases)
-
-    @property
-    def changed_late(self) -> float | None:
-        """Mean of ``changed`` over the blocks."""
-        return statistics.mean(self.changed) if self.changed else None
-
-    def to_json(self) -> dict[str, Any]:
-        """Give plain values; thousands of verdicts become one word of ones and zeros."""
-        return asdict(self) | {"correct": as_text(self.correct)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Fit":
-        """Take them back."""
-        correct = from_text(values["correct"])
-        return cls(**{**values, "correct": correct, "phases": [Phase(**phase) for phase in values["phases"]]})
-
-
-def as_text(verdicts: Sequence[bool]) -> str:
-    """Write thousands of verdicts as one word of ones and zeros."""
-    return "".join("01"[right] for right in verdicts)
-
-
-def from_text(text: str) -> list[bool]:
-    """Read them back."""
-    return [letter == "1" for letter in text]
-
-
-def key_of(options: Mapping[str, Any]) -> str:
-    """Write options as one string, whatever their order."""
-    return json.dumps(options, sort_keys=True)
-
-
-class Training(Protocol):
-    """A training to be done, of any kind of network."""
-
-    def options(self) -> dict[str, Any]:
-        """Give all that decides its result, as JSON has it."""
-
-    def key(self) -> str:
-        """What it is kept under."""
-
-    def carry_out(self, root: str | None = None) -> Fit:
-        """Train and test; ``root`` is the folder of the data."""
 
 
 @dataclass(frozen=True)
@@ -395,130 +295,6 @@ def changed_late(routes: Sequence[Sequence[str]], late: float = LATE) -> list[fl
     pairs = list(zip(routes[first - 1 :], routes[first:], strict=False))
     blocks = len(routes[0]) if pairs else 0
     return [sum(before[i] != after[i] for before, after in pairs) / len(pairs) for i in range(blocks)]
-
-
-class Store:
-    """Finished runs in a file, one JSON object a line; a run that is in it is not run again.
-
-    A line is appended by one write, so that several processes may share a file, and one that is killed leaves at most
-    a damaged line at its end, which is passed over with a warning.
-
-    Args:
-        path: The file; it and its folder are made where needed.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def results(self) -> dict[str, Fit]:
-        """Read the file: what is kept, by `Run.key`."""
-        lines = self.path.read_bytes().splitlines() if self.path.exists() else []
-        fits = {}
-        for number, line in enumerate(lines, 1):
-            try:
-                entry = json.loads(line)
-                fits[key_of(entry["options"])] = Fit.from_json(entry["result"])
-            except (ValueError, KeyError, TypeError):
-                if line:
-                    warnings.warn(
-                        f"line {number} of {self.path} is damaged and left out; its run is due again", stacklevel=2
-                    )
-        return fits
-
-    def add(self, run: Training, result: Fit) -> None:
-        """Append a finished run."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"options": run.options(), "result": result.to_json()}, sort_keys=True)
-        # after a line without its end, the rest of somebody killed, a new one begins
-        whole = not self.path.exists() or self.path.read_bytes()[-1:] in (b"", b"\n")
-        text = f"{'' if whole else chr(10)}{line}\n".encode()
-        descriptor = os.open(self.path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
-        try:
-            if os.write(descriptor, text) < len(text):
-                raise OSError(f"{self.path} could not be written whole; is the disk full?")
-        finally:
-            os.close(descriptor)
-
-    def carry_out(self, run: Training, root: str | None = None) -> Fit:
-        """Give a run's result: what is kept, or else train and keep it.
-
-        Args:
-            run: The run.
-            root: Folder of the data.
-        """
-        result = self.results().get(run.key())
-        if result is None:
-            result = run.carry_out(root)
-            self.add(run, result)
-        return result
-
-
-class Interval(NamedTuple):
-    """A ratio and its 95 % interval."""
-
-    ratio: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.ratio:.3f} ({self.low:.3f} to {self.high:.3f})"
-
-
-def paired_bootstrap(
-    local: Sequence[Sequence[bool]], twin: Sequence[Sequence[bool]], draws: int = 10_000, seed: int = 0
-) -> Interval:
-    """Estimate the ratio of two mean test errors, and a 95 % interval, by resampling images and seeds.
-
-    Each draw takes test images with replacement, the same for both sides and for all seeds, and seeds with
-    replacement, the same for both sides: an image that is hard for all, or a split that is bad for both, is no
-    difference between them. The limits are the 2.5th and 97.5th percentile of the draws' ratios. Of few seeds the
-    resampling knows too little of their spread: among S it finds (S - 1) / S of their variance.
-
-    Args:
-        local: Whether each test image was classified correctly, one sequence a seed.
-        twin: The same of the other side, of the same seeds and images in the same order.
-        draws: How many.
-        seed: Of the draws.
-
-    Returns:
-        Error of ``local`` over error of ``twin``.
-
-    Raises:
-        ValueError: If the two do not have the same seeds and images, or ``twin`` makes no error.
-
-    Example:
-        >>> right = [[True, False, True, False]]
-        >>> paired_bootstrap(right, right)
-        Interval(ratio=1.0, low=1.0, high=1.0)
-    """
-    shapes = [sorted({len(verdicts) for verdicts in side}) for side in (local, twin)]
-    if len(local) != len(twin) or shapes[0] != shapes[1] or len(shapes[0]) != 1:
-        raise ValueError(
-            f"local has {len(local)} seeds of {shapes[0]} images and twin {len(twin)} of {shapes[1]}; give verdicts on "
-            "the same images for the same seeds"
-        )
-    # (2, seeds, images)
-    wrong = ~np.array([local, twin], dtype=bool)
-    if not wrong[1].any():
-        raise ValueError("twin makes no error on any image, so that there is no ratio; give harder images")
-    seeds, images = wrong.shape[1:]
-    # images with the same verdicts throughout are interchangeable: only how many of each kind are drawn matters
-    kinds, counts = np.unique(wrong.reshape(2 * seeds, images), axis=1, return_counts=True)
-    generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(images, counts / images, size=draws)
-    errors = (drawn @ kinds.T.astype(np.int64)).reshape(draws, 2, seeds)
-    chosen = generator.integers(seeds, size=(draws, 1, seeds))
-    sums = np.take_along_axis(errors, chosen, axis=2).sum(2)
-    # draws in which nobody errs say nothing, those in which the twin alone does not are infinite
-    sums = sums[sums.any(1)]
-    ratios = np.where(sums[:, 1] > 0, sums[:, 0] / np.maximum(sums[:, 1], 1), np.inf)
-    low, high = np.quantile(ratios, [0.025, 0.975], method="inverted_cdf")
-    return Interval(float(wrong[0].mean() / wrong[1].mean()), float(low), float(high))
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Give the mean and the sample standard deviation, None of one value."""
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def shard(items: Sequence[Item], share: str) -> Iterator[Item]:

@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from fits import Fit, Run, Store, add_arguments, mean_and_spread, paired_bootstrap, prepare
+from fits import Run, add_arguments, prepare
+from intervals import mean_and_spread, paired_bootstrap
+from kept_fits import Fit, Store
 from timing import Bound, conclude, machine
 
 from primenet_lightning.files import write_whole

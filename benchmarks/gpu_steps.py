@@ -9,7 +9,7 @@ import checkout  # noqa: F401
 import torch
 from gpu_checks import distance, peak_bytes
 from gpu_place import Figures, Place, Sizes
-from stacks import Pair, called_modules, cut_resnet, runner_of, stack
+from stacks import Pair, cut_resnet, runner_of, stack
 from timing import in_turns, ratio, spread
 from torch import Tensor
 from torch.nn import functional
@@ -19,6 +19,7 @@ from ways import make_batch
 
 from primenet_lightning import EndToEndNetwork, PrimeNetwork, Rhythm, StagedNetwork, StageRunner, architecture
 from primenet_lightning.analysis.cost import count_training
+from primenet_lightning.nn.called import called_modules
 from primenet_lightning.nn.prime.architecture import Size
 
 

@@ -10,89 +10,62 @@ JSON object; the command fails if one kill breaks one of these promises.
 """
 
 import argparse
-import contextlib
-import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from sessions import Session
 from timing import Bound, conclude, machine
 from torch import Tensor
 
 BOUNDS = [Bound("slowest_end_s", "at most", 20.0), Bound("kills_without_a_fault", "at least", 1.0)]
-SENTENCE = r"\S+ \S+ of the pipeline[^.;]* has ended|Child process with PID \d+ terminated with code -9"
+SENTENCE = (
+    r"\S+ \S+ of the pipeline[^.;]* has ended|Child process with PID \d+ terminated with code -9|"
+    r"another process of this training has ended"
+)
 """The pipeline's own, or Lightning's, if that looks after its processes just then and is the first to notice."""
 
-PATIENCE = 300.0
-"""Seconds to wait for a run before it counts as hung."""
+EVERY = 5
+"""Steps between checkpoints."""
+
+OPTIONS = (
+    "--data=digits",
+    "--model.depth=4",
+    "--model.pool_every=9",
+    "--model.keyed_random=true",
+    "--trainer.max_epochs=4",
+    f"--every_n_train_steps={EVERY}",
+)
+STEPS = 128
+"""Of such a run."""
 
 
 class Killed(NamedTuple):
     """What a kill came to.
 
     Attributes:
+        step: After which.
+        age: Steps that were done, and are not in ``last.ckpt``.
         seconds: From the kill until all processes had ended.
         sentence: What was said; empty for nothing.
-        equal: Whether the run, gone on with, has the weights of the run that was never disturbed.
+        status: Of the run as it was gone on with.
     """
 
+    step: int
+    age: int
     seconds: float
     sentence: str
-    equal: bool
+    status: int
 
 
-def begin(folder: Path, processes: int, log: Path) -> "subprocess.Popen[bytes]":
-    """Start a run in a session of its own, or go on with one that is there."""
-    command = [sys.executable, "-m", "primenet_lightning.commands.main", "fit"]
-    if (folder / "config.yaml").exists():
-        command += ["--resume", str(folder)]
-    else:
-        options = {
-            "run": str(folder),
-            "data": "digits",
-            "model.depth": "4",
-            "model.pool_every": "9",
-            "model.keyed_random": "true",
-            "trainer.accelerator": "cpu",
-            "trainer.max_epochs": "4",
-            "every_n_train_steps": "5",
-            "figures": "false",
-            "trainer.enable_progress_bar": "false",
-        }
-        if processes > 1:
-            options |= {"trainer.strategy": "local_pipeline", "trainer.devices": str(processes)}
-        for name, value in options.items():
-            command += [f"--{name}", value]
-    environment = os.environ | {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-    with log.open("ab") as file:
-        return subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
-
-
-def members(session: int) -> list[int]:
-    """List the processes of a session that run the command."""
-    found: list[int] = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            state, _, _, of_session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-            words = (entry / "cmdline").read_bytes()
-            if int(of_session) == session and state != "Z" and b"primenet" in words and b"fit" in words:
-                found.append(int(entry.name))
-    return sorted(found)
-
-
-def steps_logged(folder: Path) -> int:
-    """Count the lines of a run's metrics."""
-    file = folder / "metrics.csv"
-    return len(file.read_bytes().splitlines()) if file.exists() else 0
+def in_pipeline(processes: int) -> list[str]:
+    """Tell the options of a pipeline of so many processes."""
+    return ["--trainer.strategy=local_pipeline", f"--trainer.devices={processes}"]
 
 
 def weights_of(folder: Path) -> dict[str, Any]:
@@ -110,32 +83,39 @@ def are_equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return not unlike
 
 
-def kill_one(folder: Path, processes: int, generator: random.Random, expected: dict[str, Any]) -> Killed:
-    """Begin a run, kill one process, wait for the end of all, go on, and compare."""
-    log = folder.with_suffix(".log")
-    run = begin(folder, processes, log)
-    least = generator.randint(1, 4)
-    deadline = time.monotonic() + PATIENCE
-    while steps_logged(folder) < least and run.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(generator.uniform(0, 1.5))
-    victims = members(run.pid)
-    if victims:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(generator.choice(victims), signal.SIGKILL)
-    killed_at = time.monotonic()
-    while members(run.pid) and time.monotonic() < killed_at + PATIENCE:
-        run.poll()  # or it would stay as a zombie
-        time.sleep(0.1)
-    seconds = time.monotonic() - killed_at
-    run.wait()
-    words = " ".join(log.read_text(errors="replace").split())  # the command wraps its lines
-    sentence = re.search(SENTENCE, words)
+def kill_one(session: Session, steps: int, moments: random.Random, all_at_once: bool = False) -> Killed:
+    """Begin a run, kill one process, wait for the end of all, and go on.
+
+    Args:
+        session: The run.
+        steps: Of a whole run.
+        moments: The random numbers.
+        all_at_once: Whether all processes are killed, and not one.
+
+    Returns:
+        What came of it.
+    """
+    session.begin()
+    if moments.random() < 0.1:  # while it begins
+        time.sleep(moments.uniform(4, 20))
+    else:
+        session.wait_for_step(moments.randrange(1, steps))
+        time.sleep(moments.uniform(0, 0.2))
+    victims = session.members()
+    if victims and not all_at_once:
+        victims = [moments.choice(victims)]
+    session.signal(victims, signal.SIGKILL)
+    seconds = session.seconds_to_end()
+    step, saved = session.steps, 0
+    if step:
+        saved = torch.load(session.last, weights_only=True)["global_step"]
+    sentence = re.search(SENTENCE, session.words)
+    if sentence is None and not all_at_once:
+        print(session.words[-500:])
     # go on
-    begin(folder, processes, log).wait(PATIENCE)
-    if sentence is None:
-        print(words[-500:])
-    return Killed(seconds, sentence.group() if sentence else "", are_equal(weights_of(folder), expected))
+    session.begin()
+    status = session.wait()
+    return Killed(step, step - saved, seconds, sentence.group() if sentence else "", status)
 
 
 def main() -> None:
@@ -145,21 +125,25 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    generator = random.Random(options.seed)
+    moments = random.Random(options.seed)
     results: list[Killed] = []
+    good = 0
     with tempfile.TemporaryDirectory() as base:
-        undisturbed = Path(base) / "undisturbed"
-        begin(undisturbed, 1, undisturbed.with_suffix(".log")).wait(PATIENCE)
-        expected = weights_of(undisturbed)
+        undisturbed = Session(Path(base) / "undisturbed", OPTIONS)
+        undisturbed.begin()
+        undisturbed.wait()
+        expected = weights_of(undisturbed.folder)
         for number in range(options.kills):
-            result = kill_one(Path(base) / f"run{number}", options.processes, generator, expected)
+            session = Session(Path(base) / f"run{number}", [*OPTIONS, *in_pipeline(options.processes)])
+            result = kill_one(session, STEPS, moments)
             results.append(result)
-            verdict = "equal" if result.equal else "NOT EQUAL"
+            is_equal = are_equal(weights_of(session.folder), expected)
+            verdict = "equal" if is_equal else "NOT EQUAL"
             print(f"all ended after {result.seconds:.1f} s; {verdict} after going on; {result.sentence}", flush=True)
-    good = [result for result in results if result.equal and result.sentence and result.seconds <= 20]
+            good += bool(is_equal and result.sentence and result.seconds <= 20 and result.age <= EVERY)
     figures: dict[str, float | str] = {
         "kills": len(results),
-        "kills_without_a_fault": len(good) / len(results),
+        "kills_without_a_fault": good / len(results),
         "slowest_end_s": max(result.seconds for result in results),
         "device": machine("cpu"),
     }

@@ -24,18 +24,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-from fits import (
-    Fit,
-    Interval,
-    Phase,
-    Store,
-    Verdicts,
-    add_arguments,
-    key_of,
-    mean_and_spread,
-    paired_bootstrap,
-    prepare,
-)
+from fits import Verdicts, add_arguments, prepare
+from intervals import Interval, mean_and_spread, paired_bootstrap
+from kept_fits import Fit, Phase, Store, key_of
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from timing import Bound, conclude, machine
 from torch import nn

@@ -20,7 +20,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from fits import Fit, Interval, Run, Store, add_arguments, mean_and_spread, paired_bootstrap, prepare, shard
+from fits import Run, add_arguments, prepare, shard
+from intervals import Interval, mean_and_spread, paired_bootstrap
+from kept_fits import Fit, Store
 from timing import conclude, machine
 
 from primenet_lightning.files import write_whole

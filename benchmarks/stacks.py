@@ -13,7 +13,6 @@ from primenet_lightning import (
     CutNetwork,
     EndToEndNetwork,
     PaperAdam,
-    PrimeBlock,
     PrimeNetwork,
     Rhythm,
     StagedNetwork,
@@ -133,35 +132,3 @@ def runner_of(network: StagedNetwork, rhythm: Rhythm | None = None) -> StageRunn
     """
     optimizer = CompositeOptimizer({name: PaperAdam(part) for name, part in network.learners().items()})
     return StageRunner(network.train(), optimizer, rhythm)
-
-
-def called_modules(network: StagedNetwork) -> list[nn.Module]:
-    """Name what a training step calls: what can be compiled, or captured as a CUDA graph, by itself.
-
-    Args:
-        network: Any.
-
-    Returns:
-        Capsules, projections and heads, or the parts of a cut network.
-    """
-    modules: list[nn.Module] = []
-    if isinstance(network, EndToEndNetwork):
-        for block in network.prime_blocks:
-            modules += [capsule.features for capsule in block.in_order]
-            modules += _projections_of(block)
-        return [*modules, network.head]
-    for stage in network.stages:
-        if isinstance(stage, PrimeBlock):
-            modules += [*stage.in_order, *_projections_of(stage)]
-        else:
-            modules += list(stage.children())
-    return modules
-
-
-def _projections_of(block: PrimeBlock) -> list[nn.Module]:
-    """A block's projection and its classifier, where it has them."""
-    modules: list[nn.Module] = []
-    for module in (block.projection, block.projection_classifier):
-        if module is not None:
-            modules.append(module)
-    return modules

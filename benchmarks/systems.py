@@ -1,7 +1,7 @@
 """The systems of the paper's table 2 beside PrimeNet at equal data: error against multiply-adds at inference.
 
-    python benchmarks/systems.py [--rows NAME ...] [--limit 10000] [--epochs N] [--seeds 0 1] [--out runs/systems]
-                                 [--report]
+    python benchmarks/systems.py [--rows NAME ...] [--limit 10000] [--epochs N] [--seeds 0 1] [--precision 32-true]
+                                 [--out runs/systems] [--report]
 
 Each training is a run of the command, ``primenet fit``, with the options of a row of `ROWS`, in a folder of its own
 under ``--out``: one that was broken off goes on, one that is finished is not run again. So many images are trained on,
@@ -11,8 +11,9 @@ seed. Every run reads the test images once. ``--epochs`` replaces the epochs of 
 
 The report gives each row its errors, and of networks of dynamic cost a curve over budget, balance or threshold with the
 mean multiply-adds of the test images as really taken. Of DT-RAM also: errors after each fixed number of glimpses, by a
-classifier that was fitted to just that number, for as many steps as its stop policy. ``rows-LIMIT.json`` has the rows,
-``errors-LIMIT.svg`` draws them; ``--report`` trains nothing. The last line printed is one JSON object.
+classifier that was fitted to just that number, for as many steps as its stop policy. ``rows-LIMIT-PRECISION.json`` has
+the rows, ``errors-LIMIT-PRECISION.svg`` draws them; ``--report`` trains nothing. The last line printed is one
+JSON object.
 """
 
 import argparse
@@ -25,8 +26,9 @@ from typing import Any, NamedTuple
 
 import yaml
 from commanded import arguments_of, carry_out, folder_name, is_finished, summary_of
-from fits import add_arguments, mean_and_spread, prepare
+from fits import add_arguments, prepare
 from glimpses import errors_of_fixed_steps
+from intervals import mean_and_spread
 from systems_plot import draw
 from timing import conclude, machine
 
@@ -124,25 +126,29 @@ class Run:
         epochs: How many.
         limit: Training images.
         seed: Of everything random.
+        precision: Of the Trainer.
     """
 
     row: Row
     epochs: int
     limit: int
     seed: int
+    precision: str
 
     @classmethod
     def of(cls, row: Row, options: argparse.Namespace, seed: int) -> "Run":
         """Take what the command line says."""
-        return cls(row, options.epochs or row.epochs, options.limit, seed)
+        return cls(row, options.epochs or row.epochs, options.limit, seed, options.precision)
 
     def folder(self, out: Path) -> Path:
         """Where it is kept."""
-        return out / self.row.data / folder_name(self.row.name, self.limit, self.epochs, self.seed)
+        name = folder_name(self.row.name, self.limit, self.epochs, self.seed)
+        return out / self.row.data / self.precision / name
 
     def arguments(self, out: Path, root: str) -> list[str]:
         """What comes behind ``primenet fit``, to begin it."""
         options = {**DATA[self.row.data], "model": self.row.model, **self.row.options}
+        options["trainer.precision"] = self.precision
         before = self.before
         if before is not None:
             options["model.trained"] = str(before.folder(out))
@@ -153,7 +159,7 @@ class Run:
         """The training that this one begins with, of as many epochs."""
         if self.row.begins_with is None:
             return None
-        return Run(BY_NAME[self.row.begins_with], self.epochs, self.limit, self.seed)
+        return Run(BY_NAME[self.row.begins_with], self.epochs, self.limit, self.seed, self.precision)
 
     def carry_out(self, out: Path, root: str) -> None:
         """Train, or go on, and before it what it begins with; then test, and measure its curve."""
@@ -295,6 +301,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="Of all rows; by default each has its own.")
     parser.add_argument("--limit", type=int, default=10_000, help="Training images.")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--precision", default="32-true", help="Of the Trainer.")
     parser.add_argument("--report", action="store_true", help="Sum up what there is.")
     return parser.parse_args()
 
@@ -312,9 +319,10 @@ def main() -> None:
         print(result)
     rows = [result._asdict() for result in results]
     epochs = "" if options.epochs is None else f"-{options.epochs}"
-    write_whole(options.out / f"rows-{options.limit}{epochs}.json", json.dumps(rows, indent=1) + "\n")
+    name = f"{options.limit}{epochs}-{options.precision}"
+    write_whole(options.out / f"rows-{name}.json", json.dumps(rows, indent=1) + "\n")
     if rows:
-        draw(rows, options.out / f"errors-{options.limit}{epochs}.svg")
+        draw(rows, options.out / f"errors-{name}.svg")
     figures: dict[str, float | str] = {"device": machine(options.accelerator)}
     for result in results:
         figures[f"{result.name.replace(',', '').replace(' ', '_')}_error"] = statistics.mean(result.errors)

@@ -13,6 +13,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch.nn import functional
 
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.thread_time}
+"""Give seconds. Processor time, of work in one thread, does not count while other processes run."""
+
 
 class Spread(NamedTuple):
     """Quartiles."""
@@ -53,7 +56,7 @@ def in_turns(
         rounds: Rounds that count.
         warm_up: Rounds before them that do not.
         synchronize: Waits for the device, where it is not the CPU.
-        clock: Gives seconds. `time.process_time`, of work in one thread, does not count while other processes run.
+        clock: Of `CLOCKS`.
 
     Returns:
         Seconds by name, one a round.

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
     from primenet_lightning.callbacks.confusion import ConfusionAndErrors
     from primenet_lightning.callbacks.cost_summary import CostSummary
     from primenet_lightning.callbacks.csv_log import ResumableCSVLogger
+    from primenet_lightning.callbacks.cuda_graphs import CUDAGraphs
     from primenet_lightning.callbacks.feature_maps import FeatureMaps
     from primenet_lightning.callbacks.filter_pruning import SoftFilterPruning, prune_filters, pruned_multiply_adds
     from primenet_lightning.callbacks.lookahead import Lookahead
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
 
 __all__ = [
     "AveragedWeights",
+    "CUDAGraphs",
     "CapsuleLossCurves",
     "ConfusionAndErrors",
     "CostSummary",
@@ -46,6 +48,7 @@ __all__ = [
 
 _HOMES = {
     "AveragedWeights": "callbacks.averaging",
+    "CUDAGraphs": "callbacks.cuda_graphs",
     "CapsuleLossCurves": "callbacks.loss_curves",
     "ConfusionAndErrors": "callbacks.confusion",
     "CostSummary": "callbacks.cost_summary",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same at ru
     from primenet_lightning.analysis.features import extract_features, feature_extractor
     from primenet_lightning.analysis.memory import SavedActivations, training_activation_bytes
     from primenet_lightning.analysis.probe import fit_probe
+    from primenet_lightning.freed_memory import keep_freed_memory
     from primenet_lightning.models.cut import CutNet
     from primenet_lightning.models.end_to_end import EndToEnd
     from primenet_lightning.models.linear_probe import LinearProbe
@@ -88,6 +89,7 @@ __all__ = [
     "extract_features",
     "feature_extractor",
     "fit_probe",
+    "keep_freed_memory",
     "local_classifier",
     "local_targets",
     "pretrained",
@@ -137,6 +139,7 @@ _HOMES = {
     "extract_features": "analysis.features",
     "feature_extractor": "analysis.features",
     "fit_probe": "analysis.probe",
+    "keep_freed_memory": "freed_memory",
     "local_classifier": "nn.classifiers",
     "local_targets": "nn.targets",
     "pretrained": "models.shipped",

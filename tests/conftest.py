@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from primenet_lightning import keep_freed_memory
 from primenet_lightning.callbacks import CapsuleLossCurves, RoutingMonitor
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 # networks of a few thousand weights: on a busy machine threads wait for each other longer than they work
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # or Lightning's DDP sets the threads to all cores, and sums are taken otherwise
-
+keep_freed_memory()  # as the command does
 
 # GitHub's macOS machines have a GPU that torch sees, and on which it can allocate nothing
 torch.backends.mps.is_available = lambda: False  # type: ignore[assignment]

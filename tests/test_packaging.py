@@ -96,6 +96,14 @@ def test_workflows_try_each_python_that_is_promised():
     assert {row["os"].partition("-")[0] for row in linux["include"]} == {"macos", "windows"}
 
 
+def test_workflows_use_actions_of_one_commit():
+    """A tag can be moved to other code; a commit cannot. The version stands beside it, for people and Dependabot."""
+    for path in (ROOT / ".github" / "workflows").iterdir():
+        for action in re.findall(r"uses: (.+)", path.read_text(encoding="utf-8")):
+            if not action.startswith("./"):
+                assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
+
+
 def test_workflows_call_targets_that_there_are():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
     called = set()

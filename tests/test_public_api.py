@@ -42,6 +42,7 @@ WITHOUT_EXAMPLE = {
     "NonFiniteError": "an error; no user makes one",
     "DownloadedDataModule": "abstract; MNISTDataModule shows how to derive from it",
     "ImageFileError": "an error; no user makes one",
+    "keep_freed_memory": "it changes the process that the example would run in",
     "LoadedImages": "what ImageFiles returns; the example is that of ImageFiles",
 }
 """Exported names that have no example of their own, and why."""

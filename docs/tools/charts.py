@@ -1,14 +1,15 @@
 """The charts of the pages under "Measured", from the numbers stored beside them: ``python docs/tools/charts.py``.
 
 Each number is read from ``docs/results/*.json``. Those of a reproduction were written by ``primenet reproduce``; those
-in ``deep.json`` and ``performance.json`` are the numbers of the tables of the pages of these names, which a test
-compares. The charts are ``docs/images/charts/*.svg``.
+in ``deep.json``, ``fast.json`` and ``performance.json`` are the numbers of the tables of the pages of these names,
+which a test compares. The charts are ``docs/images/charts/*.svg``.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from drawing import DOCS, draw_ratios, stored
+from fast_charts import fast_gap, fast_variants
 
 from primenet_lightning.figures.style import COLOURS, LINE_STYLES, MARKERS, add_legend, new_figure, write_figure
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DOCS = Path(__file__).resolve().parents[1]
-RESULTS = DOCS / "results"
 CHARTS = DOCS / "images" / "charts"
 
 DATA = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
@@ -62,18 +61,6 @@ VERDICTS = {
 """Marks that are told apart by form and by colour."""
 
 
-def stored(name: str) -> Any:
-    """Read results.
-
-    Args:
-        name: Of the file, without suffix.
-
-    Returns:
-        Plain values.
-    """
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
 # -- deep stacks -------------------------------------------------------------------------------------------------------
 
 
@@ -83,39 +70,15 @@ def deep_ratios() -> "Figure":
     figure = new_figure(8, 7.2)
     above, *below = figure.subplot_mosaic("aa;bc", height_ratios=[1, 7]).values()
     names = [f"{row['data']}, {row['epochs']} epochs" for row in deep["gap"]]
-    _draw_ratios(above, names, [row["ratio"] for row in deep["gap"]], 0)
+    draw_ratios(above, names, [row["ratio"] for row in deep["gap"]], 0)
     above.set_title("10,000 images, with augmentation", fontsize=10)
     names = [row["name"].replace(": concatenate,", ":\nconcatenate,") for row in deep["ablation"]]
     for place, (axes, (key, data)) in enumerate(zip(below, DATA.items(), strict=True)):
-        _draw_ratios(axes, names, [row[key]["ratio"] for row in deep["ablation"]], place)
+        draw_ratios(axes, names, [row[key]["ratio"] for row in deep["ablation"]], place)
         axes.set_title(f"{data}: 5,000 images, 3 epochs", fontsize=10)
     below[1].set_yticklabels([])
     figure.supxlabel("error over that of the end-to-end twin, with 95 % intervals (1: as good)", fontsize=10)
     return figure
-
-
-def _draw_ratios(axes: "Axes", names: Sequence[str], ratios: Sequence[Mapping[str, float]], look: int) -> None:
-    """One below the other, on an axis on which twice and half are as far from 1."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    places = range(len(names))
-    values = [ratio["value"] for ratio in ratios]
-    down = [ratio["value"] - ratio["low"] for ratio in ratios]
-    up = [ratio["high"] - ratio["value"] for ratio in ratios]
-    look_of: dict[str, Any] = {"fmt": MARKERS[look], "color": COLOURS[look], "capsize": 3, "markersize": 5}
-    axes.errorbar(values, places, xerr=[down, up], **look_of)
-    axes.axvline(1, color="black", linewidth=1)
-    axes.set_xscale("log")
-    ticks = [0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5]
-    if max(values) > 2:
-        ticks = [0.8, 1, 1.5, 2, 3, 4]
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.tick_params(labelsize=8)
-    axes.set_yticks(places, names, fontsize=8)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.grid(alpha=0.3, linewidth=0.5)
 
 
 def deep_cost() -> "Figure":
@@ -198,7 +161,7 @@ def backbone_errors() -> "Figure":
     for place, (axes, parts) in enumerate(zip(panels, (2, 4), strict=True)):
         rows = sorted((row for row in recipes if row["parts"] == parts), key=lambda row: row["ratio"]["value"])
         names = [f"{row['recipe']}{NOT_LOCAL.get(row['recipe'], '')} ({row['seeds']})" for row in rows]
-        _draw_ratios(axes, names, [row["ratio"] for row in rows], place)
+        draw_ratios(axes, names, [row["ratio"] for row in rows], place)
         axes.set_title(f"{parts} parts", fontsize=10)
     figure.supxlabel("error over that of the end-to-end twin, with 95 % intervals (1: as good)", fontsize=10)
     return figure
@@ -356,6 +319,8 @@ ALL = {
     "deep-cost": deep_cost,
     "backbone-errors": backbone_errors,
     "backbone-costs": backbone_costs,
+    "fast-gap": fast_gap,
+    "fast-variants": fast_variants,
     "memory": memory,
     "training": training,
     "verdicts": verdicts,

@@ -268,7 +268,7 @@ def plot(rows: Sequence[Mapping[str, Any]], key: str, label: str) -> "Figure":
     """
     costed = [row for row in rows if row[key] is not None]
     datasets = [dataset for dataset in DATA if any(row["dataset"] == dataset for row in costed)]
-    figure = new_figure(9, 1 + 4.2 * len(datasets))
+    figure = new_figure(11, 1 + 4.2 * len(datasets))
     for axes, dataset in zip(figure.subplots(len(datasets), 1, squeeze=False)[:, 0], datasets, strict=True):
         _draw_panel(axes, [row for row in costed if row["dataset"] == dataset], key)
         axes.set_title(DATA[dataset], fontsize=10)
@@ -302,10 +302,10 @@ def _draw_panel(axes: "Axes", rows: Sequence[Mapping[str, Any]], key: str) -> No
 
 
 def _limits(costs: Sequence[float]) -> tuple[float, float]:
-    """Ends of a logarithmic axis with room for names at the right."""
+    """Ends of a logarithmic axis with room for names at both sides."""
     low, high = math.log10(min(costs)), math.log10(max(costs))
     room = max(high - low, 1.5)
-    return float(10 ** (low - 0.12 * room)), float(10 ** (high + 0.3 * room))
+    return float(10 ** (low - 0.48 * room)), float(10 ** (high + 0.38 * room))
 
 
 def _in_words(number: float) -> str:
@@ -315,22 +315,65 @@ def _in_words(number: float) -> str:
     return f"{number:g}"
 
 
+LETTER = 0.006
+"""Width of a letter of a name, as a share of the panel's."""
+
+
 def _name_points(axes: "Axes", rows: Sequence[Mapping[str, Any]], key: str) -> None:
-    """Name each point at its right; of points that lie close together, each name higher than the one before."""
+    """Name points beside each group that lies close together, one name below the other in their order.
+
+    The first group has its names at the left, where nothing else is; the others at the right, and higher where they
+    would reach the next group.
+    """
     left, right = (math.log10(end) for end in axes.get_xlim())
     low, high = axes.get_ylim()
-    taken: list[tuple[float, float]] = []
-    for row in sorted(rows, key=error_of):
-        place, error = math.log10(row[key]), error_of(row)
-        height = error
-        for other_height, other_place in taken:
-            if abs(place - other_place) < 0.24 * (right - left):
-                height = max(height, other_height + 0.045 * (high - low))
-        taken.append((height, place))
-        line: dict[str, Any] = {"arrowstyle": "-", "linewidth": 0.5, "color": "0.4", "shrinkA": 0, "shrinkB": 3}
-        look: dict[str, Any] = {"fontsize": 7.5, "va": "center", "arrowprops": line}
-        at = (10 ** (place + 0.02 * (right - left)), height)
-        axes.annotate(row["name"].replace(" end to end", ""), (row[key], error), at, **look)
+    groups = _close_together(rows, key, 0.07 * (right - left))
+    for number, group in enumerate(groups):
+        costs = [math.log10(row[key]) for row in group]
+        names = [row["name"].replace(" end to end", "") for row in group]
+        lift = 0.0
+        if number == 0:
+            column, side, end = min(costs) - 0.02 * (right - left), "right", (1, 0.5)
+        else:
+            column, side, end = max(costs) + 0.02 * (right - left), "left", (0, 0.5)
+            reach = column + LETTER * max(map(len, names)) * (right - left)
+            if number + 1 < len(groups) and reach > math.log10(groups[number + 1][0][key]):
+                lift = 0.12 * (high - low)
+        heights = _spaced([error_of(row) + lift for row in group], 0.04 * (high - low))
+        for row, name, height in zip(group, names, heights, strict=True):
+            line: dict[str, Any] = {"arrowstyle": "-", "linewidth": 0.5, "color": "0.4", "relpos": end}
+            look: dict[str, Any] = {"fontsize": 7.5, "va": "center", "ha": side}
+            ends: dict[str, Any] = {"arrowprops": line | {"shrinkA": 0, "shrinkB": 3}}
+            axes.annotate(name, (row[key], error_of(row)), (10**column, height), **look, **ends)
+
+
+def _close_together(rows: Sequence[Mapping[str, Any]], key: str, distance: float) -> list[list[Mapping[str, Any]]]:
+    """Group rows whose costs follow each other closely on a logarithmic axis; each group in the order of its errors."""
+    groups: list[list[Mapping[str, Any]]] = []
+    for row in sorted(rows, key=lambda row: float(row[key])):
+        if groups and math.log10(row[key] / groups[-1][-1][key]) < distance:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return [sorted(group, key=error_of) for group in groups]
+
+
+def _spaced(heights: Sequence[float], gap: float) -> list[float]:
+    """Move ascending heights apart as little as it takes, by least squares.
+
+    Args:
+        heights: Where names should be.
+        gap: What is between two of them at least.
+
+    Returns:
+        Where they are.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    steps = [gap * place for place in range(len(heights))]
+    wanted = [height - step for height, step in zip(heights, steps, strict=True)]
+    ascending = IsotonicRegression().fit_transform(range(len(wanted)), wanted)
+    return [float(height) + step for height, step in zip(ascending, steps, strict=True)]
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from primenet_lightning.arguments import first_line
 from primenet_lightning.callbacks.csv_log import ResumableCSVLogger
 from primenet_lightning.callbacks.wandb_log import PatientWandbLogger
 from primenet_lightning.commands.resumption import saved_options
-from primenet_lightning.commands.wandb_process import end_wandb, wandb_mode, wandb_words
+from primenet_lightning.commands.wandb_process import end_wandb, end_wandb_quietly_at_exit, wandb_mode, wandb_words
 from primenet_lightning.runs.folder import RunFolder
 
 
@@ -90,6 +90,8 @@ def _begins(logger: PatientWandbLogger, remedy: str) -> bool:
     except Exception as error:
         print(f"W&B cannot begin the run ({first_line(error)}); {remedy}", file=sys.stderr)
         return False
+    finally:
+        end_wandb_quietly_at_exit()
     return True
 
 

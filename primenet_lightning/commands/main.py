@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from primenet_lightning import __version__
 from primenet_lightning.arguments import first_line
+from primenet_lightning.freed_memory import keep_freed_memory
 
 
 class Command(NamedTuple):
@@ -63,6 +64,9 @@ NO_NEWS = (
 )
 """What Lightning's messages begin with that the command does not pass on."""
 
+LOST_PROCESS = "gloo.*(by peer|Broken pipe)|Connection (closed|reset) by peer|remote process exit"
+"""What gloo and NCCL say when the process at the other end is gone."""
+
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command.
@@ -74,7 +78,10 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 if something that this package checks was wrong, told in one sentence; 2 if there is no
         such command.
     """
-    args = [with_home(argument) for argument in (sys.argv[1:] if args is None else args)]
+    if args is None:  # the process is this command's own
+        keep_freed_memory()
+        args = sys.argv[1:]
+    args = [with_home(argument) for argument in args]
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # for classes of the user's own; last, so that they hide nothing installed
     failed = True
@@ -185,10 +192,25 @@ def _function(path: str) -> Callable[[Sequence[str]], int]:
 
 def _sentence(error: BaseException) -> str | None:
     """What a check of this package has to say, which then is all there is to say; None keeps the traceback."""
+    if isinstance(error, ImportError) and "failed to map segment" in str(error):
+        return (
+            f"there is not enough memory to load a library ({first_line(error)}); raise the limit (ulimit -v), or end "
+            "what else needs memory"
+        )
     if _is_of_memory(error):
         return (
             f"there is not enough memory ({first_line(error)}); use less: --model.backward=learner gives the same "
             "numbers with less, and a new run may have a smaller --data.batch_size"
+        )
+    if _is_of_lost_process(error):
+        return (
+            "another process of this training has ended, and with it all others; what it said last tells why, and the "
+            "run goes on from its last checkpoint with --resume"
+        )
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+        return (
+            f"a process that reads the data has ended ({first_line(error)}); if there was not enough memory, use fewer "
+            "workers; the run goes on from its last checkpoint with --resume"
         )
     cause: BaseException | None = error
     while cause is not None:
@@ -206,6 +228,11 @@ def _is_of_memory(error: BaseException) -> bool:
     if torch is None or not isinstance(error, RuntimeError):
         return False
     return isinstance(error, torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator: " in str(error)
+
+
+def _is_of_lost_process(error: BaseException) -> bool:
+    """Whether a message between processes did not arrive, since one of them has ended."""
+    return isinstance(error, RuntimeError) and re.search(LOST_PROCESS, str(error)) is not None
 
 
 def _is_ours(error: BaseException) -> bool:

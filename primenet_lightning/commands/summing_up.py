@@ -33,6 +33,9 @@ def sum_up(run: RunFolder, trainer: Trainer, summary: dict[str, Any], best_epoch
         summary: From `summary_of`.
         best_epoch: Which was tested, counted from 0.
     """
+    with without_stopping(f"writing into {run.path}"):
+        run.write_summary(summary)
+        write_report(run)
     places: list[str] = []
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
@@ -40,9 +43,6 @@ def sum_up(run: RunFolder, trainer: Trainer, summary: dict[str, Any], best_epoch
             place = wandb_place(logger.experiment)
             if place is not None:
                 places.append(place)
-    with without_stopping(f"writing into {run.path}"):
-        run.write_summary(summary)
-        write_report(run)
     finish_wandb()  # it may have some words to say, and the table shall be the last
     Console().print(result_table(summary))
     # not by rich, which would wrap it

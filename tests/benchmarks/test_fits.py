@@ -1,13 +1,9 @@
-"""What the benchmarks of errors keep of a training is right, and their intervals cover what they should."""
+"""What the benchmarks of errors note of a training is right."""
 
-import dataclasses
 import json
-import math
 from functools import partial
 from pathlib import Path
-from threading import Thread
 
-import numpy as np
 import pytest
 import torch
 from ranks import load
@@ -85,104 +81,6 @@ def test_late_changes_are_counted_by_block():
     assert fits("changed_late")([a, b, a, b, a, a, b, b, a]) == [pytest.approx(2 / 3), 0.0]
     assert fits("changed_late")([a, b], late=1.0) == [1.0, 0.0]
     assert fits("changed_late")([a]) == []
-
-
-class Counted:
-    """Stands for a run, and counts how often it is carried out."""
-
-    def __init__(self, key, result):
-        self.name, self.result, self.times = key, result, 0
-
-    def options(self):
-        return {"name": self.name}
-
-    def key(self):
-        return fits("key_of")(self.options())
-
-    def carry_out(self, root):
-        self.times += 1
-        return self.result
-
-
-@pytest.fixture
-def result():
-    return fits("Fit")(50.0, 40.0, [True, False], 10, 20, 30, [0.5], [fits("Phase")(2, 30, 5, 1.0, 2.0)])
-
-
-def test_a_finished_run_is_not_run_again(tmp_path, result):
-    one, other = Counted("one", result), Counted("other", dataclasses.replace(result, test_error=9.0))
-    for _ in range(2):
-        store = fits("Store")(tmp_path / "new" / "results.jsonl")
-        assert store.carry_out(one) == result
-        assert store.carry_out(other).test_error == 9.0
-    assert one.times == other.times == 1
-
-
-def test_what_a_killed_process_leaves_is_passed_over_and_nothing_else_is_lost(tmp_path, result):
-    store = fits("Store")(tmp_path / "results.jsonl")
-    store.add(Counted("one", result), result)
-    whole = store.path.read_bytes()
-    for size in (1, len(whole) // 2, len(whole) - 2):
-        store.path.write_bytes(whole + whole[:size])
-        with pytest.warns(UserWarning, match=r"line 2 of .* is damaged"):
-            store.carry_out(two := Counted("two", result))
-        with pytest.warns(UserWarning, match="is damaged"):
-            assert store.results().keys() == {Counted("one", result).key(), two.key()}
-
-
-def test_several_may_write_at_once(tmp_path, result):
-    stores = [fits("Store")(tmp_path / "results.jsonl") for _ in range(4)]
-    long = dataclasses.replace(result, correct=[True] * 10_000)
-
-    def write(index, store):
-        for number in range(10):
-            store.add(Counted(f"{index} {number}", long), long)
-
-    threads = [Thread(target=write, args=pair) for pair in enumerate(stores)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(stores[0].results()) == 40
-
-
-def test_equal_verdicts_have_a_ratio_of_one_without_width():
-    right = np.random.default_rng(0).random((3, 500)) < 0.7
-    assert fits("paired_bootstrap")(right, right) == (1.0, 1.0, 1.0)
-
-
-def test_the_interval_of_one_seed_is_that_of_the_delta_method():
-    generator = np.random.default_rng(1)
-    hard = generator.random(4000) < 0.2
-    local, twin = (hard & (generator.random(4000) < share) for share in (0.9, 0.7))
-    # Var(log(a / b)) is about the variance over the images of a_i / a - b_i / b, over their number
-    deviation = (local / local.mean() - twin / twin.mean()).std() / math.sqrt(4000)
-    ratio, low, high = fits("paired_bootstrap")([~local], [~twin])
-    assert ratio == pytest.approx(local.mean() / twin.mean())
-    assert math.log(high / ratio) == pytest.approx(1.96 * deviation, rel=0.06)
-    assert math.log(ratio / low) == pytest.approx(1.96 * deviation, rel=0.06)
-
-
-def test_the_interval_covers_the_true_ratio_in_most_of_simulated_studies():
-    generator = np.random.default_rng(2)
-    covered = 0
-    for study in range(200):
-        # three seeds that differ by themselves, and images that are hard for both sides
-        level = generator.normal(0.3, 0.01, size=(3, 1))
-        hardness = generator.random(2000)
-        wrong = [hardness + generator.normal(0, 0.05, size=(3, 2000)) < level * share for share in (1.2, 1.0)]
-        _, low, high = fits("paired_bootstrap")(~wrong[0], ~wrong[1], draws=400, seed=study)
-        covered += low <= 1.2 <= high
-    assert covered >= 180
-
-
-def test_verdicts_that_cannot_be_paired_are_refused():
-    bootstrap = fits("paired_bootstrap")
-    for local, twin in (([[True]], [[True], [False]]), ([[True, False]], [[False]]), ([], [])):
-        with pytest.raises(ValueError, match="give verdicts on the same images"):
-            bootstrap(local, twin)
-    with pytest.raises(ValueError, match="twin makes no error"):
-        bootstrap([[True, False]], [[True, True]])
 
 
 def test_shares_of_the_work_are_disjoint_and_complete():

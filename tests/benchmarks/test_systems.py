@@ -15,6 +15,7 @@ from primenet_lightning.datamodules import DigitsDataModule
 from primenet_lightning.nn.systems.phases import Position
 
 ROOT = Path(__file__).parents[2]
+PRECISION = "bf16-mixed"
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(ROOT / "benchmarks")  # whose modules import each other by their bare names
@@ -23,7 +24,7 @@ with pytest.MonkeyPatch.context() as patch:
 
 
 def options_for(out, seeds=(0, 1)):
-    return argparse.Namespace(epochs=2, limit=100, seeds=list(seeds), out=out, root="")
+    return argparse.Namespace(epochs=2, limit=100, seeds=list(seeds), out=out, root="", precision=PRECISION)
 
 
 def finish(run, out, error, curve=(), fixed=()):
@@ -48,9 +49,10 @@ def test_rows_name_models_and_data_that_there_are():
 
 def test_all_of_a_data_set_see_the_same_images(tmp_path):
     for row in systems.ROWS:
-        arguments = systems.Run(row, 2, 100, 5).arguments(tmp_path, "data")
+        arguments = systems.Run(row, 2, 100, 5, PRECISION).arguments(tmp_path, "data")
         given = dict(zip(arguments[::2], arguments[1::2], strict=True))
         assert (given["--data.limit_train"], given["--seed_everything"]) == ("100", "5")
+        assert given["--trainer.precision"] == PRECISION
         for name, value in systems.DATA[row.data].items():
             assert given[f"--{name}"] == value
 
@@ -59,7 +61,7 @@ def test_a_row_that_begins_with_another_trains_that_one_first(tmp_path, monkeypa
     begun = []
     monkeypatch.setattr(systems, "carry_out", lambda folder, arguments: begun.append((folder, arguments)))
     monkeypatch.setattr(systems, "measure", lambda folder, root: None)
-    systems.Run(systems.BY_NAME["IMTA"], 2, 100, 1).carry_out(tmp_path, "data")
+    systems.Run(systems.BY_NAME["IMTA"], 2, 100, 1, PRECISION).carry_out(tmp_path, "data")
     (first, _), (second, arguments) = begun
     assert first.name == "MSDNet_equilibrium-100-2-1"
     assert second.name == "IMTA-100-2-1"
@@ -69,9 +71,10 @@ def test_a_row_that_begins_with_another_trains_that_one_first(tmp_path, monkeypa
 def test_a_result_averages_its_seeds_and_is_drawn(tmp_path):
     for seed in (0, 1):
         points = [dict(setting=s, error=20 + s + seed, multiply_adds=1e6 * (s + seed)) for s in (1.0, 2.0)]
-        finish(systems.Run(systems.BY_NAME["RNP"], 2, 100, seed), tmp_path, 30.0 + seed, points)
+        rnp, dt_ram = [systems.Run(systems.BY_NAME[name], 2, 100, seed, PRECISION) for name in ("RNP", "DT-RAM")]
+        finish(rnp, tmp_path, 30.0 + seed, points)
         points = [dict(setting=s, error=3 - s, multiply_adds=1e6 * s, steps=4 * s) for s in (0.5, 1.0)]
-        finish(systems.Run(systems.BY_NAME["DT-RAM"], 2, 100, seed), tmp_path, 2.5, points, [9.0, 5.0 + seed])
+        finish(dt_ram, tmp_path, 2.5, points, [9.0, 5.0 + seed])
     result = systems.result_of(systems.BY_NAME["RNP"], options_for(tmp_path))
     assert (result.errors, result.seeds) == ([30.0, 31.0], [0, 1])
     assert result.curve[0] == {"setting": 1.0, "error": 21.5, "multiply_adds": 1.5e6}

@@ -18,8 +18,10 @@ import torch
 from lightning.pytorch import Callback
 from tiny import differences
 
+from primenet_lightning.commands import main as commands
 from primenet_lightning.commands.loggers import RunLoggers
 from primenet_lightning.commands.main import main
+from primenet_lightning.commands.wandb_process import FINISH_PATIENCE, finish_wandb, wandb_words
 from primenet_lightning.files import REMEDIES
 from primenet_lightning.runs.folder import LOCK, RunFolder
 from primenet_lightning.runs.lock import alone_in, is_trained
@@ -212,6 +214,23 @@ def test_what_could_not_begin_at_wandb_is_ended_before_it_begins_offline(monkeyp
     assert "W&B cannot begin the run (context deadline exceeded); it is kept in mine/wandb" in capsys.readouterr().err
 
 
+def test_a_server_of_wandb_that_is_gone_does_not_hold_the_end_of_a_run(monkeypatch, capsys):
+    """W&B would try again for hours, and say nothing."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_FINISH_TIMEOUT", raising=False)
+    assert wandb_words()["settings"].finish_timeout == FINISH_PATIENCE
+
+    def finish(exit_code):
+        raise TimeoutError
+
+    monkeypatch.setattr(wandb, "finish", finish)
+    monkeypatch.setattr(wandb, "run", SimpleNamespace(dir="mine/wandb/run-1/files"))
+    finish_wandb()
+    error = capsys.readouterr().err
+    assert "has not taken all of the run in time" in error
+    assert f"send it later with: wandb sync {Path('mine/wandb/run-1')}" in error
+
+
 # -- two processes -----------------------------------------------------------------------------------------------------
 
 
@@ -231,6 +250,50 @@ def test_a_second_process_is_kept_from_a_run(strike, undisturbed, capsys):
     assert f"error: the run mine is being trained by process {os.getpid()} on " in error
     assert_same_bits(last_of("mine"), undisturbed)
     assert not Path("mine", LOCK).exists()
+
+
+def test_a_process_that_is_lost_is_told_in_a_sentence(strike, capsys):
+    """The words are gloo's, after ``kill -9`` of one of two ranks."""
+
+    def lose():
+        raise RuntimeError(
+            "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:16040: Connection reset "
+            "by peer. This is typically caused by a remote worker hanging or bugs in the application."
+        )
+
+    strike(lose)
+    assert main([*FIT, "--run=mine"]) == 1
+    error = capsys.readouterr().err
+    assert "primenet: error: another process of this training has ended, and with it all others" in error
+    assert "the run goes on from its last checkpoint with --resume" in error
+    assert "Traceback" not in error
+    assert last_of("mine")["global_step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. "),
+            "a process that reads the data has ended",
+        ),
+        (
+            ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+            "not enough memory to load a library",
+        ),
+    ],
+)
+def test_what_the_system_does_to_libraries_is_told_in_a_sentence(error, sentence, monkeypatch, capsys):
+    """The words are torch's, whose worker was killed, and the loader's, under a limit of the address space."""
+
+    def fail(path):
+        raise error
+
+    monkeypatch.setattr(commands, "_function", fail)
+    assert main(["fit"]) == 1
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert "Traceback" not in told
 
 
 def test_of_two_that_find_a_folder_free_one_has_it(monkeypatch, capsys):

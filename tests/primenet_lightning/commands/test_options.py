@@ -192,8 +192,10 @@ def test_wandbs_environment_variables_are_followed(monkeypatch, capsys):
     assert begun().items() >= expected.items()
     assert not {"entity", "group", "job_type", "notes"} & set(begun())  # those are W&B's own to read
     assert "WANDB_DIR is not followed" in capsys.readouterr().err
+    assert wandb_words()["settings"].silent is True
     monkeypatch.setenv("WANDB_SILENT", "false")
-    assert wandb_words() == {}
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "7")
+    assert not {"silent", "finish_timeout"} & wandb_words()["settings"].model_fields_set
 
 
 def test_the_dashboard_is_of_the_project_that_the_environment_names(monkeypatch, capsys):

@@ -1,0 +1,92 @@
+"""CUDA graphs: on a GPU the kernels of a step are launched together, each stage's as one."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+from primenet_lightning.nn.called import called_modules
+from primenet_lightning.training.learner import LocalLearner
+
+
+class CUDAGraphs(Callback):
+    """Capture what each stage calls, forward and backward, as CUDA graphs.
+
+    Small networks leave a GPU idle between two kernels, since the processor launches them one by one. A CUDA graph
+    launches them together. The capture is that of ``torch.compile(mode="reduce-overhead")``: the first steps take
+    minutes, in which kernels are compiled and captured, and batches should all be of one size (``drop_last``).
+
+    Training steps alone are captured. Validation and test run as written, because what a graph computes is overwritten
+    when it runs again. On a CPU, and on other devices than those of CUDA, nothing is done. Results change by rounding,
+    since kernels are merged.
+
+    **It has not been tried on a GPU yet.** Before you rely on it, let `python benchmarks/gpu.py --only
+    check_cuda_graphs` compare twenty steps with and without.
+
+    Attributes:
+        compiled: The modules that are captured; empty outside of a fit, and where there is no GPU of CUDA.
+
+    Raises:
+        TypeError: If the model is not one of this package, whose stages are known.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[CUDAGraphs()], logger=False, enable_checkpointing=False)
+    """
+
+    def __init__(self) -> None:
+        self.compiled: list[nn.Module] = []
+        self._calls: list[Any] = []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compile, when the network is on its device.
+
+        Args:
+            trainer: Which knows the device.
+            pl_module: Whose stages are captured.
+
+        Raises:
+            TypeError: If its stages are not known.
+        """
+        if not isinstance(pl_module, LocalLearner):
+            raise TypeError(
+                f"CUDAGraphs captures the stages of a model of this package, and {type(pl_module).__name__} is none; "
+                'use torch.compile(model, mode="reduce-overhead")'
+            )
+        if trainer.strategy.root_device.type != "cuda":
+            return
+        for module in called_modules(pl_module.network):
+            module.compile(mode="reduce-overhead")
+            self.compiled.append(module)
+            self._calls.append(module._compiled_call_impl)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Let go of what the graphs computed in the step before."""
+        if self.compiled:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Run as written."""
+        self._call_as_written()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the graphs."""
+        for module, call in zip(self.compiled, self._calls, strict=True):
+            module._compiled_call_impl = call
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the network as it was before the fit."""
+        self._let_go()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave it so after an error, too."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._call_as_written()
+        self.compiled, self._calls = [], []
+
+    def _call_as_written(self) -> None:
+        for module in self.compiled:
+            module._compiled_call_impl = None
