@@ -141,8 +141,8 @@ class FolderDataModule(ImageDataModule):
         train = self._in_folder(self.train_folder)
         if not train.paths:
             raise ValueError(
-                f"{self.train_folder} has no pictures in its folders; give root (or PRIMENET_DATA), or train_folder, with "
-                "one folder of pictures a class"
+                f"{self.train_folder} has no pictures in its folders; give root (or PRIMENET_DATA), or train_folder, "
+                "with one folder of pictures a class"
             )
         if self.test_folder is None:
             count = round(self.test_fraction * len(train.paths))
