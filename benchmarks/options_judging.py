@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, get_args
 
+from primenet_lightning.arguments import first_line
+
 ALSO = {
     "image_size": ("larger images", "images of shape", "the network takes"),
     "in_shape": ("images of shape",),
@@ -108,4 +110,4 @@ def place_of(error: BaseException) -> str:
         if "primenet_lightning" in code.co_filename:
             place = f"{code.co_filename.rpartition('primenet_lightning/')[2]}:{trace.tb_lineno}"
         trace = trace.tb_next
-    return f"{place} {type(error).__name__}"
+    return f"{place or first_line(error)} {type(error).__name__}"
