@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, get_args
 
+from primenet_lightning.arguments import first_line
+
 ALSO = {
     "image_size": ("larger images", "images of shape", "the network takes"),
     "in_shape": ("images of shape",),
@@ -20,6 +22,7 @@ ALSO = {
     "loss_options": ("local_loss_options",),
     "classifier": ("local_classifier",),
     "classifier_options": ("local_classifier_options",),
+    "head_scheduler": ("of 'head'",),
     "paths": ("image files", "does not exist"),
 }
 """What sentences may call arguments instead."""
@@ -107,4 +110,4 @@ def place_of(error: BaseException) -> str:
         if "primenet_lightning" in code.co_filename:
             place = f"{code.co_filename.rpartition('primenet_lightning/')[2]}:{trace.tb_lineno}"
         trace = trace.tb_next
-    return f"{place} {type(error).__name__}"
+    return f"{place or first_line(error)} {type(error).__name__}"

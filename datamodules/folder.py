@@ -139,6 +139,11 @@ class FolderDataModule(ImageDataModule):
     def _listed(self) -> tuple[_Labelled, _Labelled]:
         """Training pictures, at their end those of the validation folder, and test pictures."""
         train = self._in_folder(self.train_folder)
+        if not train.paths:
+            raise ValueError(
+                f"{self.train_folder} has no pictures in its folders; give root (or PRIMENET_DATA), or train_folder, "
+                "with one folder of pictures a class"
+            )
         if self.test_folder is None:
             count = round(self.test_fraction * len(train.paths))
             rest, held_out = stratified_split(train.labels, count, TEST_SEED)

@@ -145,7 +145,7 @@ def _made(argument: str, learner: str, make: Callable[[Any], Made], given: Any) 
     """Make an optimizer or a schedule, which may refuse its options in the words of torch."""
     try:
         return make(given)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, NotImplementedError) as error:  # the last of torch's base class
         raise ValueError(
             f"the {argument} of {learner!r} cannot be made ({first_line(error)}); give it other options"
         ) from error

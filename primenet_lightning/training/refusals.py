@@ -174,7 +174,7 @@ def refuse_options(
             "head_scheduler) is given; use either"
         )
     at_least(1, accumulate_grad_batches=accumulate_grad_batches)
-    if gradient_clip_val is not None and gradient_clip_val <= 0:
+    if gradient_clip_val is not None and not gradient_clip_val > 0:
         raise ValueError(f"gradient_clip_val={gradient_clip_val} must be positive, or None not to clip")
     if step == "stage" and accumulate_grad_batches > 1:
         raise ValueError(

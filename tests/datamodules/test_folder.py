@@ -205,6 +205,13 @@ def test_classes_that_do_not_match_are_named(splits):
         set_up(root=splits)
 
 
+def test_folders_without_pictures_are_told(tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "dog").mkdir()
+    with pytest.raises(ValueError, match=r"has no pictures in its folders; give root"):
+        FolderDataModule(root=tmp_path).setup("fit")
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [

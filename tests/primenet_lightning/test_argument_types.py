@@ -217,6 +217,7 @@ PIXELS = ImageTensors(torch.zeros(6, 1, 4, 4, dtype=torch.uint8), torch.arange(6
             "clip=1.0 clips the gradient of each learner by itself",
         ),
         (lambda: PrimeNet(lr=float("inf")), "lr=inf must be positive and finite"),
+        (lambda: OneScale(gradient_clip_val=float("nan")), "gradient_clip_val=nan must be positive"),
         (lambda: PrimeNet(depth=3), "use larger images, a smaller depth, a larger pool_every, or a stride of 1"),
     ],
 )

@@ -3,7 +3,7 @@
 import copy
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -161,6 +161,8 @@ class CondenseNetwork(nn.Module, metaclass=CheckedArguments):
         >>> sum(parameter.numel() for parameter in network.converted().parameters())
         520202
     """
+
+    _checked_by_itself: ClassVar[tuple[str, ...]] = ("groups", "condensation")
 
     def __init__(
         self,

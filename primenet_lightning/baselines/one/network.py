@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from typing import Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +99,8 @@ class NativeEnsemble(nn.Module, metaclass=CheckedArguments):
         >>> network(torch.zeros(2, 3, 8, 8)).branches.shape, network.predict(torch.zeros(2, 3, 8, 8)).shape
         (torch.Size([3, 2, 10]), torch.Size([2, 10]))
     """
+
+    _checked_by_itself: ClassVar[tuple[str, ...]] = ("branches",)
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import torch
 from tiny import TinyData, make_model, make_trainer
 from torch import nn
 from torch.optim import SGD, Adam, AdamW
+from torch.optim.lr_scheduler import LRScheduler
 
 from primenet_lightning.training.optimizer_recipe import OptimizerRecipe
 
@@ -72,3 +73,9 @@ def test_one_part_may_be_frozen(tmp_path):
         for values, part in zip(before, (frozen, free), strict=True)
     ]
     assert same == [True, False]
+
+
+def test_a_schedule_of_no_kind_is_refused():
+    """In YAML, ``head_scheduler: {}`` is torch's base class."""
+    with pytest.raises(ValueError, match="the scheduler of 'head' cannot be made"):
+        OptimizerRecipe(SGD, SGD, head_scheduler=LRScheduler).make(parts())
