@@ -56,21 +56,16 @@ class CheckedArguments(ABCMeta):
         for kind in cls.__mro__:
             if "__init__" not in vars(kind):
                 continue
-            if not kind.__module__.startswith("primenet_lightning."):
-                continue  # a user's annotations are his own business
             parameters = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
-            names = [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
-            given = {**dict(zip(names[1:], in_order, strict=False)), **handed_on}
-            for name, one in parameters.items():
-                if name in given and given[name] is one.default:
-                    del given[name]
-            refuse_types(kind, given)
-            refuse_counts(given)
-            refuse_lengths(kind, given)
-            # what this constructor does not name goes on to the next, by its name
-            in_order = ()
+            kinds = {one.kind for one in parameters.values()}
+            names = [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD][1:]
+            if kind.__module__.startswith("primenet_lightning."):  # a user's annotations are his own business
+                given = {**dict(zip(names, in_order, strict=False)), **handed_on}
+                _refuse(kind, given, parameters)
+            # what this constructor does not name goes on to the next
+            in_order = in_order[len(names) :] if inspect.Parameter.VAR_POSITIONAL in kinds else ()
             handed_on = {name: value for name, value in handed_on.items() if name not in parameters}
-            if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+            if inspect.Parameter.VAR_KEYWORD not in kinds:
                 break
         return super().__call__(*args, **kwargs)
 
@@ -80,6 +75,16 @@ class CheckedArguments(ABCMeta):
         signature = inspect.signature(cls.__init__)  # type: ignore[misc]
         _, *parameters = signature.parameters.values()
         return signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
+
+
+def _refuse(kind: type, given: dict[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
+    """Refuse what a constructor of this package cannot take; its defaults are right."""
+    for name, one in parameters.items():
+        if name in given and given[name] is one.default:
+            del given[name]
+    refuse_types(kind, given)
+    refuse_counts(given)
+    refuse_lengths(kind, given)
 
 
 def refuse_types(kind: type, arguments: Mapping[str, Any]) -> None:

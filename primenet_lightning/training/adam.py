@@ -46,7 +46,8 @@ class PaperAdam(Adam):
             super().__init__(params, lr=lr, betas=betas, fused=fused, **kwargs)
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
             options = {"lr": lr, "betas": betas, "fused": fused} | kwargs
-            raise ValueError(f"Adam cannot be made of these params with {options}: {first_line(error)}") from error
+            given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+            raise ValueError(f"{first_line(error)}; PaperAdam was given these params and {given}") from error
         undecided = fused is None and not (kwargs.get("foreach") or kwargs.get("differentiable"))
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         if undecided and all(map(_can_fuse, parameters)):

@@ -312,7 +312,7 @@ def test_ctrl_c_in_an_epoch_and_resuming_is_exact(finished, capsys):
         (["--resume=none"], "none is no run folder: it has no config.yaml"),
         (
             ["--model.capsule_optimizer.lr=-1"],
-            "the optimizer of 'block0.k3' cannot be made (Invalid learning rate: -1.0)",
+            "the optimizer of 'block0.k3' cannot be made (Invalid learning rate: -1.0; PaperAdam was given",
         ),
     ],
 )
