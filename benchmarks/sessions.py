@@ -76,8 +76,12 @@ class Session:
 
     @property
     def sentences(self) -> list[str]:
-        """The errors that the command told, each once."""
-        told = re.findall(r"primenet: error: (.*?)(?= primenet: error: |$)", self.words)
+        """The errors that the command told, each once; those of a library that ends the process by itself, too.
+
+        Where memory is short, Python says ``MemoryError:`` again and again as it ends, after the sentence.
+        """
+        told = re.findall(r"primenet: error: (.*?)(?= primenet: error: | MemoryError: |$)", self.words)
+        told += re.findall(r"OpenBLAS error: .*?giving up\.", self.words)
         return list(dict.fromkeys(told))
 
     def wait_for_step(self, step: int) -> None:
