@@ -3,13 +3,14 @@
 import importlib.util
 import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
 import yaml
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ("deep", "backbones", "performance", "claims", "results")
+PAGES = ("deep", "backbones", "fast", "performance", "claims", "results")
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,12 @@ def ratio(stored_ratio):
 
 def error(stored_error):
     return "{error:.2f} ± {spread:.2f}".format(**stored_error)
+
+
+def mean_and_spread(errors):
+    if len(errors) == 1:
+        return f"{errors[0]:.2f}"
+    return f"{statistics.mean(errors):.2f} ± {statistics.stdev(errors):.2f}"
 
 
 # -- pages and stored numbers agree ------------------------------------------------------------------------------------
@@ -126,6 +133,19 @@ def test_the_verdicts_on_the_page_are_those_stored(name, title):
         assert re.search(rf"[:,] {count} {word}[,.]", section)
     whole = page(f"results/{name}")
     assert all(verdict["why"].replace("_", r"\_") in whole for verdict in verdicts)
+
+
+def test_the_gap_of_the_fast_recipe_on_the_page_is_the_one_stored():
+    gap = [row for row in stored("fast")["gap"] if row["variant"] != "end to end"]
+    twins = [row for row in stored("fast")["gap"] if row["variant"] == "end to end"]
+    rows = rows_of("fast", "images, epochs, seeds")
+    for row, local, twin in zip(rows, gap, twins, strict=True):
+        images = "all" if local["images"] is None else f"{local['images']:,}"
+        assert row[0] == f"{images}, {local['epochs']}, {len(local['seeds'])}"
+        assert row[1:3] == [mean_and_spread(local["errors"]), mean_and_spread(twin["errors"])]
+        assert row[3] == ratio(local["ratio"])
+        assert row[4:6] == [mean_and_spread(local["errors_flips"]), mean_and_spread(twin["errors_flips"])]
+        assert row[6] == ratio(local["ratio_flips"])
 
 
 # -- charts ------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from drawing import DOCS, draw_ratios, stored
-from fast_charts import fast_gap, fast_variants
+from fast_charts import fast_gap
 
 from primenet_lightning.figures.style import COLOURS, LINE_STYLES, MARKERS, add_legend, new_figure, write_figure
 
@@ -320,7 +320,6 @@ ALL = {
     "backbone-errors": backbone_errors,
     "backbone-costs": backbone_costs,
     "fast-gap": fast_gap,
-    "fast-variants": fast_variants,
     "memory": memory,
     "training": training,
     "verdicts": verdicts,

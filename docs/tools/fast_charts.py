@@ -1,10 +1,10 @@
-"""The charts of the page on fast CIFAR-10: the gap over epochs, and what closes it."""
+"""The chart of the page on fast CIFAR-10: how the gap between local and end to end goes with the epochs."""
 
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from drawing import draw_ratios, stored
+from drawing import stored
 
 from primenet_lightning.figures.style import COLOURS, LINE_STYLES, MARKERS, add_legend, new_figure
 
@@ -73,14 +73,3 @@ def _name_epochs(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("epochs")
     axes.grid(alpha=0.3, linewidth=0.5)
-
-
-def fast_variants() -> "Figure":
-    """Draw each way to cut and to teach the small network over its end-to-end twin."""
-    variants = stored("fast")["variants"]
-    rows = [row for row in variants if row["variant"] != TWIN]
-    figure = new_figure(7, 3.6)
-    axes = figure.subplots()
-    draw_ratios(axes, [row["variant"] for row in rows], [row["ratio_flips"] for row in rows], 0)
-    axes.set_xlabel("error over that of the end-to-end twin, flips averaged, with 95 % intervals (1: as good)")
-    return figure
