@@ -8,7 +8,7 @@ from abc import ABCMeta
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from primenet_lightning.arguments import as_number, at_least
 
@@ -52,21 +52,19 @@ class CheckedArguments(ABCMeta):
         args = tuple(map(as_number, args))
         kwargs = {name: as_number(value) for name, value in kwargs.items()}
         in_order: Sequence[Any] = args
-        handed_on = dict(kwargs)
+        by_name: Mapping[str, Any] = kwargs
         for kind in cls.__mro__:
             if "__init__" not in vars(kind):
                 continue
-            parameters = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
-            kinds = {one.kind for one in parameters.values()}
-            names = [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD][1:]
+            constructor = _constructor_of(kind)
             if kind.__module__.startswith("primenet_lightning."):  # a user's annotations are his own business
-                given = {**dict(zip(names, in_order, strict=False)), **handed_on}
-                _refuse(kind, given, parameters)
-            # what this constructor does not name goes on to the next
-            in_order = in_order[len(names) :] if inspect.Parameter.VAR_POSITIONAL in kinds else ()
-            handed_on = {name: value for name, value in handed_on.items() if name not in parameters}
-            if inspect.Parameter.VAR_KEYWORD not in kinds:
+                given = constructor.given(in_order, by_name)
+                refuse_types(kind, given)
+                refuse_counts(given)
+                refuse_lengths(kind, given)
+            if not constructor.hands_names_on:
                 break
+            in_order, by_name = constructor.left(in_order, by_name)
         return super().__call__(*args, **kwargs)
 
     @property
@@ -77,14 +75,47 @@ class CheckedArguments(ABCMeta):
         return signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
 
 
-def _refuse(kind: type, given: dict[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
-    """Refuse what a constructor of this package cannot take; its defaults are right."""
-    for name, one in parameters.items():
-        if name in given and given[name] is one.default:
-            del given[name]
-    refuse_types(kind, given)
-    refuse_counts(given)
-    refuse_lengths(kind, given)
+class _Constructor(NamedTuple):
+    """What a constructor takes.
+
+    Attributes:
+        parameters: By name.
+        places: Names of those that can be given by their place.
+        hands_places_on: Whether it has ``*args``, for the constructor that follows.
+        hands_names_on: Whether it has ``**kwargs``, for the same.
+    """
+
+    parameters: Mapping[str, inspect.Parameter]
+    places: Sequence[str]
+    hands_places_on: bool
+    hands_names_on: bool
+
+    def given(self, in_order: Sequence[Any], by_name: Mapping[str, Any]) -> dict[str, Any]:
+        """Name arguments; defaults are left out, since they are right."""
+        given: dict[str, Any] = {}
+        for name, value in [*zip(self.places, in_order, strict=False), *by_name.items()]:
+            if name not in self.parameters or value is not self.parameters[name].default:
+                given[name] = value
+        return given
+
+    def left(self, in_order: Sequence[Any], by_name: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """Tell which arguments go on to the constructor that follows."""
+        places = in_order[len(self.places) :] if self.hands_places_on else ()
+        names = {name: value for name, value in by_name.items() if name not in self.parameters}
+        return places, names
+
+
+@functools.cache
+def _constructor_of(kind: type) -> _Constructor:
+    parameters = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
+    kinds = {parameter.kind for parameter in parameters.values()}
+    places = [name for name, parameter in parameters.items() if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+    return _Constructor(
+        parameters,
+        places=places[1:],  # without self
+        hands_places_on=inspect.Parameter.VAR_POSITIONAL in kinds,
+        hands_names_on=inspect.Parameter.VAR_KEYWORD in kinds,
+    )
 
 
 def refuse_types(kind: type, arguments: Mapping[str, Any]) -> None:
