@@ -19,7 +19,6 @@ from ways import make_batch
 
 from primenet_lightning import EndToEndNetwork, PrimeNetwork, Rhythm, StagedNetwork, StageRunner, architecture
 from primenet_lightning.analysis.cost import count_training
-from primenet_lightning.nn.called import called_modules
 from primenet_lightning.nn.prime.architecture import Size
 
 
@@ -82,7 +81,7 @@ def prepared(build: Callable[[], StagedNetwork], way: Way, place: Place) -> Call
     """Build a network and its step, compiled where the way says so."""
     network = build().to(place.device)
     if way.mode is not None:
-        for module in called_modules(network):
+        for module in network.called_modules():
             module.compile(mode=way.mode)
     return step_of(runner_of(network), *batch_for(network, place), way)
 
@@ -93,7 +92,7 @@ def cuda_graphs_learn_the_same(place: Place) -> Figures:
     totals: list[list[float]] = []
     for mode in (None, "reduce-overhead"):
         network = stack(2, 2, in_shape=(3, place.sizes.side, place.sizes.side)).local.to(place.device)
-        for module in called_modules(network):
+        for module in network.called_modules():
             if mode is not None:
                 module.compile(mode=mode)
         runner = runner_of(network)

@@ -6,7 +6,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
-from primenet_lightning.nn.called import called_modules
 from primenet_lightning.training.learner import LocalLearner
 
 
@@ -56,7 +55,7 @@ class CUDAGraphs(Callback):
             )
         if trainer.strategy.root_device.type != "cuda":
             return
-        for module in called_modules(pl_module.network):
+        for module in pl_module.network.called_modules():
             module.compile(mode="reduce-overhead")
             self.compiled.append(module)
             self._calls.append(module._compiled_call_impl)

@@ -65,6 +65,13 @@ class StagedNetwork(nn.Module, ABC, metaclass=CheckedArguments):
             learners |= stage.learners()
         return learners
 
+    def called_modules(self) -> list[nn.Module]:
+        """List what a training step calls: what can be compiled, or captured as a CUDA graph, by itself."""
+        modules: list[nn.Module] = []
+        for stage in self.stages:
+            modules += stage.called_modules()
+        return modules
+
     def choices(self) -> Route:
         """Plan whose maps go on without labels, one index a stage."""
         return (0,) * len(self.stages)

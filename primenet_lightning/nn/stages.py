@@ -195,6 +195,14 @@ class Stage(Layer, ABC, metaclass=CheckedArguments):
             ``(batch, *out_shape)``.
         """
 
+    def called_modules(self) -> list[nn.Module]:
+        """List what a training step calls: what can be compiled, or captured as a CUDA graph, by itself.
+
+        Returns:
+            The stage's own modules, for a stage that calls each of them.
+        """
+        return list(self.children())
+
     def prune(self) -> list[str]:
         """Drop, for good, learners that nothing needs any more.
 

@@ -9,7 +9,6 @@ from tiny import TinyData, differences, make_model, make_trainer, state
 from torch import nn
 
 from primenet_lightning.callbacks import CUDAGraphs
-from primenet_lightning.nn.called import called_modules
 
 
 class Phases(Callback):
@@ -67,7 +66,7 @@ def fitted(folder, *callbacks):
 def test_training_steps_are_captured_and_nothing_else(compiler, on_gpu, tmp_path):
     callback = CUDAGraphs()
     model, trainer = fitted(tmp_path, compiler.phases, callback)
-    modules = called_modules(model.network)
+    modules = model.network.called_modules()
     assert compiler.modes == ["reduce-overhead"] * len(modules)
     assert {phase for phase, _ in compiler.calls} == {"train"}
     assert {module for _, module in compiler.calls} == {*modules}
@@ -91,7 +90,7 @@ def test_after_an_error_the_network_is_as_before(compiler, on_gpu, tmp_path):
     model, trainer = make_model(), make_trainer(tmp_path, [CUDAGraphs(), Fails()])
     with pytest.raises(ZeroDivisionError):
         trainer.fit(model, TinyData())
-    assert all(module._compiled_call_impl is None for module in called_modules(model.network))
+    assert all(module._compiled_call_impl is None for module in model.network.called_modules())
 
 
 def test_another_model_is_refused():

@@ -230,6 +230,14 @@ class PrimeBlock(Stage):
         """Parameters that the loss which follows has to train: those of a projection without a classifier."""
         return [] if self.closed or self.projection is None else list(self.projection.parameters())
 
+    def called_modules(self) -> list[nn.Module]:
+        """The capsules, and the projection with its classifier, where there are any."""
+        modules: list[nn.Module] = [*self.in_order]
+        for module in (self.projection, self.projection_classifier):
+            if module is not None:
+                modules.append(module)
+        return modules
+
     # -- a batch -------------------------------------------------------------------------------------------------------
 
     def run_learners(self, x: Tensor, target: Tensor, share: Share = WHOLE) -> Iterator[LearnerOutput]:

@@ -53,6 +53,15 @@ class EndToEndNetwork(PrimeNetwork):
         """One stage: the whole network under the head's loss."""
         return StageRow([Whole(self)])
 
+    def called_modules(self) -> list[nn.Module]:
+        """The capsules' features, without the classifiers that are taken out, the projections, and the head."""
+        modules: list[nn.Module] = []
+        for block in self.prime_blocks:
+            modules += [capsule.features for capsule in block.in_order]
+            if block.projection is not None:
+                modules.append(block.projection)
+        return [*modules, self.head]
+
     @property
     def loss_names(self) -> list[str]:
         """The head's loss is the only one."""
