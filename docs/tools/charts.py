@@ -8,7 +8,7 @@ which a test compares. The charts are ``docs/images/charts/*.svg``.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from drawing import DOCS, draw_ratios, stored
+from drawing import DOCS, draw_ratios, put_ticks, stored, with_bars
 from fast_charts import fast_gap
 
 from primenet_lightning.figures.style import COLOURS, LINE_STYLES, MARKERS, add_legend, new_figure, write_figure
@@ -205,8 +205,6 @@ def _unlike(rows: Sequence[Mapping[str, Any]], key: str) -> list[str]:
 
 def memory() -> "Figure":
     """Draw what is held for backward, over the depth."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
     results = stored("performance")["memory"]
     figure = new_figure(7, 4)
     axes = figure.subplots()
@@ -219,9 +217,7 @@ def memory() -> "Figure":
         axes.plot(results["depths"], values, **look)
     axes.set(xscale="log", yscale="log", xlabel="blocks", ylabel="peak of saved activations (MiB)")
     for axis, ticks in ((axes.xaxis, results["depths"]), (axes.yaxis, [5, 10, 20, 50, 100, 200, 500])):
-        axis.set_major_locator(FixedLocator(ticks))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_locator(NullLocator())
+        put_ticks(axis, ticks)
     axes.grid(alpha=0.3, linewidth=0.5)
     place_of_legend: dict[str, Any] = {"loc": "outside lower center", "ncols": 2, "fontsize": 8}
     add_legend(figure, axes.lines, list(results["mebibytes"]), **place_of_legend)
@@ -230,24 +226,18 @@ def memory() -> "Figure":
 
 def training() -> "Figure":
     """Draw how fast a step is, against what a user would write instead, with quartiles."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
     results = stored("performance")["training"]
     figure = new_figure(8, 3.2)
     axes = figure.subplots()
     shift = 0.2
     for place, ratios in enumerate(results["over"].values()):
         heights = [row + (place - 1) * shift for row in range(len(ratios))]
-        values = [ratio["value"] for ratio in ratios]
-        down = [ratio["value"] - ratio["low"] for ratio in ratios]
-        up = [ratio["high"] - ratio["value"] for ratio in ratios]
+        values, bars = with_bars(ratios)
         look: dict[str, Any] = {"fmt": MARKERS[place], "color": COLOURS[place], "capsize": 3, "markersize": 5}
-        axes.errorbar(values, heights, xerr=[down, up], **look)
+        axes.errorbar(values, heights, xerr=bars, **look)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator([0.3, 0.4, 0.5, 0.7, 1, 1.5, 2, 3]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
+    put_ticks(axes.xaxis, [0.3, 0.4, 0.5, 0.7, 1, 1.5, 2, 3])
     axes.set_yticks(range(len(results["cases"])), results["cases"])
     axes.set_ylim(len(results["cases"]) - 0.5, -0.5)
     axes.grid(alpha=0.3, linewidth=0.5)

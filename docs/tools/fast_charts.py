@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from drawing import stored
+from drawing import put_ticks, stored, with_bars
 
 from primenet_lightning.figures.style import COLOURS, LINE_STYLES, MARKERS, add_legend, new_figure
 
@@ -57,19 +57,13 @@ def _draw_ratio_over_epochs(axes: "Axes", rows: Sequence[Mapping[str, Any]], pla
     ratios = [row["ratio_flips"] for row in rows]
     # a little apart, or the bars of two sets hide each other
     epochs = [row["epochs"] * 1.04**place for row in rows]
-    values = [ratio["value"] for ratio in ratios]
-    down = [ratio["value"] - ratio["low"] for ratio in ratios]
-    up = [ratio["high"] - ratio["value"] for ratio in ratios]
     look: dict[str, Any] = {"color": COLOURS[place], "marker": MARKERS[place], "capsize": 3, "markersize": 5}
-    axes.errorbar(epochs, values, yerr=[down, up], **look)
+    values, bars = with_bars(ratios)
+    axes.errorbar(epochs, values, yerr=bars, **look)
 
 
 def _name_epochs(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(sorted({row["epochs"] for row in rows})))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
+    put_ticks(axes.xaxis, sorted({row["epochs"] for row in rows}))
     axes.set_xlabel("epochs")
     axes.grid(alpha=0.3, linewidth=0.5)

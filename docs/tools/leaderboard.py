@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from drawing import put_ticks
+
 from primenet_lightning.figures.style import COLOURS, MARKERS, add_legend, new_figure, write_figure
 
 if TYPE_CHECKING:
@@ -284,8 +286,6 @@ def _look(place: int) -> dict[str, Any]:
 
 
 def _draw_panel(axes: "Axes", rows: Sequence[Mapping[str, Any]], key: str) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
     groups = list(LOOKS.values())
     for row in rows:
         axes.plot(row[key], error_of(row), **_look(groups.index((row["local"], is_run(row)))))
@@ -294,9 +294,7 @@ def _draw_panel(axes: "Axes", rows: Sequence[Mapping[str, Any]], key: str) -> No
     axes.margins(y=0.12)
     low, high = axes.get_xlim()
     ticks = [figure * 10**power for power in range(3, 19) for figure in (1, 3)]
-    axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _in_words(value)))
-    axes.xaxis.set_minor_locator(NullLocator())
+    put_ticks(axes.xaxis, [tick for tick in ticks if low <= tick <= high], _in_words)
     axes.grid(alpha=0.3, linewidth=0.5)
     _name_points(axes, rows, key)
 
