@@ -1,10 +1,10 @@
 """The benchmark of the fast recipe: its variants, its folders, and its rows."""
 
 import argparse
-import importlib
 import json
 from pathlib import Path
 
+import fast
 import pytest
 import yaml
 
@@ -12,10 +12,6 @@ from primenet_lightning import CutNet
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "fast" / "cifar10.yaml"
-
-with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(ROOT / "benchmarks")  # whose modules import each other by their bare names
-    fast = importlib.import_module("fast")
 
 
 def model_of(variant):

@@ -2,28 +2,22 @@
 
 import json
 from functools import partial
-from pathlib import Path
 
+import fits
 import pytest
 import torch
-from ranks import load
 from torch.optim import SGD
 
 from primenet_lightning import PrimeNet
 from primenet_lightning.analysis.cost import count_training
 from primenet_lightning.datamodules import DigitsDataModule
 
-PATH = str(Path(__file__).parents[2] / "benchmarks" / "fits.py")
 SMALL = dict(kernel_sizes=(1, 3), reduce_channels=2, channels=4, projection_channels=2, head_channels=4)
-
-
-def fits(name):
-    return load(PATH, name)
 
 
 def digits_run(**options):
     model = SMALL | options.pop("model", {})
-    return fits("Run")("digits", model, 1, data_options={"limit_train": 200, "batch_size": 20}, **options)
+    return fits.Run("digits", model, 1, data_options={"limit_train": 200, "batch_size": 20}, **options)
 
 
 def test_verdicts_and_errors_are_those_of_the_trained_model():
@@ -31,7 +25,7 @@ def test_verdicts_and_errors_are_those_of_the_trained_model():
     data.setup()
     optimizer = partial(SGD, lr=0.05)
     model = PrimeNet(**SMALL, capsule_optimizer=optimizer, head_optimizer=optimizer)
-    result = fits("train_and_test")(model, data, epochs=2)
+    result = fits.train_and_test(model, data, epochs=2)
     for split, error in ((data.test_dataset, result.test_error), (data.validation_dataset, result.validation_error)):
         images, labels = split[torch.arange(len(split))]
         with torch.no_grad():
@@ -39,7 +33,7 @@ def test_verdicts_and_errors_are_those_of_the_trained_model():
         assert error == pytest.approx(100 * (1 - right.float().mean().item()), abs=1e-4)
         if split is data.test_dataset:
             assert result.correct == right.tolist()
-    assert fits("Fit").from_json(json.loads(json.dumps(result.to_json()))) == result
+    assert fits.Fit.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 
 def test_a_run_repeats_itself_and_its_seed_counts():
@@ -78,13 +72,13 @@ def test_a_training_that_diverges_counts_as_all_wrong():
 def test_late_changes_are_counted_by_block():
     a, b = ("k3", "k3"), ("k5", "k3")
     # of nine batches the last three count, and the first of them against the one before
-    assert fits("changed_late")([a, b, a, b, a, a, b, b, a]) == [pytest.approx(2 / 3), 0.0]
-    assert fits("changed_late")([a, b], late=1.0) == [1.0, 0.0]
-    assert fits("changed_late")([a]) == []
+    assert fits.changed_late([a, b, a, b, a, a, b, b, a]) == [pytest.approx(2 / 3), 0.0]
+    assert fits.changed_late([a, b], late=1.0) == [1.0, 0.0]
+    assert fits.changed_late([a]) == []
 
 
 def test_shares_of_the_work_are_disjoint_and_complete():
-    assert sorted(item for index in (1, 2, 3) for item in fits("shard")(range(7), f"{index}/3")) == list(range(7))
+    assert sorted(item for index in (1, 2, 3) for item in fits.shard(range(7), f"{index}/3")) == list(range(7))
     for wrong in ("0/2", "3/2", "1", "a/b"):
         with pytest.raises(ValueError, match="is no share"):
-            list(fits("shard")(range(7), wrong))
+            list(fits.shard(range(7), wrong))

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
+import gpu
+import gpu_fits
+import gpu_place
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
@@ -19,12 +22,6 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 AT_HAND = ("torch", "torchvision", "lightning", "torchmetrics")
-
-with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(ROOT / "benchmarks")  # whose modules import each other by their bare names
-    gpu = importlib.import_module("gpu")
-    gpu_place = importlib.import_module("gpu_place")
-    gpu_fits = importlib.import_module("gpu_fits")
 
 
 def with_all_they_need(names: tuple[str, ...]) -> Iterator[Distribution]:

@@ -1,17 +1,10 @@
 """Finished trainings are kept in a file, whoever else writes or is killed."""
 
 import dataclasses
-from pathlib import Path
 from threading import Thread
 
+import kept_fits
 import pytest
-from ranks import load
-
-PATH = str(Path(__file__).parents[2] / "benchmarks" / "kept_fits.py")
-
-
-def kept_fits(name):
-    return load(PATH, name)
 
 
 class Counted:
@@ -24,7 +17,7 @@ class Counted:
         return {"name": self.name}
 
     def key(self):
-        return kept_fits("key_of")(self.options())
+        return kept_fits.key_of(self.options())
 
     def carry_out(self, root):
         self.times += 1
@@ -33,20 +26,20 @@ class Counted:
 
 @pytest.fixture
 def result():
-    return kept_fits("Fit")(50.0, 40.0, [True, False], 10, 20, 30, [0.5], [kept_fits("Phase")(2, 30, 5, 1.0, 2.0)])
+    return kept_fits.Fit(50.0, 40.0, [True, False], 10, 20, 30, [0.5], [kept_fits.Phase(2, 30, 5, 1.0, 2.0)])
 
 
 def test_a_finished_run_is_not_run_again(tmp_path, result):
     one, other = Counted("one", result), Counted("other", dataclasses.replace(result, test_error=9.0))
     for _ in range(2):
-        store = kept_fits("Store")(tmp_path / "new" / "results.jsonl")
+        store = kept_fits.Store(tmp_path / "new" / "results.jsonl")
         assert store.carry_out(one) == result
         assert store.carry_out(other).test_error == 9.0
     assert one.times == other.times == 1
 
 
 def test_what_a_killed_process_leaves_is_passed_over_and_nothing_else_is_lost(tmp_path, result):
-    store = kept_fits("Store")(tmp_path / "results.jsonl")
+    store = kept_fits.Store(tmp_path / "results.jsonl")
     store.add(Counted("one", result), result)
     whole = store.path.read_bytes()
     for size in (1, len(whole) // 2, len(whole) - 2):
@@ -58,7 +51,7 @@ def test_what_a_killed_process_leaves_is_passed_over_and_nothing_else_is_lost(tm
 
 
 def test_several_may_write_at_once(tmp_path, result):
-    stores = [kept_fits("Store")(tmp_path / "results.jsonl") for _ in range(4)]
+    stores = [kept_fits.Store(tmp_path / "results.jsonl") for _ in range(4)]
     long = dataclasses.replace(result, correct=[True] * 10_000)
 
     def write(index, store):

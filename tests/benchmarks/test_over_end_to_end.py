@@ -1,17 +1,10 @@
 """Stacks and cut networks over their end-to-end twins: the networks are what the figures say."""
 
-import importlib
-from pathlib import Path
-
-import pytest
+import over_end_to_end
+import stacks
 import torch
 
 from primenet_lightning.nn.prime.routers import ROUTERS
-
-with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")  # whose modules import each other by bare names
-    over_end_to_end = importlib.import_module("over_end_to_end")
-    stacks = importlib.import_module("stacks")
 
 
 def test_both_sides_begin_with_the_same_weights_in_all_that_predicts():

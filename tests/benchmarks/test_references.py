@@ -1,21 +1,13 @@
 """What the benchmarks measure against computes what it says."""
 
-from pathlib import Path
-
 import pytest
+import references
 import torch
-from ranks import load
 from stepping import run_stages
 from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning import CompositeOptimizer, PaperAdam, PrimeNetwork, architecture
 from primenet_lightning.analysis.cost import count_training
-
-PATH = str(Path(__file__).parents[2] / "benchmarks" / "references.py")
-
-
-def reference(name):
-    return load(PATH, name)
 
 
 @pytest.mark.parametrize(
@@ -25,8 +17,8 @@ def test_our_step_and_the_naive_loop_train_to_the_same_parameters(size, shape):
     torch.manual_seed(0)
     widths = architecture(size, shape[1:])
     network = PrimeNetwork.build(shape[0], shape[1:], 10, widths).double()
-    plain = reference("PlainPrimeNet")(shape, widths).double().copy_from(network)
-    naive = reference("naive")(plain)
+    plain = references.PlainPrimeNet(shape, widths).double().copy_from(network)
+    naive = references.naive(plain)
     optimizer = CompositeOptimizer({name: PaperAdam(parameters) for name, parameters in network.learners().items()})
     for _ in range(6):
         images, target = torch.randn(10, *shape, dtype=torch.float64), torch.randint(10, (10,))
@@ -35,7 +27,7 @@ def test_our_step_and_the_naive_loop_train_to_the_same_parameters(size, shape):
             torch.autograd.backward(list(stage.losses.values()))
         optimizer.step()
         optimizer.zero_grad()
-    trained = reference("PlainPrimeNet")(shape, widths).double().copy_from(network)
+    trained = references.PlainPrimeNet(shape, widths).double().copy_from(network)
     for p, q in zip(plain.parameters(), trained.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=0, atol=1e-9)
 
@@ -43,7 +35,7 @@ def test_our_step_and_the_naive_loop_train_to_the_same_parameters(size, shape):
 def test_the_naive_step_takes_the_multiply_adds_of_the_architecture():
     shape = (3, 32, 32)
     widths = architecture("compact", shape[1:])
-    step = reference("naive")(reference("PlainPrimeNet")(shape, widths))
+    step = references.naive(references.PlainPrimeNet(shape, widths))
     with FlopCounterMode(display=False) as counter:
         step(torch.randn(2, *shape), torch.tensor([0, 1]))
     network = PrimeNetwork.build(*shape[:1], shape[1:], 10, widths)
@@ -54,9 +46,9 @@ def test_end_to_end_is_the_mean_of_all_maps_beside_the_projection():
     shape = (3, 16, 16)
     widths = architecture("compact", shape[1:])
     network = PrimeNetwork.build(*shape[:1], shape[1:], 10, widths).double()
-    plain = reference("PlainPrimeNet")(shape, widths).double().copy_from(network)
+    plain = references.PlainPrimeNet(shape, widths).double().copy_from(network)
     images = torch.randn(4, *shape, dtype=torch.float64)
-    ours = reference("mean_and_projection")(network.prime_blocks[0], images)
+    ours = references.mean_and_projection(network.prime_blocks[0], images)
     mean = sum(features(images) for features in plain.features) / 3
     torch.testing.assert_close(ours, torch.cat([mean, plain.projection(images)], 1))
     network.head(ours).sum().backward()

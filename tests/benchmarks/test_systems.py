@@ -1,12 +1,11 @@
 """The benchmark of the systems of table 2: its rows, its folders, its report."""
 
 import argparse
-import importlib
 import json
-import sys
 from pathlib import Path
 
-import pytest
+import glimpses
+import systems
 import torch
 
 from primenet_lightning.baselines import DTRAMNet
@@ -16,11 +15,6 @@ from primenet_lightning.nn.systems.phases import Position
 
 ROOT = Path(__file__).parents[2]
 PRECISION = "bf16-mixed"
-
-with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(ROOT / "benchmarks")  # whose modules import each other by their bare names
-    systems = importlib.import_module("systems")
-    glimpses = sys.modules["glimpses"]
 
 
 def options_for(out, seeds=(0, 1)):

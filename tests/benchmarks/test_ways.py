@@ -1,32 +1,20 @@
 """What the memory benchmark compares computes the same, and its counter counts."""
 
-from pathlib import Path
-
-import pytest
 import torch
-from ranks import load
-
-PATH = str(Path(__file__).parents[2] / "benchmarks" / "ways.py")
+import ways
 
 
-@pytest.fixture
-def ways(monkeypatch):
-    """``ways("fused")`` is that function; its file imports its neighbours by name."""
-    monkeypatch.syspath_prepend(str(Path(PATH).parent))
-    return lambda name: load(PATH, name)
+def test_ways_that_are_compared_give_the_same_gradients():
+    ways.check_gradients()
 
 
-def test_ways_that_are_compared_give_the_same_gradients(ways):
-    ways("check_gradients")()
+def test_what_can_be_counted_by_hand_is_counted():
+    ways.check_counter("cpu")
 
 
-def test_what_can_be_counted_by_hand_is_counted(ways):
-    ways("check_counter")("cpu")
-
-
-def test_a_difference_of_one_bit_is_one(ways):
+def test_a_difference_of_one_bit_is_one():
     gradient = torch.tensor([1.0, 2.0])
-    same = ways("same")
+    same = ways.same
     assert same(gradient, gradient.clone())
     assert same(None, None)
     assert not same(gradient, None)
