@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from primenet_lightning.argument_types import refuse_types
+from primenet_lightning.argument_types import CheckedArguments, refuse_types
 from primenet_lightning.arguments import first_line
 
 
-class PaperAdam(Adam):
+class PaperAdam(Adam, metaclass=CheckedArguments):
     """Adam with the paper's settings as defaults (sections 3.1 and 4.1).
 
     "Beta 0.99" is read as beta_1, the second positional argument of Adam in the authors' code.
@@ -40,8 +40,7 @@ class PaperAdam(Adam):
         fused: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        refuse_types(PaperAdam, {"lr": lr, "betas": betas, "fused": fused})
-        refuse_types(Adam, kwargs)
+        refuse_types(Adam, kwargs)  # of a class that is not ours, which is not looked at by itself
         try:
             super().__init__(params, lr=lr, betas=betas, fused=fused, **kwargs)
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
