@@ -89,7 +89,7 @@ class Row:
     data: str
     model: str
     options: Options
-    epochs: int = 20
+    epochs: int = 15
     begins_with: str | None = None
 
 

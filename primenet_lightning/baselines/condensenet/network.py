@@ -19,6 +19,7 @@ from primenet_lightning.baselines.condensenet.layers import (
     stage_at,
 )
 from primenet_lightning.nn.layers import at_least_float32
+from primenet_lightning.nn.layout import channels_last
 from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.resnets import he_
 
@@ -228,7 +229,7 @@ class CondenseNetwork(nn.Module, metaclass=CheckedArguments):
         Returns:
             Logits, ``(batch, classes)``.
         """
-        logits: Tensor = self.classifier(self.blocks(self.stem(x)))
+        logits: Tensor = self.classifier(self.blocks(self.stem(channels_last(x))))
         return logits
 
     # -- condensation --------------------------------------------------------------------------------------------------
