@@ -1,19 +1,18 @@
 """The systems of the paper's table 2 beside PrimeNet at equal data: error against multiply-adds at inference.
 
-    python benchmarks/systems.py [--rows NAME ...] [--limit 10000] [--epochs N] [--seeds 0 1] [--precision 32-true]
+    python benchmarks/systems.py [--rows NAME ...] [--limit N] [--epochs N] [--seeds 0 1] [--precision 32-true]
                                  [--out runs/systems] [--report]
 
 Each training is a run of the command, ``primenet fit``, with the options of a row of `ROWS`, in a folder of its own
-under ``--out``: one that was broken off goes on, one that is finished is not run again. So many images are trained on,
-and a tenth of all is held out to choose by. A row that begins with another one's network comes after it, with the same
-seed. Every run reads the test images once. ``--epochs`` replaces the epochs of all rows; to try it out:
-``--limit 1000 --epochs 1``.
+under ``--out``: one that was broken off goes on, one that is finished is not run again. Rows train on 10,000 images of
+CIFAR-10, or on 54,000 of MNIST, and a tenth of all is held out to choose by. A row that begins with another one's
+network comes after it, with the same seed. Every run reads the test images once. ``--limit`` and ``--epochs`` replace
+the images and the epochs of all rows; to try it out: ``--limit 1000 --epochs 1``.
 
 The report gives each row its errors, and of networks of dynamic cost a curve over budget, balance or threshold with the
 mean multiply-adds of the test images as really taken. Of DT-RAM also: errors after each fixed number of glimpses, by a
-classifier that was fitted to just that number, for as many steps as its stop policy. ``rows-LIMIT-PRECISION.json`` has
-the rows, ``errors-LIMIT-PRECISION.svg`` draws them; ``--report`` trains nothing. The last line printed is one
-JSON object.
+classifier that was fitted to just that number, for as many steps as its stop policy. ``rows-PRECISION.json`` has the
+rows, ``errors-PRECISION.svg`` draws them; ``--report`` trains nothing. The last line printed is one JSON object.
 """
 
 import argparse
@@ -49,6 +48,9 @@ CIFAR10: Options = {
 }
 MNIST: Options = {"data": "mnist", "data.batch_size": "128"}
 DATA = {"cifar10": CIFAR10, "mnist": MNIST}
+
+IMAGES = {"cifar10": 10_000, "mnist": 54_000}
+"""Training images of a data set."""
 
 
 def _optimizer(name: str, **options: float | bool) -> str:
@@ -138,7 +140,8 @@ class Run:
     @classmethod
     def of(cls, row: Row, options: argparse.Namespace, seed: int) -> "Run":
         """Take what the command line says."""
-        return cls(row, options.epochs or row.epochs, options.limit, seed, options.precision)
+        limit = options.limit or IMAGES[row.data]
+        return cls(row, options.epochs or row.epochs, limit, seed, options.precision)
 
     def folder(self, out: Path) -> Path:
         """Where it is kept."""
@@ -263,7 +266,7 @@ def result_of(row: Row, options: argparse.Namespace) -> Result | None:
         row.group,
         row.data,
         runs[0].epochs,
-        options.limit,
+        runs[0].limit,
         [run.seed for run in runs],
         [summary["test_error"] for summary in summaries],
         [summary["validation_error"] for summary in summaries],
@@ -299,7 +302,7 @@ def parse() -> argparse.Namespace:
     add_arguments(parser, "runs/systems")
     parser.add_argument("--rows", nargs="+", choices=list(BY_NAME), default=list(BY_NAME))
     parser.add_argument("--epochs", type=int, help="Of all rows; by default each has its own.")
-    parser.add_argument("--limit", type=int, default=10_000, help="Training images.")
+    parser.add_argument("--limit", type=int, help="Training images of all rows; by default those of `IMAGES`.")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--precision", default="32-true", help="Of the Trainer.")
     parser.add_argument("--report", action="store_true", help="Sum up what there is.")
@@ -318,8 +321,7 @@ def main() -> None:
     for result in results:
         print(result)
     rows = [result._asdict() for result in results]
-    epochs = "" if options.epochs is None else f"-{options.epochs}"
-    name = f"{options.limit}{epochs}-{options.precision}"
+    name = "-".join(str(part) for part in (options.limit, options.epochs, options.precision) if part is not None)
     write_whole(options.out / f"rows-{name}.json", json.dumps(rows, indent=1) + "\n")
     if rows:
         draw(rows, options.out / f"errors-{name}.svg")

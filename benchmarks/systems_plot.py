@@ -31,8 +31,9 @@ def draw(rows: Rows, path: Path) -> None:
     groups = list(dict.fromkeys(row["group"] for row in rows))
     handles: dict[str, Any] = {}
     for panel, data in zip(axes, sets, strict=False):
-        handles |= _draw_costs(panel, [row for row in rows if row["data"] == data], groups)
-        panel.set_title(f"{TITLES[data]}, {rows[0]['images']:,} training images", fontsize=10)
+        rows_of_data = [row for row in rows if row["data"] == data]
+        handles |= _draw_costs(panel, rows_of_data, groups)
+        panel.set_title(f"{TITLES[data]}, {rows_of_data[0]['images']:,} training images", fontsize=10)
     if glimpses:
         _draw_glimpses(axes[-1], glimpses[0])
     add_legend(figure, list(handles.values()), list(handles), loc="outside lower center", ncols=4, fontsize=8)
