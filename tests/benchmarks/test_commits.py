@@ -1,0 +1,48 @@
+"""The benchmark of two commits: who takes which step, and what is divided by what."""
+
+import commits
+import pytest
+
+SECONDS = {("older", "local"): 6.0, ("older", "twin"): 4.0, ("newer", "local"): 2.0, ("newer", "twin"): 2.5}
+
+
+class StandIn:
+    """A commit whose steps take as long as `SECONDS` says."""
+
+    def __init__(self, tree, case_name):
+        self.name = "newer" if tree == commits.ROOT else "older"
+        self.times = {side: [] for side in commits.SIDES}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def step(self, side):
+        warming_up = len(self.times[side]) < commits.WARM_UP
+        self.times[side].append(1000.0 if warming_up else SECONDS[self.name, side])
+
+
+def test_the_older_commit_is_over_the_newer_and_both_are_over_their_twins(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(commits, "Commit", StandIn)
+    figures = commits.measure("stack1x1", tmp_path, rounds=4)
+    assert figures == {
+        "stack1x1_older_over_newer": 3.0,
+        "stack1x1_older_over_end_to_end": 1.5,
+        "stack1x1_newer_over_end_to_end": 0.8,
+        "stack1x1_newer_ms": 2000.0,
+    }
+    assert "stack1x1" in capsys.readouterr().out
+
+
+def test_both_sides_of_a_case_take_a_step():
+    step = commits.steps_of("stack1x1")
+    assert set(step) == set(commits.SIDES)
+    for side in commits.SIDES:
+        step[side]()
+
+
+def test_a_process_of_another_package_is_not_measured(tmp_path):
+    with pytest.raises(RuntimeError, match="was to be measured"):
+        commits.Commit(tmp_path, "stack1x1")
