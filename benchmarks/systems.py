@@ -11,8 +11,10 @@ the images and the epochs of all rows; to try it out: ``--limit 1000 --epochs 1`
 
 The report gives each row its errors, and of networks of dynamic cost a curve over budget, balance or threshold with the
 mean multiply-adds of the test images as really taken. Of DT-RAM also: errors after each fixed number of glimpses, by a
-classifier that was fitted to just that number, for as many steps as its stop policy. ``rows-PRECISION.json`` has the
-rows, ``errors-PRECISION.svg`` draws them; ``--report`` trains nothing. The last line printed is one JSON object.
+classifier that was fitted to just that number, for as many steps as its stop policy; and the threshold that held-out
+images chose. Parts of a network are tested alone, too: exits, branches, fixed widths. ``rows-PRECISION.json`` has the
+rows, which ``docs/tools/charts.py`` draws from ``docs/results/systems.json``; ``--report`` trains nothing. The last
+line printed is one JSON object.
 """
 
 import argparse
@@ -28,7 +30,7 @@ from commanded import arguments_of, carry_out, folder_name, is_finished, summary
 from fits import add_arguments, prepare
 from glimpses import errors_of_fixed_steps
 from intervals import mean_and_spread
-from systems_plot import draw
+from system_points import chosen_threshold, points_of
 from timing import conclude, machine
 
 from primenet_lightning import datamodules
@@ -36,7 +38,7 @@ from primenet_lightning.analysis.prediction import load_model
 from primenet_lightning.baselines import DTRAMNet
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.files import write_whole
-from primenet_lightning.reproduction._curves import curve_of
+from primenet_lightning.reproduction._curves import STOPPING_THRESHOLDS, curve_of
 
 Options = Mapping[str, str]
 
@@ -62,7 +64,12 @@ SGD: Options = {
     "model.schedule": "cosine",
 }
 ADAM: Options = {"model.optimizer": _optimizer("Adam", lr=1e-3), "model.schedule": "cosine"}
-RNP: Options = {**ADAM, "model.head_optimizer": _optimizer("Adam", lr=2e-3)}
+RNP: Options = {
+    **ADAM,
+    "model.head_optimizer": _optimizer("Adam", lr=2e-3),
+    "model.loss_weight": "1",
+    "model.pretraining": "0.22",
+}
 DT_RAM: Options = {
     "model.optimizer": _optimizer("Adam", lr=2e-3),
     "model.schedule": "one_cycle",
@@ -183,12 +190,15 @@ def measure(folder: Path, root: str) -> dict[str, Any]:
         root: Of the data.
 
     Returns:
-        ``curve``, empty of a network of one cost, and ``fixed``, the errors of fixed numbers of glimpses.
+        ``curve``, empty of a network of one cost; ``points``, of its parts; ``fixed``, the errors of fixed numbers of
+        glimpses; and ``chosen``, the threshold of DT-RAM that held-out images chose.
     """
-    file = folder / "curve.json"
+    file = folder / "measured.json"
     if not file.exists():
         model, data = load_model(folder), data_of(folder, root)
-        measured: dict[str, Any] = {"curve": curve_of(model, data), "fixed": []}
+        points = [point._asdict() for point in points_of(model, data)]
+        measured: dict[str, Any] = {"curve": curve_of(model, data), "points": points, "fixed": []}
+        measured["chosen"] = chosen_threshold(model, data, STOPPING_THRESHOLDS)
         if isinstance(model, DTRAMNet):
             measured["fixed"] = errors_of_fixed_steps(model, data)
         write_whole(file, json.dumps(measured) + "\n")
@@ -223,7 +233,9 @@ class Result(NamedTuple):
         parameters: As counted for the answer.
         multiply_adds: Of an answer of the whole network.
         curve: Setting, mean error, mean multiply-adds, and of DT-RAM mean glimpses, over the seeds.
+        points: Name, mean error and multiply-adds of each part used alone: exits, branches, fixed widths.
         fixed: Mean errors after 1, 2, ... glimpses, by classifiers fitted to them.
+        chosen: By seed, the setting that held-out images chose; None where nothing was to be chosen.
         seconds: Of a training, by the clock of a machine that is shared.
     """
 
@@ -238,7 +250,9 @@ class Result(NamedTuple):
     parameters: int
     multiply_adds: int
     curve: list[dict[str, float]]
+    points: list[dict[str, Any]]
     fixed: list[float]
+    chosen: list[float | None]
     seconds: float
 
     def __str__(self) -> str:
@@ -248,6 +262,10 @@ class Result(NamedTuple):
         parts.append(f"{self.multiply_adds / 1e6:.2f} M multiply-adds")
         for point in self.curve:
             parts.append(f"({point['setting']:g}: {point['error']:.2f} % at {point['multiply_adds'] / 1e6:.2f} M)")
+        for point in self.points:
+            parts.append(f"({point['name']}: {point['error']:.2f} % at {point['multiply_adds'] / 1e6:.2f} M)")
+        if self.fixed:
+            parts.append(f"fixed glimpses {self.fixed}, chosen on held-out images {self.chosen}")
         return " ".join(parts)
 
 
@@ -273,7 +291,9 @@ def result_of(row: Row, options: argparse.Namespace) -> Result | None:
         summaries[0]["parameters"],
         summaries[0]["multiply_adds_inference"],
         mean_curve([of_seed["curve"] for of_seed in measured]),
+        mean_points([of_seed["points"] for of_seed in measured]),
         [round(statistics.mean(errors), 3) for errors in fixed],
+        [of_seed["chosen"] for of_seed in measured],
         round(statistics.mean(summary["seconds"] for summary in summaries)),
     )
 
@@ -290,6 +310,21 @@ def mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str
     means: list[dict[str, float]] = []
     for points in zip(*curves, strict=True):
         means.append({name: statistics.mean(point[name] for point in points) for name in points[0]})
+    return means
+
+
+def mean_points(points: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Average the errors of parts over seeds.
+
+    Args:
+        points: One list a seed, all of the same parts.
+
+    Returns:
+        The parts, with their mean errors.
+    """
+    means: list[dict[str, Any]] = []
+    for of_part in zip(*points, strict=True):
+        means.append({**of_part[0], "error": statistics.mean(point["error"] for point in of_part)})
     return means
 
 
@@ -323,8 +358,6 @@ def main() -> None:
     rows = [result._asdict() for result in results]
     name = "-".join(str(part) for part in (options.limit, options.epochs, options.precision) if part is not None)
     write_whole(options.out / f"rows-{name}.json", json.dumps(rows, indent=1) + "\n")
-    if rows:
-        draw(rows, options.out / f"errors-{name}.svg")
     figures: dict[str, float | str] = {"device": machine(options.accelerator)}
     for result in results:
         figures[f"{result.name.replace(',', '').replace(' ', '_')}_error"] = statistics.mean(result.errors)

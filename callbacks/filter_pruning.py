@@ -77,7 +77,8 @@ class SoftFilterPruning(Callback, metaclass=CheckedArguments):
         if stage != "fit":
             return
         convolutions(pl_module, self.skip)
-        if any(isinstance(layer, LearnedGroupConvolution) for layer in pl_module.modules()):
+        learned = [layer for layer in pl_module.modules() if isinstance(layer, LearnedGroupConvolution)]
+        if any(layer.condensation > 1 for layer in learned):
             raise ValueError(
                 f"{type(pl_module).__name__} takes channels out of its convolutions by itself, by what their groups "
                 "need; leave SoftFilterPruning out"

@@ -16,6 +16,7 @@ from primenet_lightning.nn.systems.phases import Position
 from primenet_lightning.training.counting import LearnerMetrics
 from primenet_lightning.training.evaluator import Batch
 from primenet_lightning.training.learner import LocalLearner
+from primenet_lightning.training.progress import refuse_other_length
 
 
 class ImageMeans(nn.Module):
@@ -101,13 +102,9 @@ class DynamicLearner(LocalLearner, ABC):
         Raises:
             ValueError: If that run's phases were laid out over another number of steps.
         """
-        before = self.network.position.steps
-        if self.resumption.is_resumed and before not in (0, self._steps):
-            raise ValueError(
-                f"the phases of the run that is resumed were laid out over {before} optimizer steps, and this fit has "
-                f"{self._steps}; resume with the same max_epochs and batches, or start a new run"
-            )
-        if not self.resumption.is_resumed:
+        if self.resumption.is_resumed:
+            refuse_other_length("the phases", self.network.position.steps, self._steps)
+        else:
             torch.manual_seed(torch.initial_seed())  # as Lightning does where there are several processes
         super().on_train_start()
 

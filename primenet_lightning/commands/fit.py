@@ -40,6 +40,7 @@ from primenet_lightning.datamodules.options import check_seed
 from primenet_lightning.figures.style import FigureFormat
 from primenet_lightning.files import write_whole
 from primenet_lightning.nn.deferring import deferring
+from primenet_lightning.nn.first_weights import weights_follow
 from primenet_lightning.pipeline.strategy import is_pipeline
 from primenet_lightning.runs.folder import RunFolder
 from primenet_lightning.runs.lock import alone_in, refuse_trained
@@ -194,7 +195,8 @@ class PrimeNetCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build data, model and Trainer; in a pipeline a network has no memory until its stages are shared out."""
         is_divided = is_pipeline(self.config[self.subcommand]["trainer"]["strategy"])
-        with deferring() if is_divided else nullcontext():
+        is_filled = self.subcommand != "fit" or self.saved is not None
+        with deferring() if is_divided else nullcontext(), weights_follow() if is_filled else nullcontext():
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

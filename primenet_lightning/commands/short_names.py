@@ -60,6 +60,10 @@ SIZES = {
     "condensenet50": Shorthand(_CONDENSENET, "size", "50"),
     "condensenet74": Shorthand(_CONDENSENET, "size", "74"),
     "condensenet86": Shorthand(_CONDENSENET, "size", "86"),
+    "condensenet98": Shorthand(_CONDENSENET, "size", "98"),
+    "condensenet110": Shorthand(_CONDENSENET, "size", "110"),
+    "condensenet122": Shorthand(_CONDENSENET, "size", "122"),
+    "condensenet182": Shorthand(_CONDENSENET, "size", "182"),
     "condensenet_light94": Shorthand(_CONDENSENET, "size", "light94"),
 }
 """Models of a published size, by name."""

@@ -10,6 +10,7 @@ from primenet_lightning.models.pretrained import Pretrained
 from primenet_lightning.nn.cutting.balance import Balance
 from primenet_lightning.nn.cutting.network import CutNetwork, UncutNetwork
 from primenet_lightning.nn.deferring import is_deferring
+from primenet_lightning.nn.first_weights import needs_first_weights
 from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.learner import LocalLearner
@@ -123,7 +124,8 @@ class CutNet(Pretrained):
         if isinstance(backbone, nn.Module):
             self._given_backbones.clear()
             return backbone
-        return build_backbone(backbone, self.in_shape, self.num_classes, self.pretrained, self.backbone_options)
+        pretrained = self.pretrained if needs_first_weights() else False
+        return build_backbone(backbone, self.in_shape, self.num_classes, pretrained, self.backbone_options)
 
     def configure_network(self) -> StagedNetwork:
         """Cut the backbone into parts; or leave it whole, for the twin.

@@ -27,8 +27,22 @@ class Pretrained(LocalLearner):
 
     only_predicts: bool = False
 
+    def final_model(self) -> "Pretrained":
+        """Give the model that is left when training is over: this one, or of a subclass another one.
+
+        Returns:
+            A model of the same answers.
+
+        Raises:
+            ValueError: If it has not learned long enough.
+        """
+        return self
+
     def save_pretrained(self, folder: str | Path, keep_classifiers: bool = False) -> Path:
         """Save the network as it predicts, and nothing else: of a routed block only the routed capsule.
+
+        Of a model that becomes another one when its training is over, such as `CondenseNet`, that other one is saved,
+        see `final_model`.
 
         Args:
             folder: Where ``model.safetensors`` and ``config.json`` are written; made where it is missing.
@@ -38,8 +52,8 @@ class Pretrained(LocalLearner):
             The folder.
 
         Raises:
-            ValueError: If nobody could build the network again from its arguments, if its data are not described, or
-                if safetensors is not installed.
+            ValueError: If nobody could build the network again from its arguments, if its data are not described, if
+                it has not learned long enough, or if safetensors is not installed.
 
         Example:
             >>> model.save_pretrained("mnist-deep")  # doctest: +SKIP
@@ -47,8 +61,9 @@ class Pretrained(LocalLearner):
         needs("safetensors", "export")
         from safetensors.torch import save_file
 
-        config = PretrainedConfig.of(self, keep_classifiers)
-        network = predicting(self.network, config.choices, keep_classifiers)
+        model = self.final_model()
+        config = PretrainedConfig.of(model, keep_classifiers)
+        network = predicting(model.network, config.choices, keep_classifiers)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _named_tensors(network).items()}
         folder = Path(folder).expanduser()
         with whole(folder / WEIGHTS) as draft:

@@ -35,6 +35,9 @@ UNSAFE_OPTIONS = (
 )
 """Arguments of a library's builders that would have it read other files."""
 
+WITHOUT_FILES: Mapping[str, Any] = {"pretrained": False, "trained": None}
+"""Arguments that name the weights a network began with, and what they are where its own weights are at hand."""
+
 SETTINGS = ("thresholds", "budget", "prediction")
 """What models with exits have learned beside their weights."""
 
@@ -114,7 +117,7 @@ class PretrainedConfig:
                 "backbone was given as a module, which a folder without code cannot build again; give it by name, or "
                 "save model.backbone.state_dict() yourself"
             )
-        arguments = dict(model.hparams)
+        arguments = _without_files(model.hparams)
         try:
             json.dumps(arguments, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -152,10 +155,8 @@ class PretrainedConfig:
             ValueError: If that class is not to be trusted, is another than asked for, or has no such arguments.
         """
         actual = self._class_of(kind)
-        arguments = {name: _as_tuple(value) for name, value in self.arguments.items()}
+        arguments = {name: _as_tuple(value) for name, value in _without_files(self.arguments).items()}
         self._refuse_code(arguments, actual)
-        if "pretrained" in arguments:
-            arguments["pretrained"] = False  # its weights are here
         try:
             return actual(**arguments)
         except (TypeError, ValueError, RuntimeError) as error:
@@ -254,6 +255,11 @@ def read_config(folder: Path) -> PretrainedConfig:
     if not plain or not isinstance(config.model_class, str) or config.dtype not in DTYPES:
         raise ValueError(f"{path} has other entries than format {FORMAT}; it was changed, so copy it again")
     return config
+
+
+def _without_files(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Name no other files of weights: those here are all that there are."""
+    return {name: WITHOUT_FILES.get(name, value) for name, value in arguments.items()}
 
 
 def _as_tuple(value: Any) -> Any:

@@ -45,11 +45,11 @@ def _built(kind: Any, **options: Any) -> Callable[..., LightningModule]:
 
 
 def _rnp(data: ImageDataModule, **more: Any) -> LightningModule:
-    """The widths for MNIST are those of ``configs/systems/rnp.yaml``; images in colour get the wider defaults."""
-    sizes: dict[str, Any] = {}
+    """As ``configs/systems/rnp.yaml``, or for images in colour as ``configs/systems/rnp_cifar10.yaml``."""
+    sizes: dict[str, Any] = {"loss_weight": 1.0}
     if data.in_channels == 1:
         pool_after = (1, 2) if data.image_size[0] >= SMALL else (1,)
-        sizes = {"widths": (8, 32, 32, 32), "pool_after": pool_after}
+        sizes = {"loss_weight": 10.0, "widths": (8, 32, 32, 32), "pool_after": pool_after}
     build = _built(
         RNPNet,
         pretraining=0.22,

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from primenet_lightning.baselines.dynamic import DynamicLearner
-from primenet_lightning.baselines.export import Exportable
 from primenet_lightning.baselines.msdnet.budgeted import BudgetedExits
 from primenet_lightning.baselines.multi_exit import MultiExit
-from primenet_lightning.baselines.one.module import OneNet
+from primenet_lightning.models.pretrained import Pretrained
 from primenet_lightning.nn.exits.network import ExitNetwork, answers
 from primenet_lightning.nn.exits.thresholds import check_thresholds, confidences
 from primenet_lightning.nn.fast import can_fold, fold, is_plain
@@ -113,14 +112,12 @@ def final(model: LocalLearner) -> LocalLearner:
         model: A trained one.
 
     Returns:
-        A `CondenseNet` converted, the target network of a `OneNet`; others as they are.
+        As `Pretrained.final_model`.
 
     Raises:
         ValueError: If it has not learned long enough.
     """
-    if isinstance(model, OneNet) and model.network.model.predicts == "ensemble":
-        return model
-    return model.exported() if isinstance(model, Exportable) else model
+    return model.final_model() if isinstance(model, Pretrained) else model
 
 
 def predicting_module(model: LocalLearner) -> nn.Module:

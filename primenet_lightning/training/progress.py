@@ -17,6 +17,24 @@ def refuse_endless(trainer: Trainer, what: str) -> None:
         raise _endless(trainer, what)
 
 
+def refuse_other_length(what: str, before: int, now: int) -> None:
+    """Refuse to go on where what is laid out over a fit would be laid out anew.
+
+    Args:
+        what: Is laid out, for the sentence: ``"the phases"``.
+        before: Optimizer steps of the fit that is resumed; 0 where it did not lay anything out.
+        now: Optimizer steps of this fit.
+
+    Raises:
+        ValueError: If these are others.
+    """
+    if before not in (0, now):
+        raise ValueError(
+            f"{what} of the run that is resumed were laid out over {before} optimizer steps, and this fit has {now}; "
+            "resume with the same max_epochs and batches, or start a new run"
+        )
+
+
 def steps_of_fit(trainer: Trainer, what: str, window: int = 1, start: int = 0) -> int:
     """Tell how many optimizer steps a fit has.
 

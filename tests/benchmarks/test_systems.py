@@ -5,10 +5,13 @@ import json
 from pathlib import Path
 
 import glimpses
+import pytest
+import system_points
 import systems
 import torch
 
-from primenet_lightning.baselines import DTRAMNet
+from primenet_lightning.baselines import DTRAMNet, MSDNet, OneNet, OneScale, RNPNet
+from primenet_lightning.baselines.dt_ram import ThresholdRow
 from primenet_lightning.commands.short_names import SHORT_NAMES, SIZES
 from primenet_lightning.datamodules import DigitsDataModule
 from primenet_lightning.nn.systems.phases import Position
@@ -27,7 +30,9 @@ def finish(run, out, error, curve=(), fixed=()):
     folder.mkdir(parents=True)
     summary = dict(test_error=error, validation_error=error + 1, parameters=7, multiply_adds_inference=3_000_000)
     (folder / "summary.json").write_text(json.dumps(summary | {"seconds": 6.0}))
-    (folder / "curve.json").write_text(json.dumps({"curve": list(curve), "fixed": list(fixed)}))
+    points = [dict(name="half", error=2 * error, multiply_adds=1_500_000)]
+    measured = {"curve": list(curve), "points": points, "fixed": list(fixed), "chosen": 0.5}
+    (folder / "measured.json").write_text(json.dumps(measured))
 
 
 def test_rows_name_models_and_data_that_there_are():
@@ -62,7 +67,7 @@ def test_a_row_that_begins_with_another_trains_that_one_first(tmp_path, monkeypa
     assert arguments[arguments.index("--model.trained") + 1] == str(first)
 
 
-def test_a_result_averages_its_seeds_and_is_drawn(tmp_path):
+def test_a_result_averages_its_seeds(tmp_path):
     for seed in (0, 1):
         points = [dict(setting=s, error=20 + s + seed, multiply_adds=1e6 * (s + seed)) for s in (1.0, 2.0)]
         rnp, dt_ram = [systems.Run(systems.BY_NAME[name], 2, 100, seed, PRECISION) for name in ("RNP", "DT-RAM")]
@@ -74,11 +79,9 @@ def test_a_result_averages_its_seeds_and_is_drawn(tmp_path):
     assert result.curve[0] == {"setting": 1.0, "error": 21.5, "multiply_adds": 1.5e6}
     assert systems.result_of(systems.BY_NAME["ONE"], options_for(tmp_path)) is None
     other = systems.result_of(systems.BY_NAME["DT-RAM"], options_for(tmp_path))
-    assert other.fixed == [9.0, 5.5]
-    systems.draw([result._asdict(), other._asdict()], tmp_path / "errors.svg")
-    picture = (tmp_path / "errors.svg").read_text()
-    assert "RNP" in picture
-    assert "mean glimpses" in picture
+    assert (other.fixed, other.chosen) == ([9.0, 5.5], [0.5, 0.5])
+    assert result.points == [dict(name="half", error=61.0, multiply_adds=1_500_000)]
+    assert "(half: 61.00 % at 1.50 M)" in str(result)
 
 
 def test_classifiers_of_fixed_numbers_learn_what_they_see():
@@ -94,3 +97,53 @@ def test_classifiers_of_fixed_numbers_learn_what_they_see():
     assert len(fitted) == 3
     assert max(fitted) < min(unfitted) - 10
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+
+
+def test_parts_of_a_network_are_tested_alone():
+    """Exits, branches and widths: their errors are those of a plain loop over the test images."""
+    data = DigitsDataModule(batch_size=100)
+    data.setup("fit")
+    data.setup("test")
+    torch.manual_seed(0)
+    images, labels = data.test_dataset[torch.arange(len(data.test_dataset))]
+    images = data.normalize(images)
+
+    def error_of(logits):
+        return 100 * (logits.argmax(1) != labels).double().mean().item()
+
+    msdnet = MSDNet(1, (8, 8), 10, exits=2, scales=2, channels=4, growth=2, exit_channels=6).eval()
+    one = OneNet(1, (8, 8), 10, depth=8).eval()
+    rnp = RNPNet(1, (8, 8), 10, widths=(4, 8), pool_after=(1,)).eval()
+    with torch.inference_mode():
+        exits = msdnet.network.exits(images)
+        branches, teacher = one.network.model(images)
+        wide = rnp.network.backbone(images)
+    first, last = system_points.points_of(msdnet, data)
+    assert (first.error, last.error) == pytest.approx([error_of(logits) for logits in exits], abs=0.2)
+    assert (first.multiply_adds, last.multiply_adds) == tuple(msdnet.exit_costs)
+    *of_branches, of_teacher = system_points.points_of(one, data)
+    assert [point.error for point in of_branches] == pytest.approx([error_of(each) for each in branches], abs=0.2)
+    assert of_teacher.error == pytest.approx(error_of(teacher), abs=0.2)
+    assert of_teacher.multiply_adds > of_branches[0].multiply_adds
+    *narrow, all_of_it = system_points.points_of(rnp, data)
+    assert all_of_it.error == pytest.approx(error_of(wide), abs=0.2)
+    assert [point.name for point in narrow] == ["1 of 4 groups", "2 of 4 groups", "3 of 4 groups"]
+    assert system_points.points_of(OneScale(1, (8, 8), 10), data) == []
+
+
+def test_a_threshold_is_chosen_on_held_out_images_among_those_of_few_glimpses(monkeypatch):
+    data = DigitsDataModule(batch_size=100)
+    data.setup("fit")
+    model = DTRAMNet(1, (8, 8), 10, steps=3, patch=4, glimpse_width=16, width=64)
+    seen = []
+
+    def curve(network, images, labels, thresholds):
+        seen.append(len(images))
+        rows = {0.2: (1.0, 9.0), 0.5: (3.5, 4.0), 0.9: (6.0, 1.0)}
+        return [ThresholdRow(threshold, rows[threshold][1], 0.0, rows[threshold][0]) for threshold in thresholds]
+
+    monkeypatch.setattr(system_points, "threshold_curve", curve)
+    assert system_points.chosen_threshold(model, data, (0.2, 0.5, 0.9)) == 0.5
+    assert system_points.chosen_threshold(model, data, (0.9,)) is None
+    assert seen == [len(data.validation_dataset)] * 2
+    assert system_points.chosen_threshold(OneNet(1, (8, 8), 10, depth=8), data, (0.2,)) is None

@@ -1,5 +1,6 @@
 """Learned group convolutions: how they condense, and what they become."""
 
+import copy
 from collections import OrderedDict
 
 import torch
@@ -223,13 +224,23 @@ def converted(layer: Pointwise) -> nn.Sequential:
             "converted; train it beyond the half of the epochs that its condensation is laid out over"
         )
     if learned.condensation == 1:
-        return _with_convolution(layer, torch.arange(learned.in_channels), learned.weight, groups=1)
+        return _ungrouped(layer)
     groups = len(learned.alive)
     kept = []
     for group, alive in enumerate(learned.alive):
         kept.append(learned.weight[group::groups, alive])
     index = learned.alive.nonzero()[:, 1]
     return _with_convolution(layer, index, torch.cat(kept), groups)
+
+
+def _ungrouped(layer: Pointwise) -> nn.Sequential:
+    """The same with an ordinary convolution: where nothing was given up, nothing has to be gathered or shuffled."""
+    learned = layer.convolution
+    convolution = nn.Conv2d(learned.in_channels, learned.out_channels, 1, bias=False)
+    convolution.weight.copy_(learned.weight)
+    layers = OrderedDict[str, nn.Module](copy.deepcopy(layer).named_children())
+    layers["convolution"] = convolution
+    return nn.Sequential(layers).to(learned.weight).train(layer.training)
 
 
 def _with_convolution(layer: Pointwise, index: Tensor, weight: Tensor, groups: int) -> nn.Sequential:

@@ -7,15 +7,19 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
+from primenet_lightning.baselines.condensenet.layers import stage_at
 from primenet_lightning.baselines.condensenet.network import CondenseNetwork, Size, architecture, smallest_image
 from primenet_lightning.models.end_to_end import EndToEnd
 from primenet_lightning.nn.whole import WholeNetwork
 from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.optimizers import OptimizerCallable
-from primenet_lightning.training.progress import refuse_endless
+from primenet_lightning.training.progress import refuse_endless, refuse_other_length
 
 CONDENSATION = "the condensation of CondenseNet"
 """What goes by the progress of the fit, for sentences."""
+
+PART = 4
+"""One input in so many is left, in the authors' networks."""
 
 
 class CondenseNet(EndToEnd):
@@ -66,7 +70,7 @@ class CondenseNet(EndToEnd):
         layers: Sequence[int] | None = None,
         growth: Sequence[int] | None = None,
         groups: int = 4,
-        condensation: int = 4,
+        condensation: int = PART,
         dropout: float = 0.0,
         learned: bool = True,
         lasso: float = 0.0,
@@ -80,6 +84,11 @@ class CondenseNet(EndToEnd):
             raise ValueError(
                 f"lasso={lasso} has nothing to do where no channels are given up; leave it out, or use learned=True, "
                 "converted=False and a condensation of at least 2"
+            )
+        if not learned and condensation != PART:
+            raise ValueError(
+                f"condensation={condensation} has nothing to do with learned=False, whose groups are fixed from the "
+                "start; leave it out"
             )
         if not learned and (converted or halve_classifier):
             raise ValueError(
@@ -95,6 +104,8 @@ class CondenseNet(EndToEnd):
         super().__init__(in_channels, image_size, num_classes, optimizer, **learning)
         self._start = 0
         self._steps = 0
+        self._steps_resumed = 0
+        self._stage = 0
 
     def configure_backbone(self) -> CondenseNetwork:
         """Build the network."""
@@ -141,15 +152,49 @@ class CondenseNet(EndToEnd):
             self._start, self._steps = self.span_of_fit(CONDENSATION)
         return super().configure_optimizers()
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As in `EndToEnd`, with the steps that the condensation is laid out over."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["condensation_steps"] = self._steps or self._steps_resumed
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As in `EndToEnd`, with these steps."""
+        super().on_load_checkpoint(checkpoint)
+        self._steps_resumed = checkpoint.get("condensation_steps", 0)
+
+    def on_train_start(self) -> None:
+        """As in `EndToEnd`; and refuse to lay the stages that are left out anew.
+
+        Raises:
+            ValueError: If the run that is resumed had them over another number of steps.
+        """
+        if self.resumption.is_resumed and not self.condense_network.is_condensed:
+            refuse_other_length("the stages of condensation", self._steps_resumed, self._steps)
+        self._stage = 0
+        super().on_train_start()
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Condense if it is due, where no gradient waits for the rest of its window."""
         super().on_train_batch_start(batch, batch_idx)
-        network = self.condense_network
-        if batch_idx % self.accumulate_grad_batches or network.is_condensed:
+        if batch_idx % self.accumulate_grad_batches or not self._steps:
             return
-        if network.condense((self.global_step - self._start) / self._steps):
-            last = network.learned_layers[0].condensation - 1
-            rank_zero_info(f"condensed to stage {network.stage} of {last}")
+        progress = (self.global_step - self._start) / self._steps
+        stage = stage_at(progress, self.hparams["condensation"])
+        # the network is asked at a new stage only, since its masks are on the device, which would be waited for
+        if stage > self._stage and self.condense_network.condense(progress):
+            rank_zero_info(f"condensed to stage {stage} of {self.hparams['condensation'] - 1}")
+        self._stage = stage
+
+    @property
+    def _is_final(self) -> bool:
+        """Whether it is a network of ordinary convolutions already, so that there is nothing to convert."""
+        layers = self.condense_network.learned_layers
+        condenses = any(layer.condensation > 1 for layer in layers)
+        return not layers or not (condenses or self.condense_network.halve_classifier)
+
+    def final_model(self) -> "CondenseNet":
+        """Give the converted network; where nothing condenses, this model."""
+        return self if self._is_final else self.exported()
 
     def exported(self) -> "CondenseNet":
         """Make a model of ordinary group convolutions that answers the same to rounding.
@@ -158,8 +203,13 @@ class CondenseNet(EndToEnd):
             A model of its own parameters, in evaluation mode; with ``halve_classifier`` its answers are others.
 
         Raises:
-            ValueError: If the condensation has stages to go.
+            ValueError: If the condensation has stages to go, or if there is nothing to convert.
         """
+        if self._is_final:
+            raise ValueError(
+                "this CondenseNet is one of ordinary convolutions, and predicts as it was trained; there is nothing to "
+                "export"
+            )
         network = self.condense_network.converted()
         options = {**self.hparams, "converted": self.hparams["learned"], "lasso": 0.0}
         model = type(self)(**options)

@@ -143,9 +143,14 @@ class BudgetedExits(EndToEnd, ABC):
 
         Returns:
             Logits, ``(batch, classes)``.
+
+        Raises:
+            ValueError: If there is a budget, but no validation has found thresholds for it.
         """
-        if self.thresholds is None:
+        if self.budget is None:
             return super().forward(x)
+        if self.thresholds is None:
+            raise self._without_thresholds()
         return classify(self.network.exits, self.images_of(x), self.thresholds)[0]
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
@@ -161,9 +166,17 @@ class BudgetedExits(EndToEnd, ABC):
         self._record.reset()
 
     def on_test_epoch_start(self) -> None:
-        """Forget what an aborted test may have left."""
+        """Forget what an aborted test may have left; and refuse a budget that nothing keeps."""
         super().on_test_epoch_start()
+        if self.budget is not None and self.thresholds is None:
+            raise self._without_thresholds()
         self._record.reset()
+
+    def _without_thresholds(self) -> ValueError:
+        return ValueError(
+            f"budget={self.budget} has no thresholds yet, by which images would leave: a validation finds them; call "
+            "Trainer.validate(model, data) first, or train with this budget"
+        )
 
     def on_evaluation(self, evaluation: Evaluation, target: Tensor) -> None:
         """Take note of how sure the exits are, and where they are wrong."""

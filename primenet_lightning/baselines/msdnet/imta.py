@@ -1,5 +1,6 @@
 """IMTA as a model of the engine: what its second phase adds to a trained MSDNet."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ from primenet_lightning.arguments import first_line
 from primenet_lightning.baselines.msdnet.budgeted import BudgetedExits
 from primenet_lightning.baselines.msdnet.collaboration import CollaboratingExits, OneForAll
 from primenet_lightning.baselines.msdnet.network import MSDNetwork
+from primenet_lightning.nn.first_weights import needs_first_weights
 from primenet_lightning.runs.folder import checkpoint_in
 from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.checkpoint_files import read_checkpoint
 from primenet_lightning.training.optimizers import OptimizerCallable
+from primenet_lightning.training.refusals import description_of
 
 ARCHITECTURE = (
     "in_channels",
@@ -27,6 +30,12 @@ ARCHITECTURE = (
     "exit_channels",
 )
 """Arguments in which both phases must agree."""
+
+TEMPERATURE = 3.0
+"""Of the authors' distillation."""
+
+OTHER_STATISTICS = 0.05
+"""How far means or deviations of pixels from 0 to 1 may be apart and still be of one normalisation."""
 
 MODEL = "network.model."
 """What the names of the network's entries in a checkpoint begin with."""
@@ -70,19 +79,22 @@ class IMTA(BudgetedExits):
         num_classes: int = 10,
         trained: str | None = None,
         teaching: float = 0.9,
-        temperature: float = 3.0,
+        temperature: float = TEMPERATURE,
         detached: bool = True,
         optimizer: OptimizerCallable = PaperAdam,
         **options: Any,
     ) -> None:
+        if teaching == 0 and temperature != TEMPERATURE:
+            raise ValueError(f"temperature={temperature} has nothing to do with teaching=0; leave it out")
         self._has_trained_weights = trained is not None
+        self._learned_from: dict[str, Any] | None = None
         super().__init__(in_channels, image_size, num_classes, optimizer=optimizer, **options)
 
     def configure_backbone(self) -> CollaboratingExits:
         """Build the network, on the layers of the first phase."""
         network = MSDNetwork(self.in_shape[0], self.num_classes, self.plan)
         trained = self.hparams["trained"]
-        if trained is not None:
+        if trained is not None and needs_first_weights():
             self._load_first_phase(network, trained)
         return CollaboratingExits(network, self.hparams["detached"])
 
@@ -106,6 +118,12 @@ class IMTA(BudgetedExits):
                 raise ValueError(
                     f"{name}={self.hparams[name]}, but trained={trained} has {name}={there[name]}; give the same"
                 )
+        size = tuple(there["image_size"])
+        if tuple(self.in_shape[1:]) != size:
+            raise ValueError(
+                f"image_size={self.in_shape[1:]}, but trained={trained} learned from images of {size}; give the same"
+            )
+        self._learned_from = saved.get("data_description")
         weights = saved["state_dict"].items()
         network.load_state_dict({name.removeprefix(MODEL): value for name, value in weights if name.startswith(MODEL)})
 
@@ -128,11 +146,26 @@ class IMTA(BudgetedExits):
             datamodule: The data; None takes the Trainer's.
 
         Raises:
-            ValueError: As `BudgetedExits.check`; also if the layers that are to be frozen have not learned.
+            ValueError: As `BudgetedExits.check`; also if the layers that are to be frozen have not learned, or have
+                learned from pixels that were normalised in another way.
         """
         super().check(trainer, stage, datamodule)
+        described = description_of(trainer, datamodule)
+        if stage == "fit" and self._learned_from is not None and described is not None:
+            _refuse_normalization(self._learned_from, described)
         if stage == "fit" and not self._has_trained_weights:
             raise ValueError(
                 "trained=None leaves the frozen layers as they were drawn; train an MSDNet with equilibrium='coarsest' "
                 "first, and give its run"
             )
+
+
+def _refuse_normalization(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse pixels that are normalised in another way; statistics of another share of the images hardly differ."""
+    for name in ("mean", "std"):
+        for one, other in zip(before[name], now[name], strict=True):
+            if abs(one - other) > OTHER_STATISTICS:
+                raise ValueError(
+                    f"the layers that are to be frozen learned from pixels normalised by {name}={before[name]}, and "
+                    f"these data have {name}={now[name]}; give the same normalization"
+                )

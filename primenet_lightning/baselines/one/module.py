@@ -13,6 +13,9 @@ from primenet_lightning.nn.whole import WholeNetwork
 from primenet_lightning.training.adam import PaperAdam
 from primenet_lightning.training.optimizers import OptimizerCallable
 
+TEMPERATURE = 3.0
+"""Of the authors' distillation."""
+
 RAMP = 80 / 300
 """Share of the epochs over which the authors' distillation comes in."""
 
@@ -97,7 +100,7 @@ class OneNet(EndToEnd):
         depth: int = 32,
         block: BlockName | None = None,
         branches: int = 3,
-        temperature: float = 3.0,
+        temperature: float = TEMPERATURE,
         ramp_epochs: float | None = None,
         distills: bool = True,
         predicts: Answering = "target",
@@ -109,7 +112,10 @@ class OneNet(EndToEnd):
                 raise ValueError(f"ramp_epochs={ramp_epochs} must be at least 0, or None for 80 epochs in 300")
             if not distills:
                 raise ValueError(f"ramp_epochs={ramp_epochs} has nothing to do with distills=False; leave it out")
+        if not distills and temperature != TEMPERATURE:
+            raise ValueError(f"temperature={temperature} has nothing to do with distills=False; leave it out")
         super().__init__(in_channels, image_size, num_classes, optimizer, **learning)
+        self._ramp_length: float | None = None
 
     def configure_backbone(self) -> NativeEnsemble:
         """Build the branches and the gate."""
@@ -134,11 +140,43 @@ class OneNet(EndToEnd):
         """
         super().check(trainer, stage, datamodule)
         proportional = self.hparams["distills"] and self.hparams["ramp_epochs"] is None
-        if stage == "fit" and proportional and (trainer.max_epochs or -1) < 0:
+        if stage != "fit" or not proportional:
+            return
+        if (trainer.max_epochs or -1) < 0:
             raise ValueError(
                 f"ramp_epochs=None goes by the number of epochs, which nobody knows (max_epochs={trainer.max_epochs}); "
                 "give ramp_epochs, or max_epochs"
             )
+        if trainer.max_steps >= 0:
+            raise ValueError(
+                f"ramp_epochs=None goes by max_epochs={trainer.max_epochs}, but max_steps={trainer.max_steps} may end "
+                "the fit before; give ramp_epochs"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As in `EndToEnd`, with the length of the ramp."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["ramp_length"] = self._ramp_length
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As in `EndToEnd`, with the length of the ramp."""
+        super().on_load_checkpoint(checkpoint)
+        self._ramp_length = checkpoint.get("ramp_length")
+
+    def on_train_start(self) -> None:
+        """As in `EndToEnd`; and refuse to lay the ramp out anew.
+
+        Raises:
+            ValueError: If it had another length in the run that is resumed.
+        """
+        before, now = self._ramp_length, self._length_of_ramp()
+        if self.resumption.is_resumed and self.hparams["ramp_epochs"] is None and before not in (None, now):
+            raise ValueError(
+                f"ramp_epochs=None laid the ramp out over {before:g} epochs in the run that is resumed, and would now "
+                f"over {now:g}; resume with the same max_epochs, or give ramp_epochs={before:g}"
+            )
+        self._ramp_length = now
+        super().on_train_start()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Weigh the distillation by the epoch. An epoch that is resumed in its middle calls nothing at its start."""
@@ -154,14 +192,16 @@ class OneNet(EndToEnd):
         Returns:
             From 0 to 1.
         """
-        if not self.hparams["distills"]:
-            return 0.0
-        length = self.hparams["ramp_epochs"]
-        if length is None:
-            epochs = self.trainer.max_epochs
-            assert epochs is not None
-            length = RAMP * epochs
-        return rise(epoch, length)
+        return rise(epoch, self._length_of_ramp()) if self.hparams["distills"] else 0.0
+
+    def _length_of_ramp(self) -> float:
+        """In epochs."""
+        given: float | None = self.hparams["ramp_epochs"]
+        return RAMP * (self.trainer.max_epochs or 0) if given is None else given
+
+    def final_model(self) -> EndToEnd:
+        """Give the plain network that the first branch is; where the ensemble predicts, this model."""
+        return self if self.network.model.predicts == "ensemble" else self.exported()
 
     def exported(self) -> EndToEnd:
         """Give the plain network that the first branch is.

@@ -1,12 +1,13 @@
 """The decision network of RNP, how it acts, and what it is rewarded for."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from primenet_lightning.nn.layers import at_least_float32
+from primenet_lightning.nn.layers import at_least_float32, autocast_off
 from primenet_lightning.nn.systems.policies import epsilon_greedy, q_learning_targets
 
 
@@ -59,8 +60,11 @@ class DecisionNetwork(nn.Module):
         Returns:
             Q-values, ``(batch, groups)``, and the memory, ``(batch, width)``.
         """
-        memory = self.cell(self.encoders[decision](state).relu(), memory)
-        return at_least_float32(self.decoder(memory)), memory
+        # near -5 numbers of bfloat16 are 0.03 apart, and the penalty of a group is 0.1
+        with autocast_off(state):
+            encoder = self.encoders[decision]
+            memory = self.cell(encoder(state.to(self.decoder.weight.dtype)).relu(), memory)
+            return at_least_float32(self.decoder(memory)), memory
 
     def forward(self, states: Sequence[Tensor]) -> list[Tensor]:
         """Value the actions of all decisions of episodes that are over.
@@ -109,6 +113,23 @@ def exploring(values: Tensor, decision: int, epsilon: float, draws: Tensor) -> T
         Actions from 0, int64 ``(batch,)``.
     """
     return epsilon_greedy(values, epsilon, draws[:, 2 * decision : 2 * decision + 2])
+
+
+def check_balance(balance: float) -> float:
+    """Refuse a balance that no values could be weighed by.
+
+    Args:
+        balance: Delta.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: If it is infinite or no number.
+    """
+    if not math.isfinite(balance):
+        raise ValueError(f"balance={balance} must be a number; -1000 computes the least, and 1000 all")
+    return balance
 
 
 def balanced(values: Tensor, decision: int, balance: float) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from primenet_lightning.baselines.rnp.backbone import PrunableConvNet
-from primenet_lightning.baselines.rnp.decisions import DecisionNetwork, Episode, Reward, balanced
+from primenet_lightning.baselines.rnp.decisions import DecisionNetwork, Episode, Reward, balanced, check_balance
 from primenet_lightning.baselines.rnp.phases import AGENT, BACKBONE, PruningPhases
 from primenet_lightning.baselines.rnp.stage import PruningStage
 from primenet_lightning.nn.names import HEAD
@@ -47,7 +47,7 @@ class PruningNetwork(DynamicNetwork):
         agent = DecisionNetwork(backbone.widths[:-1], backbone.groups)
         stage = PruningStage(backbone, agent, reward or Reward(), phases or PruningPhases(), Standing())
         super().__init__(in_shape, stage)
-        self.balance = balance
+        self.balance = check_balance(balance)
 
     @property
     def backbone(self) -> PrunableConvNet:

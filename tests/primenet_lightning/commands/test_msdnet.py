@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,15 @@ SMALL = dict(exits=3, scales=2, channels=4, growth=2, exit_channels=6)
 FLAGS = ["--data=digits", "--data.augmentation=null", *(f"--model.{name}={value}" for name, value in SMALL.items())]
 FLAGS += ["--trainer.accelerator=cpu", "--trainer.limit_train_batches=3", "--trainer.max_epochs=1"]
 FLAGS += ["--trainer.enable_progress_bar=false"]
+CTRL_C = """
+import signal
+from lightning.pytorch import Callback
+
+class CtrlC(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == 1:
+            signal.raise_signal(signal.SIGINT)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +90,26 @@ def test_the_second_phase_runs_on_a_checkpoint_of_the_first_and_predicts(
     capsys.readouterr()
     assert main(["predict", "--ckpt=it", "it.png"]) == 0
     assert capsys.readouterr().out.startswith("it.png\t")
+
+
+def test_a_second_phase_that_has_begun_needs_the_first_one_no_more(first_phase, tmp_path, monkeypatch, undrawn):
+    """A run whose first phase is gone is resumed as if it were there, and tested."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "interrupted", raising=False)
+    Path("interrupted.py").write_text(CTRL_C)
+    shutil.copy(first_phase, "first.ckpt")
+    begin = ["fit", f"--config={CONFIGS / 'imta.yaml'}", *FLAGS, "--model.trained=first.ckpt", "--model.budget=40000"]
+    assert main([*begin, "--run=whole"]) == 0
+    with pytest.raises(SystemExit):
+        main([*begin, "--run=cut", "--trainer.callbacks+=interrupted.CtrlC"])
+    Path("first.ckpt").unlink()
+    assert main(["fit", "--resume=cut"]) == 0
+    whole, cut = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("whole", "cut"))
+    assert cut["exit_thresholds"] == whole["exit_thresholds"]
+    for key, value in whole["state_dict"].items():
+        assert torch.equal(value, cut["state_dict"][key]), key
+    assert main(["test", "--run=cut"]) == 0
 
 
 @pytest.mark.parametrize(

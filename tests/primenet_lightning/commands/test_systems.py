@@ -72,7 +72,7 @@ def test_sizes_are_understood(name, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (["--model=condensenet85"], "--model=condensenet85 is no class; did you mean condensenet86?"),
+        (["--model=condensenet_86"], "--model=condensenet_86 is no class; did you mean condensenet86?"),
         (["--model=condensenet86", "--model.size=50"], "model=condensenet86 is itself a size, and model.size=50 anot"),
         (["--model=condensenet", "--model.growth=[6, 8, 8]"], "growth=6 must be a multiple of groups=4, which share"),
         (["--model=condensenet", "--model.lasso=1", "--model.learned=false"], "lasso=1.0 has nothing to do where"),

@@ -108,6 +108,10 @@ def test_a_trained_model_takes_another_budget(tmp_path):
     path = tmp_path / "it.ckpt"
     model = MSDNet.load_from_checkpoint(path, weights_only=True, budget=60_000)
     assert model.thresholds is None
+    with pytest.raises(ValueError, match="budget=60000 has no thresholds yet"):
+        model.eval()(torch.zeros(1, 2, 8, 8))
+    with pytest.raises(ValueError, match=r"has no thresholds yet.* call Trainer\.validate\(model, data\) first"):
+        make_trainer(tmp_path).test(model, trainer.datamodule, verbose=False)
     (result,) = make_trainer(tmp_path).validate(model, trainer.datamodule, verbose=False)
     assert len(model.thresholds) == 3
     above = result["val/budget/multiply_adds"] - 60_000
