@@ -14,6 +14,7 @@ from primenet_lightning.baselines.dt_ram import ThresholdRow, threshold_curve
 from primenet_lightning.baselines.msdnet.budgeted import BudgetedExits
 from primenet_lightning.baselines.rnp import width_curve
 from primenet_lightning.datamodules import ImageDataModule, ImageTensors
+from primenet_lightning.nn.exits.network import answers
 
 FEW_GLIMPSES = 4.0
 """Mean glimpses at most, for which a threshold of DT-RAM is chosen."""
@@ -77,8 +78,8 @@ def _exits(model: BudgetedExits, data: ImageDataModule) -> list[PartPoint]:
     exits, costs = model.eval().network.exits, model.exit_costs
     wrong = torch.zeros(len(costs), dtype=torch.int64)
     for pixels, target in in_batches(data.test_dataset, 500):
-        answers = exits(model.images_of(data.normalize(pixels)))
-        wrong += torch.stack([(logits.argmax(1) != target).sum() for logits in answers])
+        of_exits = answers(exits, model.images_of(data.normalize(pixels)))
+        wrong += torch.stack([(logits.argmax(1) != target).sum() for logits in of_exits])
     errors = (100 * wrong / len(data.test_dataset)).tolist()
     points = zip(errors, costs, strict=True)
     return [PartPoint(f"exit {number}", error, cost) for number, (error, cost) in enumerate(points, 1)]
@@ -89,8 +90,8 @@ def _branches(model: OneNet, data: ImageDataModule) -> list[PartPoint]:
     ensemble = model.eval().network.model
     wrong = torch.zeros(len(ensemble.branches) + 1, dtype=torch.int64)
     for pixels, target in in_batches(data.test_dataset, 500):
-        answers = ensemble(model.images_of(data.normalize(pixels)))
-        logits = [*answers.branches, answers.ensemble]
+        branches, teacher = ensemble(model.images_of(data.normalize(pixels)))
+        logits = [*branches, teacher]
         wrong += torch.stack([(each.argmax(1) != target).sum() for each in logits])
     *errors, teacher_error = (100 * wrong / len(data.test_dataset)).tolist()
     cost = count_cost(model.network).multiply_adds_inference

@@ -48,7 +48,7 @@ SPLITS = {
 
 @dataclass(frozen=True)
 class QuotedError:
-    """A baseline of table 2, which the paper took from elsewhere and so do we: nobody ran it.
+    """A baseline of table 2, whose errors the paper took from elsewhere, and so do we.
 
     Attributes:
         dataset: As in `SPLITS`.
@@ -71,7 +71,7 @@ QUOTED_ERRORS = (
     QuotedError("cifar10", "CondenseNet", (3.46, 3.76), "conditional computation", "condensenet"),
     QuotedError("cifar10", 'IMTA (the paper\'s "ITADN")', (5.9,), "conditional computation", "imta"),
     QuotedError("cifar10", "RNP", (15.05,), "network pruning", "rnp"),
-    QuotedError("cifar10", "SFP", (7.74, 6.32), "network pruning"),
+    QuotedError("cifar10", "SFP", (7.74, 6.32), "network pruning", "sfp"),
     QuotedError("cifar10", 'IMTA (the paper\'s "ITADN")', (3.13, 5.99), "knowledge distillation", "one"),
     QuotedError("svhn", "ONE", (1.63,), "knowledge distillation", "one"),
 )

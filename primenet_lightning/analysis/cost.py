@@ -18,6 +18,7 @@ from primenet_lightning.nn.prime.mixing import Gate
 from primenet_lightning.nn.prime.router import Router
 from primenet_lightning.nn.prime.routes import BY_LABELS
 from primenet_lightning.nn.stages import Route
+from primenet_lightning.nn.systems.dynamic import DynamicNetwork
 from primenet_lightning.nn.whole import WholeNetwork
 from primenet_lightning.training.runner import StageRunner
 
@@ -137,8 +138,23 @@ def count_training(network: StagedNetwork, as_run: bool = False) -> int:
         as_run: Count what is computed, not what the architecture says.
 
     Returns:
-        Multiply-adds per image.
+        Multiply-adds per image; of a network whose fit has phases, the mean over the fit.
     """
+    if isinstance(network, DynamicNetwork):
+        return _count_phases(network, as_run)
+    return _count_step(network, as_run)
+
+
+def _count_phases(network: DynamicNetwork, as_run: bool) -> int:
+    network = copy.deepcopy(network)
+    mean = 0.0
+    for position, share in network.shares_of_phases().items():
+        network.position = position
+        mean += share * _count_step(network, as_run)
+    return round(mean)
+
+
+def _count_step(network: StagedNetwork, as_run: bool) -> int:
     runner = StageRunner(_copy(network, as_run).train())
 
     def step(images: Tensor) -> None:

@@ -54,6 +54,8 @@ def threshold_curve(
     """
     for threshold in thresholds:
         check_threshold(threshold)
+    if network.decides and not network.stops:
+        raise ValueError("stop_share=0 has no stop policy that learns; use errors_by_step, or train with a stop_share")
     if not network.stops:
         raise ValueError(
             f"network is in its phase {network.phase!r}, before its stop policy learned; fit it to the end first"

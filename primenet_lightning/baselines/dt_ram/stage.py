@@ -1,5 +1,6 @@
 """DT-RAM as the engine sees it: one stage of four learners, each with a loss of its own."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
@@ -62,7 +63,7 @@ class AttentionOptions:
 
     def __post_init__(self) -> None:
         whole_number(2, steps=self.steps)
-        if not self.deviation > 0:
+        if not 0 < self.deviation < math.inf:
             raise ValueError(
                 f"deviation={self.deviation} must be above 0, or the locator tries nothing; the paper's is 0.22"
             )
@@ -131,11 +132,9 @@ class AttentionStage(PhasedStage):
         """Classes."""
         return (self.ram.classifier.out_features,)
 
-    @property
-    def phase(self) -> str:
-        """What is learned now; of a network that nobody trains, the first phase."""
-        position = self.standing.position
-        return self.options.timetable(position.steps).phase(position.step) if position.steps else ATTENTION
+    def timetable_of(self, steps: int) -> Timetable:
+        """As `AttentionOptions.timetable`."""
+        return self.options.timetable(steps)
 
     def learners(self) -> dict[str, list[nn.Parameter]]:
         """Four: what is neither the locator's, the policy's nor the baseline is the head's."""

@@ -54,26 +54,15 @@ class PruningStage(PhasedStage):
         self.reward = reward
         self.phases = phases
         self.standing = standing
-        self._timetable = (0, phases.timetable(0))
 
     @property
     def out_shape(self) -> tuple[int, ...]:
         """Classes."""
         return (self.backbone.classifier.out_features,)
 
-    @property
-    def timetable(self) -> Timetable:
-        """Of the fit."""
-        steps = self.standing.position.steps
-        if self._timetable[0] != steps:
-            self._timetable = (steps, self.phases.timetable(steps))
-        return self._timetable[1]
-
-    @property
-    def phase(self) -> str:
-        """What is learned now; of a network that nobody trains, the first phase."""
-        position = self.standing.position
-        return self.timetable.phase(position.step) if position.steps else PRETRAINING
+    def timetable_of(self, steps: int) -> Timetable:
+        """As `PruningPhases.timetable`."""
+        return self.phases.timetable(steps)
 
     def learners(self) -> dict[str, list[nn.Parameter]]:
         """Two: the convolutional network is the head's."""

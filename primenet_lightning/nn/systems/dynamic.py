@@ -8,7 +8,10 @@ from torch import Tensor
 
 from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.stages import Stage, StageRow
-from primenet_lightning.nn.systems.phases import Position, Standing
+from primenet_lightning.nn.systems.phases import Position, Span, Standing, Timetable
+
+NOMINAL = 1000
+"""Steps of a fit whose length nobody knows."""
 
 
 class Answer(NamedTuple):
@@ -34,10 +37,34 @@ class PhasedStage(Stage):
 
     standing: Standing
 
-    @property
+    def __init__(self) -> None:
+        super().__init__()
+        self._timetable: tuple[int, Timetable] | None = None
+
     @abstractmethod
+    def timetable_of(self, steps: int) -> Timetable:
+        """Lay the phases out over a fit.
+
+        Args:
+            steps: Optimizer steps.
+
+        Returns:
+            The timetable.
+        """
+
+    @property
+    def timetable(self) -> Timetable:
+        """Of the fit at hand; of a network that nobody trains, of one of `NOMINAL` steps."""
+        steps = self.standing.position.steps or NOMINAL
+        if self._timetable is None or self._timetable[0] != steps:
+            self._timetable = (steps, self.timetable_of(steps))
+        return self._timetable[1]
+
+    @property
     def phase(self) -> str:
-        """What is learned now."""
+        """What is learned now; of a network that nobody trains, the first phase."""
+        position = self.standing.position
+        return self.timetable.phase(position.step) if position.steps else self.timetable.spans[0].phase
 
 
 class DynamicNetwork(StagedNetwork):
@@ -84,6 +111,23 @@ class DynamicNetwork(StagedNetwork):
     def phase(self) -> str:
         """What is learned now."""
         return self.stage.phase
+
+    def shares_of_phases(self) -> dict[Position, float]:
+        """Tell how long each phase of a fit is.
+
+        Returns:
+            A position in each phase, and the phase's share of the steps.
+        """
+        timetable = self.stage.timetable
+        steps = timetable.spans[-1].stop
+        first_spans: dict[str, Span] = {}
+        for span in timetable.spans:
+            if span.length:
+                first_spans.setdefault(span.phase, span)
+        shares: dict[Position, float] = {}
+        for phase, span in first_spans.items():
+            shares[Position(span.start, steps)] = timetable.done(phase, steps) / steps
+        return shares
 
     @property
     @abstractmethod

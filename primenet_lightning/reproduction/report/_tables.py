@@ -81,6 +81,7 @@ def tables(results: Results) -> list[Table]:
         at_exit=_cost_at_exit(results),
         curve_of={part: _curve(results, part) for part in SETTINGS},
         setting_of=SETTINGS,
+        budget_at=BUDGET_AT,
         within=partial(_point, results, BUDGET_AT),
         taken={part: adds for part, at in OWN_SETTING.items() for _, adds in [_point(results, at, part)]},
         quoted=_quoted(results),

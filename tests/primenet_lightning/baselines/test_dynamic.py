@@ -11,6 +11,7 @@ from torch.optim import Adam
 
 from primenet_lightning.analysis.prediction import load_model
 from primenet_lightning.baselines import DTRAMNet, RNPNet
+from primenet_lightning.baselines.dt_ram import threshold_curve
 from primenet_lightning.callbacks import LastCheckpoint
 from primenet_lightning.datamodules import DigitsDataModule
 from primenet_lightning.training.checkpoints import BestCheckpoint
@@ -169,6 +170,30 @@ def test_a_run_is_not_resumed_over_another_number_of_steps(tmp_path):
     trainer = make_trainer(tmp_path, max_epochs=3)
     with pytest.raises(ValueError, match="laid out over 8 optimizer steps, and this fit has 12; resume with the same"):
         trainer.fit(make("dt_ram"), TinyData(batch_size=20), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+
+
+def test_a_run_is_not_resumed_with_other_shares_of_the_phases(tmp_path):
+    fit(tmp_path, "rnp", (Crash(5),))
+    kind, options = KINDS["rnp"]
+    other = kind(optimizer=SGDStep(0.1), **TINY, **options | {"pretraining": 0.5})
+    trainer = make_trainer(tmp_path, max_epochs=2)
+    with pytest.raises(ValueError, match="began at other steps; resume with the same shares of phases, or start a new"):
+        trainer.fit(other, TinyData(batch_size=20), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+
+
+def test_without_a_stop_policy_every_image_takes_all_glimpses(tmp_path):
+    torch.manual_seed(3)
+    options = KINDS["dt_ram"][1] | {"stop_share": 0.0}
+    model = DTRAMNet(optimizer=SGDStep(0.1), **TINY, **options)
+    data = TinyData(batch_size=20)
+    best = BestCheckpoint(tmp_path / "checkpoints")
+    trainer = make_trainer(tmp_path, [best], enable_checkpointing=True, max_epochs=2)
+    fitted = fit_and_test(trainer, model, data, best)
+    assert 0 <= fitted.test_error <= 100
+    assert trainer.callback_metrics["test/steps"] == 3
+    images, labels = torch.zeros(2, 2, 8, 8), torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(ValueError, match="stop_share=0 has no stop policy that learns; use errors_by_step"):
+        threshold_curve(model.network, images, labels, [0.5])
 
 
 @pytest.mark.parametrize("name", KINDS)

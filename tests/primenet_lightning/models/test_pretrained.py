@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import Trainer
 from tiny import SMALL, TinyData, make_model, quiet
 
-from primenet_lightning import CutNet, PrimeNet
-from primenet_lightning.baselines import MSDNet, OneScale
+from primenet_lightning import CutNet, EndToEnd, PrimeNet, count_cost
+from primenet_lightning.baselines import IMTA, CondenseNet, MSDNet, OneNet, OneScale, TargetResNet
 from primenet_lightning.models import pretrained
 
 pytest.importorskip("safetensors")
@@ -67,6 +67,43 @@ def test_what_is_read_answers_to_the_bit(make, tmp_path):
     assert torch.equal(again(IMAGES), model(IMAGES))
     assert again.data_description["class_names"] == ["a", "b", "c"]
     assert again.hparams.keys() == model.hparams.keys()
+
+
+@torch.no_grad()
+def test_what_is_left_when_training_is_over_is_saved(tmp_path):
+    condensed = described(CondenseNet(layers=[1, 1], growth=[4, 8], **SHAPE))
+    with pytest.raises(ValueError, match="cannot be converted; train it beyond the half"):
+        condensed.save_pretrained(tmp_path / "early")
+    assert not (tmp_path / "early").exists()
+    condensed.condense_network.condense(1.0)
+    read = CondenseNet.from_pretrained(condensed.save_pretrained(tmp_path / "condensed"))
+    torch.testing.assert_close(read(IMAGES), condensed(IMAGES))
+    assert sum(p.numel() for p in read.parameters()) == count_cost(condensed.network).parameters
+    one = described(OneNet(depth=8, **SHAPE))
+    read = EndToEnd.from_pretrained(one.save_pretrained(tmp_path / "one"))
+    assert type(read) is TargetResNet
+    assert torch.equal(read(IMAGES), one(IMAGES))
+    ensemble = described(OneNet(depth=8, predicts="ensemble", **SHAPE))
+    read = OneNet.from_pretrained(ensemble.save_pretrained(tmp_path / "ensemble"))
+    assert torch.equal(read(IMAGES), ensemble(IMAGES))
+
+
+@torch.no_grad()
+def test_no_file_of_first_weights_is_named_or_read(tmp_path):
+    phase = dict(exits=2, scales=2, channels=4, growth=2, exit_channels=6, **SHAPE)
+    trainer = Trainer(**quiet(tmp_path) | {"max_epochs": 1, "limit_train_batches": 1})
+    with torch.enable_grad():
+        trainer.fit(MSDNet(**phase), TinyData(batch_size=20))
+    trainer.save_checkpoint(tmp_path / "first.ckpt")
+    model = described(IMTA(trained=str(tmp_path / "first.ckpt"), **phase))
+    saved = model.save_pretrained(tmp_path / "it")
+    (tmp_path / "first.ckpt").unlink()
+    assert "first.ckpt" not in (saved / "config.json").read_text()
+    assert torch.equal(IMTA.from_pretrained(saved)(IMAGES), model(IMAGES))
+    config = json.loads((saved / "config.json").read_text())
+    config["arguments"]["trained"] = "another.ckpt"  # of somebody who has changed it
+    (saved / "config.json").write_text(json.dumps(config))
+    assert torch.equal(IMTA.from_pretrained(saved)(IMAGES), model(IMAGES))
 
 
 @torch.no_grad()

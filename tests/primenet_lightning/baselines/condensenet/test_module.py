@@ -3,7 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch import Callback
-from short_fits import fit, resumed_differences, trained, without_norms
+from short_fits import Crash, fit, resumed_differences, trained, without_norms
 from tiny import SGDStep, TinyData, distance, make_trainer, same, state
 from torch.optim import SGD
 
@@ -85,6 +85,16 @@ def test_a_fit_resumed_within_a_stage_ends_bit_for_bit_alike(tmp_path):
     assert not any(by_step.values()), by_step
 
 
+def test_a_fit_of_another_length_does_not_lay_the_stages_out_anew(tmp_path):
+    begun = fit(build(), tmp_path / "early", (Crash(3),))  # at stage 1
+    with pytest.raises(
+        ValueError, match="condensation of the run that is resumed were laid out over 8 optimizer steps"
+    ):
+        fit(build(), tmp_path / "early", ckpt_path=begun["file"], max_epochs=3)
+    condensed = fit(build(), tmp_path / "late", (Crash(6),))
+    fit(build(), tmp_path / "late", ckpt_path=condensed["file"], max_epochs=3)  # nothing is left to lay out
+
+
 def train_plain(folder, devices):
     return trained(lambda: build(Plain, lasso=1e-3), folder, devices)
 
@@ -159,6 +169,18 @@ def test_only_a_condensed_network_is_the_best(kind, tmp_path):
     assert model.condense_network.is_condensed
 
 
+@pytest.mark.parametrize("options", [dict(learned=False), dict(condensation=1)])
+def test_a_network_of_ordinary_convolutions_is_not_exported_again(options, tmp_path):
+    model = build(**options)
+    assert model.final_model() is model
+    with pytest.raises(ValueError, match="one of ordinary convolutions, and predicts as it was trained; there is noth"):
+        model.exported()
+    condensed = build()
+    condensed.condense_network.condense(1.0)
+    converted = condensed.exported()
+    assert converted.final_model() is converted
+
+
 def test_what_has_nothing_to_export_says_so(tmp_path):
     saved = fit(CifarResNet20(2, (8, 8), 3), tmp_path, max_epochs=1, limit_train_batches=1)
     with pytest.raises(ValueError, match="is of a CifarResNet20, which predicts as it was trained; there is nothing"):
@@ -180,6 +202,7 @@ def test_an_average_of_weights_has_the_masks_of_the_weights(tmp_path):
     [
         (dict(lasso=1e-5, condensation=1), "lasso=1e-05 has nothing to do where no channels are given up"),
         (dict(lasso=1e-5, learned=False), "lasso=1e-05 has nothing to do"),
+        (dict(learned=False, condensation=2), "condensation=2 has nothing to do with learned=False, whose groups are"),
         (dict(learned=False, converted=True), "learned=False has groups that are fixed from the start, and nothing"),
         (dict(image_size=(1, 8)), r"image_size=\(1, 8\) is too small: pooling between the blocks needs 2 pixels"),
         (dict(size="85"), "size='85' is unknown"),
@@ -197,6 +220,10 @@ def test_fits_that_are_refused(tmp_path):
         endless.fit(build(), TinyData())
     with pytest.raises(ValueError, match="CondenseNet takes channels out of its convolutions by itself"):
         make_trainer(tmp_path, [SoftFilterPruning(0.3)]).fit(build(), TinyData())
+
+
+def test_a_dense_network_is_pruned_as_any_other(tmp_path):
+    make_trainer(tmp_path, [SoftFilterPruning(0.3)], max_epochs=1).fit(build(condensation=1), TinyData(batch_size=20))
 
 
 def momentum(parameters):

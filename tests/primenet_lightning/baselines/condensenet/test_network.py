@@ -52,6 +52,58 @@ def test_parameters_of_the_large_ones(size, parameters):
     assert sum(parameter.numel() for parameter in network.parameters()) - given_up == parameters
 
 
+def adds_after_conversion(network):
+    """Multiply-adds of convolutions on 32x32 images, a quarter of those of the learned ones, in millions."""
+    with FlopCounterMode(display=False) as counter:
+        network.eval()(torch.zeros(1, 3, 32, 32, device="meta"))
+    learned, side = 0, {}
+    for layer in network.learned_layers:
+        layer.register_forward_hook(lambda layer, _, output: side.__setitem__(layer, output.shape[-1]))
+    network(torch.zeros(1, 3, 32, 32, device="meta"))
+    for layer in network.learned_layers:
+        learned += layer.weight.numel() * side[layer] ** 2
+    convolutions = counter.get_total_flops() / 2 - network.classifier.linear.weight.numel()
+    return (convolutions - learned * 3 / 4) / 1e6
+
+
+@pytest.mark.parametrize(
+    ("shape", "millions"),
+    [(architecture("122"), 110.54), (architecture("182"), 493.90)],
+)
+def test_multiply_adds_of_the_large_ones(shape, millions):
+    with torch.device("meta"):
+        network = CondenseNetwork(3, 10, shape)
+    assert adds_after_conversion(network) == pytest.approx(millions, abs=0.005)
+
+
+def test_training_costs_what_the_dense_network_costs():
+    with torch.device("meta"):
+        network = CondenseNetwork(3, 10, architecture("86"))
+    with FlopCounterMode(display=False) as counter:
+        network.eval()(torch.zeros(1, 3, 32, 32, device="meta"))
+    assert sum(parameter.numel() for parameter in network.parameters()) == 1_451_594
+    assert counter.get_total_flops() / 2e6 == pytest.approx(173.9, abs=0.05)
+
+
+def test_grey_images_of_28_pixels():
+    """28, 14 and 7 pixels: the last pooling is over the whole map, whatever its size."""
+    network = CondenseNetwork(1, 10, architecture("50")).eval()
+    sides = []
+    for block in network.blocks:
+        block.register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[-1]))
+    assert network(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    assert {*sides} == {28, 14, 7}
+
+
+def test_two_networks_know_nothing_of_each_other():
+    one, other, images = small(), small(), torch.randn(4, 2, 8, 8)
+    one.condense(0.5)
+    assert (one.is_condensed, other.stage) == (True, 0)
+    before = other.eval()(images)
+    one.train()(images)
+    assert torch.equal(other(images), before)
+
+
 def test_depths_are_in_the_names():
     for size, shape in SIZES.items():
         depth = 2 * sum(shape.layers) + (4 if shape.light else 2)
@@ -90,8 +142,14 @@ def test_converted_and_masked_network_answer_alike_in_both_modes():
 @torch.no_grad()
 def test_a_light_network_converts_too():
     torch.manual_seed(1)
-    network = CondenseNetwork(2, 5, Architecture((2, 2), (4, 4), light=True)).eval()
-    network.condense(0.5)
+    network = CondenseNetwork(2, 5, Architecture((2, 2), (4, 4), light=True))
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.5, 2)
+            nn.init.normal_(part.bias, 0, 0.3)
+    for _ in range(3):  # the norms of the channels gathered are not those of the others
+        network(torch.randn(8, 2, 8, 8) + 0.5)
+    network.eval().condense(0.5)
     images = torch.randn(3, 2, 8, 8)
     torch.testing.assert_close(network.converted()(images), network(images), rtol=1e-5, atol=1e-6)
 
@@ -111,16 +169,23 @@ def test_half_of_the_classifier_is_that_of_the_largest_weights():
     torch.testing.assert_close(network.converted()(images), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_lasso_until_the_last_stage():
-    network, target = small(lasso=0.01), torch.tensor([0, 1])
+@pytest.mark.parametrize(("groups", "condensation"), [(4, 4), (2, 4), (4, 2)])
+def test_lasso_until_the_last_stage(groups, condensation):
+    """The last stage is the one before as many as the condensation has parts, however many groups there are."""
+    network, target = small(lasso=0.01, groups=groups, condensation=condensation), torch.tensor([0, 1])
     logits = torch.randn(2, 5)
     plain = functional.cross_entropy(logits, target)
-    lasso = 0.0
-    for layer in network.learned_layers:
-        weight = layer.weight.flatten(1)
-        for group in range(4):
-            lasso += weight[group::4].norm(dim=0).clamp(min=1e-3).sum().item()
-    assert network.loss(logits, target).item() == pytest.approx(plain.item() + 0.01 * lasso, rel=1e-5)
+    last = condensation - 1
+    for stage in range(last):
+        network.condense(stage / (2 * last))
+        assert network.stage == stage
+        lasso = 0.0
+        for layer in network.learned_layers:
+            weight = layer.weight.flatten(1)
+            for group in range(groups):
+                alive = weight[group::groups] * layer.alive[group]  # what is given up counts as the floor
+                lasso += alive.norm(dim=0).clamp(min=1e-3).sum().item()
+        assert network.loss(logits, target).item() == pytest.approx(plain.item() + 0.01 * lasso, rel=1e-5)
     network.condense(0.5)
     assert network.loss(logits, target).item() == pytest.approx(plain.item())
 

@@ -216,3 +216,55 @@ def test_nothing_stops_before_that_is_learned():
         threshold_curve(network, images, labels, [0.5])
     with pytest.raises(ValueError, match="images are none"):
         errors_by_step(network, images[:0], labels[:0])
+
+
+# -- where to look
+
+
+def test_a_sample_beyond_the_image_is_judged_as_it_was_drawn():
+    """Only the sensor clamps it: the logarithm of the density is that of the noise, whatever the means."""
+    network = small(LOOKING, locator_width=6)
+    with torch.no_grad():
+        network.ram.locator[-1].bias.fill_(3.0)  # means close to 1, so that most samples are beyond it
+    images, _ = batch()
+    noise = torch.randn(8, 8).abs() * network.stage.options.deviation
+    looks = network.stage.look(images, noise)
+    expected = -noise.square().sum(1) / (2 * network.stage.options.deviation**2)
+    torch.testing.assert_close(looks.log_probabilities, expected)
+    # so the means are drawn towards the samples: the gradient by the mean of each step is noise over variance
+    (gradient,) = torch.autograd.grad(looks.log_probabilities.sum(), network.ram.locator[-1].bias)
+    means = torch.tanh(network.ram.locator[-1].bias.detach())
+    assert (gradient > 0).all()
+    assert (means > 0.9).all()
+
+
+@pytest.mark.parametrize("locator_width", [None, 6])
+def test_the_first_location_is_the_locators_answer_to_nothing_seen(locator_width):
+    options = {} if locator_width is None else {"locator_width": locator_width}
+    network, (images, _) = small(LOOKING, **options), batch()
+    means = network.ram.aim(images, None)
+    torch.testing.assert_close(means, network.ram.aim(images, torch.zeros(8, 10)))
+    with torch.no_grad():
+        list(network.ram.locator.parameters())[-1].fill_(50.0)  # a bias
+    assert network.ram.aim(images, None).abs().max() <= 1
+
+
+@pytest.mark.parametrize("position", [LOOKING, STOPPING])
+def test_one_image_is_a_batch(position):
+    network = small(position)
+    for loss in losses(network, *batch(1)).values():
+        assert loss.isfinite()
+
+
+def test_who_rests_stays_bit_equal_although_its_optimizer_has_momentum_and_decay():
+    """After a step of looking the locator has momentum; while the policy learns it does not move."""
+    network = small(LOOKING)
+    optimizers = {name: torch.optim.AdamW(part, 1e-2, weight_decay=0.1) for name, part in network.learners().items()}
+    runner = StageRunner(network, CompositeOptimizer(optimizers))
+    runner.step(*batch())
+    before = copy.deepcopy(network)
+    network.position = STOPPING
+    runner.step(*batch())
+    for (name, now), (_, then) in zip(network.named_parameters(), before.named_parameters(), strict=True):
+        learns = "policy" in name or "classifier" in name or "baseline" in name
+        assert torch.equal(now, then) != learns, name

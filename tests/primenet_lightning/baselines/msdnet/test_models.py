@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback
 from tiny import SGDStep, TinyData, make_trainer
 from torch import nn
+from torch.nn import functional
 from torch.optim import SGD
 
 from primenet_lightning import PrimeNet, count_cost
@@ -245,6 +246,11 @@ def test_what_cannot_be_is_refused_in_a_sentence(first_phase, tmp_path):
         (lambda: MSDNet(**tiny, budget=4e4, prediction="never"), "prediction='never' is unknown; use one of"),
         (lambda: IMTA(**tiny, teaching=2), "teaching=2 must be from 0"),
         (lambda: IMTA(**tiny, temperature=0), "temperature=0 must be above 0"),
+        (lambda: IMTA(**tiny, teaching=0, temperature=2), "temperature=2 has nothing to do with teaching=0; leave"),
+        (
+            lambda: IMTA(trained=first_phase, **tiny | dict(image_size=(16, 16))),
+            r"image_size=\(16, 16\), but trained=.* learned from images of \(8, 8\); give the same",
+        ),
         (
             lambda: IMTA(trained=first_phase, **tiny | dict(growth=4)),
             "growth=4, but trained=.* has growth=2; give the s",
@@ -270,6 +276,45 @@ def test_what_cannot_be_is_refused_in_a_sentence(first_phase, tmp_path):
         IMTA(trained=str(tmp_path / "empty.ckpt"), **tiny)
     with pytest.raises(FileNotFoundError):
         IMTA(trained=str(tmp_path / "nowhere"), **tiny)
+
+
+def test_layers_that_are_frozen_see_pixels_normalised_as_they_learned(tmp_path):
+    phase = dict(exits=2, scales=2, channels=4, growth=2, exit_channels=6, image_size=(8, 8), optimizer=STEP)
+    trainer = make_trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=1)
+    trainer.fit(MSDNet(in_channels=1, **phase), DigitsDataModule(normalization="standardize"))
+    trainer.save_checkpoint(tmp_path / "first.ckpt")
+    second = IMTA(in_channels=1, trained=str(tmp_path / "first.ckpt"), **phase)
+    options = dict(max_epochs=1, limit_train_batches=1, limit_val_batches=1)
+    with pytest.raises(ValueError, match=r"learned from pixels normalised by mean=.*; give the same normalization"):
+        make_trainer(tmp_path, **options).fit(second, DigitsDataModule())
+    # of fewer images the statistics are a little different
+    make_trainer(tmp_path, **options).fit(second, DigitsDataModule(normalization="standardize", limit_train=600))
+
+
+def test_the_second_phase_learns_in_validation_as_in_training_from_the_frozen_last_exit(first_phase, tmp_path):
+    """The loss that is logged is the one of the formula, over all validation images."""
+    model = IMTA(trained=first_phase, optimizer=STEP, **TINY)
+    data = TinyData(batch_size=20)
+    trainer = make_trainer(tmp_path)
+    (logged,) = trainer.validate(model, data, verbose=False)
+    images, target = (torch.cat(parts) for parts in zip(*data.val_dataloader(), strict=True))
+    images = data.normalize(images)
+    network = model.eval().network.model
+    with torch.no_grad():
+        first, *_ = network(images)
+        teacher = list(network.trained(images))[-1]
+    entropy = functional.cross_entropy(first, target)
+    given, expected = (first / 3).log_softmax(1), (teacher / 3).log_softmax(1)
+    divergence = (expected.exp() * (expected - given)).sum(1).mean()
+    assert logged["val/loss/exit0"] == pytest.approx((0.1 * entropy + 0.9 * 9 * divergence).item(), rel=1e-5)
+
+
+def test_the_second_phase_costs_little_more_than_the_first():
+    first, second = (kind(3, (32, 32), 10).exit_costs for kind in (MSDNet, IMTA))
+    # an embedding of the logits before, and as many more inputs of the classifier, at each exit but the first
+    extra = [0, *(number * (10 * 128 + 128 * 10) for number in range(1, 5))]
+    assert [after - before for before, after in zip(first, second, strict=True)] == extra
+    assert all(round(100 * more / cost, 2) <= 0.02 for more, cost in zip(extra, second, strict=True))
 
 
 def test_a_budget_without_validation_images_is_refused(tmp_path):

@@ -50,10 +50,15 @@ def test_parameters_and_costs_are_those_of_the_table(plan, parameters, full, laz
     assert [round(cost / unit) for cost in exit_costs(network, (3, 32, 32))] == [round(cost / unit) for cost in full]
 
 
-def test_ten_exits_have_the_parameters_of_the_table():
-    with torch.device("meta"):
-        network = MSDNetwork(3, 10, Plan(exits=10, base=4, step=2, spacing="even"))
+def test_ten_exits_have_the_parameters_and_costs_of_the_table():
+    plan = Plan(exits=10, base=4, step=2, spacing="even")
+    network = MSDNetwork(3, 10, plan)
     assert sum(parameter.numel() for parameter in network.parameters()) == 4_839_544
+    lazy = exit_costs(network, (3, 32, 32))
+    assert [round(cost / 1e4) for cost in (lazy[0], lazy[-1])] == [1324, 12_097]
+    network.plan = dataclasses.replace(plan, lazy=False)
+    full = exit_costs(network, (3, 32, 32))
+    assert [round(cost / 1e4) for cost in (full[0], full[-1])] == [1496, 12_097]
 
 
 @pytest.mark.parametrize(("size", "scales"), [(32, 3), (28, 3), (8, 2), (9, 2), (8, 1), (33, 4)])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch import Callback
-from short_fits import fit, resumed_differences, trained, without_norms
+from short_fits import Crash, fit, resumed_differences, trained, without_norms
 from tiny import SGDStep, TinyData, distance, make_trainer, same, state
 from torch.optim import SGD
 
@@ -77,6 +77,13 @@ def test_a_fit_resumed_within_an_epoch_ends_bit_for_bit_alike(tmp_path):
     assert not any(by_step.values()), by_step
 
 
+def test_a_fit_of_another_length_does_not_lay_the_ramp_out_anew(tmp_path):
+    begun = fit(build(), tmp_path, (Crash(3),))
+    with pytest.raises(ValueError, match=r"resume with the same max_epochs, or give ramp_epochs=0\.533333"):
+        fit(build(), tmp_path, ckpt_path=begun["file"], max_epochs=3)
+    fit(build(ramp_epochs=0.5), tmp_path, ckpt_path=begun["file"], max_epochs=3)
+
+
 def train_plain(folder, devices):
     return trained(lambda: build(Plain, ramp_epochs=2), folder, devices)
 
@@ -133,6 +140,7 @@ def test_an_ensemble_predicts_and_is_not_exported(tmp_path):
     [
         (dict(ramp_epochs=-1), "ramp_epochs=-1 must be at least 0"),
         (dict(ramp_epochs=5, distills=False), "ramp_epochs=5 has nothing to do with distills=False"),
+        (dict(temperature=2.0, distills=False), "temperature=2.0 has nothing to do with distills=False; leave it out"),
         (dict(depth=31), "depth=31 must be 6 n"),
         (dict(branches=1), "branches=1 makes no ensemble"),
     ],
@@ -147,6 +155,11 @@ def test_fits_that_are_refused(tmp_path):
     with pytest.raises(ValueError, match="ramp_epochs=None goes by the number of epochs, which nobody knows"):
         endless.fit(build(), TinyData())
     endless.fit(build(ramp_epochs=2), TinyData())
+    cut_short = make_trainer(tmp_path, max_epochs=5, max_steps=3)
+    with pytest.raises(
+        ValueError, match="goes by max_epochs=5, but max_steps=3 may end the fit before; give ramp_epochs"
+    ):
+        cut_short.fit(build(), TinyData())
     with pytest.raises(ValueError, match="a batch has one image, from which the gate of ONE cannot learn"):
         make_trainer(tmp_path).fit(build(), TinyData(batch_size=1))
 

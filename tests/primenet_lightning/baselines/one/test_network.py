@@ -42,7 +42,8 @@ def test_parameters_and_multiply_adds_to_the_unit(depth):
 
 def test_the_authors_110_has_bottlenecks_and_basic_blocks_cost_otherwise():
     with torch.device("meta"):
-        assert counted(residual_network(110, block="basic"))[0] == 1_730_714
+        parameters, multiply_adds = counted(residual_network(110, block="basic"))
+    assert (parameters, round(multiply_adds / 1e4)) == (1_730_714, 25_315)
     assert [block_of(depth) for depth in (38, 44)] == ["basic", "bottleneck"]
 
 
@@ -124,6 +125,32 @@ def test_weights_of_the_gate():
     gate.linear.bias.data = torch.tensor([-100.0, 0.0, -100.0])
     gate.linear.weight.data.zero_()
     assert torch.allclose(gate(torch.randn(1, 8, 4, 4)), torch.tensor(1 / 3))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_gate_is_pooling_layer_norm_relu_softmax_in_this_order(training):
+    torch.manual_seed(3)
+    gate = Gate(8, 3)
+    nn.init.normal_(gate.norm.weight)
+    gate.norm.bias.data = torch.tensor([-0.5, 0.2, 0.4])
+    for _ in range(3):
+        gate(torch.randn(6, 8, 4, 4))
+    x = torch.randn(6, 8, 4, 4)
+    scores = x.mean((2, 3)) @ gate.linear.weight.t() + gate.linear.bias
+    mean, variance = scores.mean(0), scores.var(0, correction=0)
+    if not training:
+        mean, variance = gate.norm.running_mean.clone(), gate.norm.running_var.clone()
+    normed = (scores - mean) / (variance + gate.norm.eps).sqrt() * gate.norm.weight + gate.norm.bias
+    expected = normed.clamp(min=0).exp()
+    torch.testing.assert_close(gate.train(training)(x), expected / expected.sum(1, keepdim=True))
+
+
+def test_three_separate_networks_cost_more_than_three_branches():
+    with torch.device("meta"):
+        _, alone = counted(residual_network(32))
+        _, together = counted(NativeEnsemble(3, 10, 32))
+    assert round(3 * alone / 1e5) == 2074
+    assert together == 114_214_880
 
 
 def test_a_mean_where_the_gate_knows_nothing():

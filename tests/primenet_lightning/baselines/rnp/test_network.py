@@ -1,15 +1,25 @@
 """The agent of RNP against enumeration; who learns when; costs and balances."""
 
 import itertools
+import math
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.optim import SGD
 from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning import CompositeOptimizer, StageRunner
-from primenet_lightning.baselines.rnp import DecisionNetwork, PrunableConvNet, PruningNetwork, Reward, balance_curve
+from primenet_lightning.analysis.cost import count_cost, count_training
+from primenet_lightning.baselines.rnp import (
+    DecisionNetwork,
+    PrunableConvNet,
+    PruningNetwork,
+    Reward,
+    balance_curve,
+    width_curve,
+)
 from primenet_lightning.baselines.rnp.decisions import Episode, q_loss, whole
 from primenet_lightning.baselines.rnp.phases import AGENT, BACKBONE, PruningPhases
 from primenet_lightning.nn.systems.phases import Position
@@ -117,6 +127,25 @@ def test_acting_and_learning_give_the_same_values():
     assert (torch.cat(heard) < 0).any()  # values are linear, for returns are negative
 
 
+def test_the_agent_remembers_the_layers_before():
+    agent = network().agent
+    first, second = torch.randn(5, 4), torch.randn(5, 8)
+    (_, values), (_, others) = agent([first, second]), agent([first + 1, second])
+    assert not torch.allclose(values, others)
+
+
+def test_values_have_the_precision_of_a_penalty_under_autocast():
+    """In bfloat16 two values near -5 that differ by less than 0.03 would be the same."""
+    agent = network().agent
+    agent.decoder.bias.data.fill_(-5)
+    states = [torch.randn(5, 4), torch.randn(5, 8)]
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = agent([state.bfloat16() for state in states])
+    for value, other in zip(mixed, agent([state.bfloat16().float() for state in states]), strict=True):
+        assert value.dtype == torch.float32
+        assert torch.equal(value, other)
+
+
 # -- phases
 
 
@@ -149,17 +178,112 @@ def test_a_step_changes_the_one_that_learns_and_leaves_the_other_bit_equal(phase
     assert equal(before[1], weights(net.agent)) == (phase != AGENT)
 
 
+def widths_in_training(net, images):
+    """Groups that a training step computes, layer by layer."""
+    chosen = []
+
+    def layer(number, x, groups=None):
+        chosen.append(groups)
+        return PrunableConvNet.layer(net.stage.backbone, number, x, groups)
+
+    net.stage.backbone.layer = layer
+    list(net.stage.run_learners(images, torch.zeros(len(images), dtype=torch.int64)))
+    del net.stage.backbone.layer
+    return [groups for groups in chosen if groups is not None]
+
+
+def greedy_widths(net, images):
+    """Groups of the highest value."""
+    episode = Episode(net.agent, lambda values, decision: values.argmax(1))
+    net.backbone(images, episode)
+    return episode.chosen
+
+
 def test_widths_are_at_random_in_random_pruning_and_whole_before():
     for phase, seen in (("pretraining", {4}), ("random_pruning", {1, 2, 3, 4})):
-        net = at(network(), phase)
-        chosen = []
-        net.stage.backbone.layer = lambda layer, x, groups=None, net=net, chosen=chosen: (
-            chosen.append(groups),
-            PrunableConvNet.layer(net.stage.backbone, layer, x, groups),
-        )[1]
-        list(net.stage.run_learners(torch.randn(40, 1, 8, 8), torch.zeros(40, dtype=torch.int64)))
-        groups = torch.cat([choice for choice in chosen if choice is not None])
+        groups = torch.cat(widths_in_training(at(network(), phase), torch.randn(40, 1, 8, 8)))
         assert {*groups.tolist()} == seen
+
+
+def test_the_network_learns_at_the_widths_of_highest_value():
+    net, images = at(network(), BACKBONE), torch.randn(40, 1, 8, 8)
+    net.agent.decoder.weight.data.mul_(20)
+    expected = greedy_widths(net, images)
+    assert len({*torch.cat(expected).tolist()}) > 1
+    for groups, best in zip(widths_in_training(net, images), expected, strict=True):
+        assert torch.equal(groups, best)
+
+
+def test_the_agent_begins_at_random_and_ends_mostly_by_its_values():
+    net, images = network(), torch.randn(400, 1, 8, 8)
+    table = net.stage.phases.timetable(100)
+    steps = [step for step in range(100) if table.phase(step) == AGENT]
+    net.agent.decoder.bias.data = torch.tensor([9.0, 0.0, 0.0, 0.0])
+    by_step = {}
+    for step in (steps[0], steps[-1]):
+        net.position = Position(step, 100)
+        first_layer = widths_in_training(net, images)[0]
+        by_step[step] = (first_layer == 1).double().mean().item()
+    assert by_step[steps[0]] == pytest.approx(1 / 4, abs=0.1)
+    last = net.stage.phases.epsilon(table, steps[-1])
+    assert by_step[steps[-1]] == pytest.approx(1 - last * 3 / 4, abs=0.1)
+    assert last < 0.2
+
+
+def test_the_loss_of_the_agent_is_that_of_a_loop_over_images():
+    """Each image is rewarded by its own cross-entropy, not by the mean of the batch."""
+    net, images, target = at(network(), AGENT), torch.randn(6, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2])
+    reward = net.stage.reward
+    torch.manual_seed(3)
+    outputs = list(net.stage.run_learners(images, target))
+    torch.manual_seed(3)
+    chosen = widths_in_training(net, images)
+    squares = []
+    for number in range(6):
+        own = Episode(net.agent, lambda values, decision, number=number: chosen[decision][number : number + 1] - 1)
+        logits = net.backbone(images[number : number + 1], own)
+        loss = functional.cross_entropy(logits, target[number : number + 1]).item()
+        values = [value[0] for value in net.agent(own.states)]
+        for decision, value in enumerate(values):
+            groups = int(own.chosen[decision])
+            goal = (groups - 1) * reward.penalty
+            if decision + 1 < len(values):
+                goal += values[decision + 1].max().item()
+            else:
+                goal -= min(reward.loss_weight * loss, reward.loss_weight)
+            squares.append((goal - value[groups - 1].item()) ** 2)
+    assert outputs[1].loss.item() == pytest.approx(sum(squares) / len(squares), rel=1e-5)
+
+
+@pytest.mark.parametrize("change", [(AGENT, BACKBONE), (BACKBONE, AGENT)])
+def test_who_rests_stays_bit_equal_although_its_optimizer_has_momentum_and_decay(change):
+    net = network()
+    options = dict(lr=1e-2, weight_decay=0.1)
+    optimizers = {name: torch.optim.AdamW(parameters, **options) for name, parameters in net.learners().items()}
+    runner = StageRunner(net, CompositeOptimizer(optimizers))
+    images, target = torch.randn(6, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2])
+    learned, resting = change
+    part = {AGENT: net.agent, BACKBONE: net.backbone}[learned]
+    at(net, learned)
+    runner.step(images, target)
+    before = weights(part)
+    at(net, resting)
+    runner.step(images, target)
+    assert equal(before, weights(part))
+
+
+def test_training_costs_the_mean_over_the_phases():
+    net = network()
+    table, costs = net.stage.phases.timetable(1000), {}
+    for phase in ("pretraining", "random_pruning", AGENT, BACKBONE):
+        lone = at(network(), phase)
+        lone.shares_of_phases = lambda lone=lone: {lone.position: 1.0}
+        costs[phase] = count_training(lone)
+    assert len({*costs.values()}) > 1
+    expected = sum(costs[span.phase] * span.length for span in table.spans) / 1000
+    assert count_training(net) == round(expected)
+    for phase in (AGENT, BACKBONE):  # wherever a checkpoint was saved
+        assert count_cost(at(network(), phase)).multiply_adds_training == pytest.approx(expected, rel=0.02)
 
 
 # -- in use
@@ -199,3 +323,35 @@ def test_the_balance_goes_from_the_least_to_all_and_cost_rises_with_it():
         wrong = sum(int(a.argmax()) != int(t) for a, t in zip(answer.logits, labels, strict=True))
         assert row.error == pytest.approx(100 * wrong / 60)
         assert row.multiply_adds == pytest.approx(sum(answer.multiply_adds.tolist()) / 60)
+
+
+def test_the_balance_has_ends_of_several_decisions_and_none_beyond():
+    net = at(network(), AGENT).eval()
+    images, labels = torch.randn(20, 1, 8, 8), torch.randint(3, (20,))
+    least, most = balance_curve(net, images, labels, [-1e6, 1e6])
+    assert (least.channels, most.channels) == ([0.25, 0.25], [1.0, 1.0])
+    for balance in (math.inf, -math.inf, math.nan):
+        with pytest.raises(ValueError, match=f"balance={balance} must be a number"):
+            balance_curve(net.train(), images, labels, [0.5, balance])
+        assert net.balance == 0.0
+        assert net.training
+    with pytest.raises(ValueError, match="images are 20, but labels 19; give one label an image"):
+        balance_curve(net, images, labels[1:], [0.0])
+
+
+def test_every_width_is_that_of_a_network_cut_to_it():
+    net = at(network(), AGENT).eval()
+    images, labels = torch.randn(50, 1, 8, 8), torch.randint(3, (50,))
+    rows = width_curve(net, images, labels, batch_size=20)
+    assert [row.groups for row in rows] == [1, 2, 3, 4]
+    for row in rows:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            x = images
+            for layer, convolution in enumerate(net.backbone.convolutions):
+                width = net.backbone.widths[layer] * (row.groups if layer else 4) // 4
+                weight = convolution.weight[:width, : x.shape[1]]
+                x = net.backbone.pool(layer, functional.conv2d(x, weight, convolution.bias[:width], padding=1).relu())
+            classifier = net.backbone.classifier
+            logits = functional.linear(x.mean((2, 3)), classifier.weight[:, : x.shape[1]], classifier.bias)
+        assert row.error == pytest.approx(100 * (logits.argmax(1) != labels).double().mean().item())
+        assert row.multiply_adds == counter.get_total_flops() / 2 / 50
