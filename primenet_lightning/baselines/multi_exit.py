@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from primenet_lightning.baselines.msdnet.layers import convolution, exit_features
 from primenet_lightning.baselines.resnets import he_
 from primenet_lightning.models.end_to_end import EndToEnd
 from primenet_lightning.nn.exits import thresholds as exits
@@ -22,12 +23,7 @@ Maps = tuple[Tensor, Tensor]
 """All fine and all coarse maps so far, ``(batch, channels, height, width)`` and half as high and wide."""
 
 
-def _convolution(in_channels: int, channels: int, stride: int = 1) -> nn.Sequential:
-    convolution = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU())
-
-
-class DenseLayer(nn.Module):
+class TwoScaleLayer(nn.Module):
     """One layer over two scales (MSDNet's figure 2): each scale's new maps see all maps before them.
 
     New coarse maps come from the fine maps by a convolution of stride 2 and from the coarse ones by a plain one. The
@@ -43,9 +39,9 @@ class DenseLayer(nn.Module):
 
     def __init__(self, fine: int, coarse: int, growth: int, first: bool) -> None:
         super().__init__()
-        self.fine = None if first else _convolution(fine, growth)
-        self.down = _convolution(fine if first else fine + growth, growth, stride=2)
-        self.same = _convolution(coarse, growth)
+        self.fine = None if first else convolution(fine, growth)
+        self.down = convolution(fine if first else fine + growth, growth, stride=2)
+        self.same = convolution(coarse, growth)
 
     def forward(self, maps: Maps) -> Maps:
         """Add this layer's maps to all those before.
@@ -69,7 +65,8 @@ class MultiExitNetwork(ExitModule):
 
     After MSDNet (Huang et al. 2018; `MSDNet` in full), whose design this is at a smaller size: two scales, no 1x1
     bottlenecks before the 3x3 convolutions, and neither transition layers nor scales dropped on the way, which save
-    cost in deep networks. Exits are the paper's: two convolutions of stride 2, average pooling, dense.
+    cost in deep networks. Exits are the paper's: two convolutions of stride 2, average pooling, dense. It stays beside
+    `MSDNet` so that runs of version 0.1 load and go on; for new work take `MSDNet`.
 
     Args:
         in_channels: Channels of the images, whose size may be any.
@@ -107,12 +104,12 @@ class MultiExitNetwork(ExitModule):
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"{name}={size} must be at least 1")
-        self.to_fine = _convolution(in_channels, channels)
-        self.to_coarse = _convolution(channels, 2 * channels, stride=2)
+        self.to_fine = convolution(in_channels, channels)
+        self.to_coarse = convolution(channels, 2 * channels, stride=2)
         self.stages, self.exits = nn.ModuleList(), nn.ModuleList()
         fine, coarse = channels, 2 * channels
         for number in range(exits * layers):
-            layer = DenseLayer(fine, coarse, growth, first=number == 0)
+            layer = TwoScaleLayer(fine, coarse, growth, first=number == 0)
             fine, coarse = fine + (growth if number else 0), coarse + 2 * growth
             if number % layers == 0:
                 self.stages.append(nn.Sequential())
@@ -164,13 +161,7 @@ class MultiExitNetwork(ExitModule):
 
 
 def _exit(in_channels: int, channels: int, num_classes: int) -> nn.Sequential:
-    return nn.Sequential(
-        _convolution(in_channels, channels, stride=2),
-        _convolution(channels, channels, stride=2),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(channels, num_classes),
-    )
+    return nn.Sequential(*exit_features(in_channels, channels), nn.Linear(channels, num_classes))
 
 
 def _check_threshold(threshold: float) -> None:
