@@ -23,7 +23,7 @@ Maps = tuple[Tensor, Tensor]
 """All fine and all coarse maps so far, ``(batch, channels, height, width)`` and half as high and wide."""
 
 
-class TwoScaleLayer(nn.Module):
+class DenseLayer(nn.Module):
     """One layer over two scales (MSDNet's figure 2): each scale's new maps see all maps before them.
 
     New coarse maps come from the fine maps by a convolution of stride 2 and from the coarse ones by a plain one. The
@@ -109,7 +109,7 @@ class MultiExitNetwork(ExitModule):
         self.stages, self.exits = nn.ModuleList(), nn.ModuleList()
         fine, coarse = channels, 2 * channels
         for number in range(exits * layers):
-            layer = TwoScaleLayer(fine, coarse, growth, first=number == 0)
+            layer = DenseLayer(fine, coarse, growth, first=number == 0)
             fine, coarse = fine + (growth if number else 0), coarse + 2 * growth
             if number % layers == 0:
                 self.stages.append(nn.Sequential())

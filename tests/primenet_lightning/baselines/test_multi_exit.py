@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from primenet_lightning.baselines import MultiExit, MultiExitNetwork, exit_costs, exit_table, exits_taken
-from primenet_lightning.baselines.multi_exit import TwoScaleLayer
+from primenet_lightning.baselines.multi_exit import DenseLayer
 
 THRESHOLDS = [0.0, 0.2, 0.3, 0.35, 0.4, 0.5, 0.7, 0.9, 1.0]
 
@@ -90,7 +90,7 @@ def test_costs_are_those_written_out():
 
 def test_a_layer_sees_all_maps_before_it():
     """MSDNet's equation: the coarse maps from all fine ones by a stride of 2, and from all coarse ones."""
-    layer = TwoScaleLayer(fine=3, coarse=6, growth=2, first=False).eval()
+    layer = DenseLayer(fine=3, coarse=6, growth=2, first=False).eval()
     fine, coarse = torch.randn(2, 3, 8, 8), torch.randn(2, 6, 4, 4)
     wider, deeper = layer((fine, coarse))
 
