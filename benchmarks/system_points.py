@@ -8,13 +8,13 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from primenet_lightning.analysis.cost import count_cost
-from primenet_lightning.analysis.passes import in_batches
+from primenet_lightning.analysis.exits import record_exits
 from primenet_lightning.baselines import DTRAMNet, OneNet, RNPNet
 from primenet_lightning.baselines.dt_ram import ThresholdRow, threshold_curve
 from primenet_lightning.baselines.msdnet.budgeted import BudgetedExits
 from primenet_lightning.baselines.rnp import width_curve
 from primenet_lightning.datamodules import ImageDataModule, ImageTensors
-from primenet_lightning.nn.exits.network import answers
+from primenet_lightning.reproduction._curves import normalized
 
 FEW_GLIMPSES = 4.0
 """Mean glimpses at most, for which a threshold of DT-RAM is chosen."""
@@ -73,15 +73,10 @@ def chosen_threshold(model: LightningModule, data: ImageDataModule, thresholds: 
     return min(few, key=lambda row: row.error).threshold if few else None
 
 
-@torch.inference_mode()
 def _exits(model: BudgetedExits, data: ImageDataModule) -> list[PartPoint]:
-    exits, costs = model.eval().network.exits, model.exit_costs
-    wrong = torch.zeros(len(costs), dtype=torch.int64)
-    for pixels, target in in_batches(data.test_dataset, 500):
-        of_exits = answers(exits, model.images_of(data.normalize(pixels)))
-        wrong += torch.stack([(logits.argmax(1) != target).sum() for logits in of_exits])
-    errors = (100 * wrong / len(data.test_dataset)).tolist()
-    points = zip(errors, costs, strict=True)
+    record = record_exits(model.eval().network.exits, normalized(model, data, data.test_dataset))
+    errors = (100 * record.wrong.double().mean(1)).tolist()
+    points = zip(errors, model.exit_costs, strict=True)
     return [PartPoint(f"exit {number}", error, cost) for number, (error, cost) in enumerate(points, 1)]
 
 
@@ -89,8 +84,8 @@ def _exits(model: BudgetedExits, data: ImageDataModule) -> list[PartPoint]:
 def _branches(model: OneNet, data: ImageDataModule) -> list[PartPoint]:
     ensemble = model.eval().network.model
     wrong = torch.zeros(len(ensemble.branches) + 1, dtype=torch.int64)
-    for pixels, target in in_batches(data.test_dataset, 500):
-        branches, teacher = ensemble(model.images_of(data.normalize(pixels)))
+    for images, target in normalized(model, data, data.test_dataset):
+        branches, teacher = ensemble(images)
         logits = [*branches, teacher]
         wrong += torch.stack([(each.argmax(1) != target).sum() for each in logits])
     *errors, teacher_error = (100 * wrong / len(data.test_dataset)).tolist()

@@ -1,20 +1,19 @@
 """Error against cost of networks that compute less for some images, on the test images as really classified."""
 
+from collections.abc import Iterator
 from typing import Any, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from primenet_lightning.analysis.exits import budget_curve, record_exits
 from primenet_lightning.analysis.passes import in_batches
 from primenet_lightning.baselines import DTRAMNet, RNPNet
 from primenet_lightning.baselines.dt_ram import threshold_curve
 from primenet_lightning.baselines.msdnet.budgeted import BudgetedExits
 from primenet_lightning.baselines.rnp import balance_curve
 from primenet_lightning.datamodules import ImageDataModule, ImageTensors
-from primenet_lightning.nn.exits.costs import ExitRecord, spent
-from primenet_lightning.nn.exits.network import answers
-from primenet_lightning.nn.exits.thresholds import thresholds_of_budget
 
 BUDGETS = (0.2, 0.35, 0.5, 0.75, 1.0)
 """Of networks with several exits: the mean of an image, as a share of the last exit's cost."""
@@ -82,24 +81,26 @@ def _all_images(model: Any, data: ImageDataModule) -> tuple[Tensor, Tensor]:
 
 
 def _by_budget(model: BudgetedExits, data: ImageDataModule) -> list[Point]:
-    held_out = _record(model, data, data.validation_dataset)
-    test = _record(model, data, data.test_dataset)
-    costs = model.exit_costs
+    exits, costs = model.eval().network.exits, model.exit_costs
+    held_out = record_exits(exits, normalized(model, data, data.validation_dataset))
+    test = record_exits(exits, normalized(model, data, data.test_dataset))
+    budgets = [max(costs[0], share * costs[-1]) for share in BUDGETS]
     points: list[Point] = []
-    for share in BUDGETS:
-        budget = max(costs[0], share * costs[-1])
-        thresholds = thresholds_of_budget(held_out.confidence, costs, budget)
-        result = spent(test.confidence, test.wrong, costs, thresholds)
-        points.append(Point(setting=share, error=result.error, multiply_adds=result.multiply_adds))
+    for share, point in zip(BUDGETS, budget_curve(held_out, test, costs, budgets), strict=True):
+        points.append(Point(setting=share, error=point.spent.error, multiply_adds=point.spent.multiply_adds))
     return points
 
 
-@torch.inference_mode()
-def _record(model: BudgetedExits, data: ImageDataModule, split: ImageTensors) -> ExitRecord:
-    """How sure the exits are of a split, and where they are wrong."""
-    model.eval()
-    record = ExitRecord()
+def normalized(model: Any, data: ImageDataModule, split: ImageTensors) -> Iterator[tuple[Tensor, Tensor]]:
+    """Give a split to a model in batches, in order.
+
+    Args:
+        model: An `ImageClassifier`.
+        data: Set up.
+        split: Of it.
+
+    Yields:
+        Images as the model takes them, ``(batch, channels, height, width)``, and class indices, ``(batch,)``.
+    """
     for pixels, target in in_batches(split, 500):
-        images = model.images_of(data.normalize(pixels))
-        record.add(list(answers(model.network.exits, images)), target)
-    return record
+        yield model.images_of(data.normalize(pixels)), target
