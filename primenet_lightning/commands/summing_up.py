@@ -120,10 +120,18 @@ def summary_of(
     return summary
 
 
+TAKEN = {
+    "multiply_adds_taken": "test/multiply_adds",
+    "budget_error": "test/budget/error",
+    "budget_multiply_adds": "test/budget/multiply_adds",
+}
+"""What a summary says of networks whose cost depends on the image, and the metric that it is."""
+
+
 def _taken(trainer: Trainer) -> dict[str, float]:
-    """What a test image took on average; nothing of networks that compute the same for all images."""
-    taken = trainer.callback_metrics.get("test/multiply_adds")
-    return {} if taken is None else {"multiply_adds_taken": float(taken)}
+    """What a test image took on average, and the error at that; nothing of networks of one cost."""
+    metrics = trainer.callback_metrics
+    return {name: float(metrics[metric]) for name, metric in TAKEN.items() if metric in metrics}
 
 
 def _chosen(fitted: Fitted) -> dict[str, Any]:

@@ -84,6 +84,7 @@ ROWS = (
     ("test error, flips averaged (%)", "test_error_flips", "", ".2f"),
     ("test error, flips and shifts averaged (%)", "test_error_flips_shifts", "", ".2f"),
     ("test error, shifts averaged (%)", "test_error_shifts", "", ".2f"),
+    ("test error, leaving early (%)", "budget_error", "", ".2f"),
     ("validation error (%)", "validation_error", "", ".2f"),
     ("tested weights", "tested_weights", "", ""),
     ("parameters", "parameters", "parameters", ","),
@@ -91,6 +92,7 @@ ROWS = (
     ("local classifiers' share of multiply-adds", "local_share_multiply_adds", "", ".1%"),
     ("multiply-adds, inference", "multiply_adds_inference", "multiply_adds", ","),
     ("multiply-adds, mean of the test images", "multiply_adds_taken", "", ",.0f"),
+    ("multiply-adds, leaving early, mean of the test images", "budget_multiply_adds", "", ",.0f"),
     ("epochs", "epochs", "epochs", ""),
     ("training time (s)", "seconds", "", ".1f"),
 )
@@ -105,6 +107,8 @@ OPTIONAL = (
     "local_share_parameters",
     "local_share_multiply_adds",
     "multiply_adds_taken",
+    "budget_error",
+    "budget_multiply_adds",
 )
 """Keys that not all runs have."""
 

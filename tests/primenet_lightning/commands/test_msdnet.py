@@ -16,6 +16,7 @@ from primenet_lightning.analysis.prediction import load_model
 from primenet_lightning.baselines import IMTA, MSDNet
 from primenet_lightning.commands.main import main
 from primenet_lightning.datamodules import DigitsDataModule
+from primenet_lightning.runs.summary import result_rows
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "systems"
 SMALL = dict(exits=3, scales=2, channels=4, growth=2, exit_channels=6)
@@ -80,12 +81,17 @@ def test_the_second_phase_runs_on_a_checkpoint_of_the_first_and_predicts(
     model = load_model("it")
     assert isinstance(model, IMTA)
     assert len(model.thresholds) == 3
-    assert json.loads(Path("it/summary.json").read_text())["model"] == "IMTA"
+    summary = json.loads(Path("it/summary.json").read_text())
+    assert summary["model"] == "IMTA"
     with open("it/metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     (row,) = [row for row in rows if row["test/budget/multiply_adds"]]
     assert model.exit_costs[0] <= float(row["test/budget/multiply_adds"]) <= model.exit_costs[-1]
     assert float(row["test/error/exit0"]) > 0
+    # the summary has what images that leave early come to
+    assert summary["budget_multiply_adds"] == pytest.approx(float(row["test/budget/multiply_adds"]))
+    assert summary["budget_error"] == pytest.approx(float(row["test/budget/error"]), abs=1e-3)
+    assert "test error, leaving early (%)" in {name for name, *_ in result_rows(summary)}
     Image.new("L", (8, 8), 200).save("it.png")
     capsys.readouterr()
     assert main(["predict", "--ckpt=it", "it.png"]) == 0
