@@ -20,7 +20,7 @@ class Crash(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, EndToEnd)
-        (optimizer,) = pl_module.learner_optimizers.values()
+        *_, optimizer = pl_module.learner_optimizers.values()  # those of learners before it have stepped
         original: Any = optimizer.step
 
         def step() -> Any:

@@ -6,16 +6,14 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from short_fits import resumed_differences, without_norms
 from tiny import SGDStep, TinyData, make_trainer
-from torch import nn
 from torch.nn import functional
 from torch.optim import SGD
 
 from primenet_lightning import PrimeNet, count_cost
 from primenet_lightning.analysis.prediction import load_model
 from primenet_lightning.baselines import IMTA, MSDNet
-from primenet_lightning.callbacks import LastCheckpoint
 from primenet_lightning.datamodules import DigitsDataModule
 
 SMALL = dict(exits=3, scales=2, channels=4, growth=2, exit_channels=6)
@@ -149,47 +147,23 @@ def test_imta_predicts_from_its_checkpoint_alone(first_phase, tmp_path):
     assert fit(tmp_path, loaded).global_step == 4  # what was loaded may be trained on
 
 
-class Crash(Callback):
-    """Ends a fit right after a batch."""
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if trainer.global_step == 6:
-            raise ZeroDivisionError
-
-
 @pytest.mark.parametrize("kind", ["msdnet", "imta"])
 def test_a_run_that_crashed_in_an_epoch_goes_on_bit_for_bit(kind, first_phase, tmp_path):
-    def run(name, callbacks=(), ckpt_path=None):
-        torch.manual_seed(3)
-        options = TINY | dict(optimizer=partial(SGD, lr=0.05, momentum=0.9), schedule="cosine", budget=40_000)
-        model = MSDNet(equilibrium="all", **options) if kind == "msdnet" else IMTA(trained=first_phase, **options)
-        callbacks = [LastCheckpoint(tmp_path / name, 1), *callbacks]
-        trainer = make_trainer(tmp_path, callbacks, enable_checkpointing=True, max_epochs=2)
-        try:
-            trainer.fit(model, TinyData(batch_size=20), ckpt_path=ckpt_path, weights_only=True)
-        except ZeroDivisionError:
-            torch.manual_seed(99)
-        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        return model.state_dict(), metrics, model.thresholds
+    options = TINY | dict(optimizer=partial(SGD, lr=0.05, momentum=0.9), schedule="cosine", budget=40_000)
 
-    whole = run("whole")
-    run("crashed", [Crash()])
-    resumed = run("crashed", ckpt_path=tmp_path / "crashed/last.ckpt")
-    assert whole[0].keys() == resumed[0].keys()
-    assert all(torch.equal(value, resumed[0][name]) for name, value in whole[0].items())
-    assert whole[1:] == resumed[1:]
+    def build():
+        torch.manual_seed(3)
+        return MSDNet(equilibrium="all", **options) if kind == "msdnet" else IMTA(trained=first_phase, **options)
+
+    by_step = resumed_differences(build, tmp_path, [2, 6])
+    assert not any(by_step.values()), by_step
 
 
 class Unnormed:
     """No batch norms: the training does not depend on how a batch is shared out."""
 
     def configure_backbone(self):
-        network = super().configure_backbone()
-        for part in [*network.modules()]:
-            for name, child in [*part.named_children()]:
-                if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
-                    setattr(part, name, nn.Identity())
-        return network
+        return without_norms(super().configure_backbone())
 
 
 class UnnormedMSDNet(Unnormed, MSDNet):
@@ -200,12 +174,15 @@ class UnnormedIMTA(Unnormed, IMTA):
     pass
 
 
-def two_epochs(folder, devices, kind):
+def two_epochs(folder, devices, kind, phase=None, normed=False):
     strategy = "ddp" if devices > 1 else "auto"
-    options = TINY | dict(optimizer=STEP, budget=25_000)
+    options = TINY | dict(optimizer=STEP, budget=40_000 if normed else 25_000)
     torch.manual_seed(3)
-    model = UnnormedMSDNet(equilibrium="all", **options) if kind == "msdnet" else UnnormedIMTA(**options)
-    model._has_trained_weights = True
+    if kind == "msdnet":
+        model = (MSDNet if normed else UnnormedMSDNet)(equilibrium="all", **options)
+    else:
+        model = IMTA(trained=phase, **options) if normed else UnnormedIMTA(**options)
+        model._has_trained_weights = True  # or the layers that nobody has trained would be refused
     trainer = fit(folder, model, devices=devices, strategy=strategy, precision="64-true", max_epochs=2)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return {name: value.detach() for name, value in model.state_dict().items()}, metrics, model.thresholds
@@ -222,6 +199,25 @@ def test_two_processes_train_and_find_what_one_does(kind, ranks, tmp_path):
     for name, value in weights.items():
         torch.testing.assert_close(first[0][name], value, rtol=0, atol=1e-9)
         assert torch.equal(first[0][name], second[0][name])
+
+
+@pytest.mark.parametrize("kind", ["msdnet", "imta"])
+def test_two_processes_with_batch_norms_agree(kind, first_phase, ranks, tmp_path):
+    """On weights, thresholds and metrics; the second phase begins with the first one's weights on both."""
+    first, second = ranks(two_epochs, tmp_path, 2, kind, first_phase, True)
+    assert first[1:] == second[1:]
+    for name, value in first[0].items():
+        assert torch.equal(value, second[0][name]), name
+    frozen = [name for name in first[0] if ".trained." in name]
+    begun = torch.load(first_phase, weights_only=True)["state_dict"]
+    assert bool(frozen) == (kind == "imta")
+    for name in frozen:
+        torch.testing.assert_close(first[0][name].to(begun_of(name, begun).dtype), begun_of(name, begun))
+
+
+def begun_of(name, begun):
+    """What the first phase has by the name of an entry of the second."""
+    return begun[name.replace(".trained.", ".")]
 
 
 def other_network(folder):
