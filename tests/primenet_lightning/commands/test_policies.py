@@ -44,6 +44,19 @@ def test_a_file_of_recipes_trains_is_tested_and_predicts(name, tmp_path, monkeyp
     assert "dark.png" in capsys.readouterr().out
 
 
+def test_rnp_learns_images_in_colour_by_a_file_of_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["fit", f"--config={CONFIGS / 'rnp_cifar10.yaml'}", "--print_config"])
+    assert end.value.code == 0
+    options = yaml.safe_load(capsys.readouterr().out)
+    model, data = options["model"]["init_args"], options["data"]
+    assert (model["loss_weight"], model["widths"]) == (1.0, [32, 64, 64, 64])
+    assert data["class_path"].endswith("CIFAR10DataModule")
+    augmentation = data["init_args"]["augmentation"]["init_args"]
+    assert (augmentation["crop"], augmentation["flip"]) == (4, True)
+
+
 @pytest.mark.parametrize("name", ON_DIGITS)
 def test_short_names_and_wrong_options(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
