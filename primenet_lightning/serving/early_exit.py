@@ -42,6 +42,10 @@ class EarlyAnswers(NamedTuple):
     multiply_adds: int
 
 
+USUAL = 0.9
+"""Largest softmax probability that is sure enough, where nobody has said or found another."""
+
+
 class EarlyExit(metaclass=CheckedArguments):
     """A trained network whose images leave as soon as an exit is sure enough.
 
@@ -52,7 +56,8 @@ class EarlyExit(metaclass=CheckedArguments):
     Args:
         model: A trained model; put into evaluation mode. Its own modules are used, not copied.
         thresholds: One an exit, or one for all: an image leaves where its largest softmax probability reaches this; at
-            the last exit all leave. Above 1 nobody leaves before the last exit, and the answers are the network's.
+            the last exit all leave. Above 1 nobody leaves before the last exit, and the answers are the network's. None
+            takes those that the model has found for its budget, or was given; without any 0.9.
         at: Indices of the stages with exits, of a `PrimeNet` or a `CutNet`: of the others the classifiers are not
             computed. None takes all.
 
@@ -76,11 +81,13 @@ class EarlyExit(metaclass=CheckedArguments):
     """
 
     def __init__(
-        self, model: LocalLearner, thresholds: float | Sequence[float] = 0.9, at: Sequence[int] | None = None
+        self, model: LocalLearner, thresholds: float | Sequence[float] | None = None, at: Sequence[int] | None = None
     ) -> None:
         self.model = model.eval()
         self.at = at
         self.exits = exits_of(model, model.network, at)
+        if thresholds is None:
+            thresholds = own_thresholds(model)
         if isinstance(thresholds, int | float):
             thresholds = [float(thresholds)] * self.exits.num_exits
         if len(thresholds) == self.exits.num_exits - 1:
@@ -239,6 +246,20 @@ def exits_of(model: LocalLearner, network: StagedNetwork, at: Sequence[int] | No
         exits: ExitNetwork = network.model  # type: ignore[assignment]
         return exits
     return LocalExits(network, at).eval()
+
+
+def own_thresholds(model: LocalLearner) -> float | Sequence[float]:
+    """Give the thresholds that a model leaves by.
+
+    Args:
+        model: A trained one.
+
+    Returns:
+        Those that it found for its budget, or the one that it was given; `USUAL` of a model that has none.
+    """
+    if isinstance(model, BudgetedExits) and model.thresholds is not None:
+        return model.thresholds
+    return model.threshold if isinstance(model, MultiExit) else USUAL
 
 
 def module_of(exits: ExitNetwork) -> nn.Module:

@@ -1,6 +1,7 @@
 """Images leave early, and of those that have left nothing more is computed; counted by hooks in the layers."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from primenet_lightning import CutNet
 from primenet_lightning.analysis.cost import count_inference
-from primenet_lightning.baselines import MSDNet, OneScale
+from primenet_lightning.baselines import MSDNet, MultiExit, OneScale
 from primenet_lightning.datamodules.description import complete_description
 from primenet_lightning.nn.exits.tolerance import thresholds_of_tolerance
 from primenet_lightning.serving import EarlyExit, OnnxClassifier
@@ -131,6 +132,16 @@ def test_a_tolerance_is_kept_with_a_standard_error_to_spare(tolerance):
             break
         leaving += 1
     assert int((confidence[0] >= threshold).sum()) == leaving
+
+
+def test_thresholds_that_nobody_gives_are_those_of_the_model():
+    msdnet = made("msdnet")
+    assert EarlyExit(msdnet).thresholds == [0.9, 0.9]
+    msdnet.thresholds = [0.3, -math.inf]
+    assert EarlyExit(msdnet).thresholds == [0.3, -math.inf]
+    assert EarlyExit(msdnet, 0.7).thresholds == [0.7, 0.7]
+    multi_exit = MultiExit(exits=2, layers=1, channels=4, threshold=0.6, **SHAPE)
+    assert EarlyExit(multi_exit).thresholds == [0.6, 0.6]
 
 
 def test_where_exits_save_nothing_none_are_taken():
