@@ -12,9 +12,10 @@ the images and the epochs of all rows; to try it out: ``--limit 1000 --epochs 1`
 The report gives each row its errors, and of networks of dynamic cost a curve over budget, balance or threshold with the
 mean multiply-adds of the test images as really taken. Of DT-RAM also: errors after each fixed number of glimpses, by a
 classifier that was fitted to just that number, for as many steps as its stop policy; and the threshold that held-out
-images chose. Parts of a network are tested alone, too: exits, branches, fixed widths. ``rows-PRECISION.json`` has the
-rows, which ``docs/tools/charts.py`` draws from ``docs/results/systems.json``; ``--report`` trains nothing. The last
-line printed is one JSON object.
+images chose. Parts of a network are tested alone, too: exits, branches, fixed widths. Each paper's claim is judged.
+``rows-PRECISION.json`` has both; ``docs/tools/charts.py`` draws a copy of it, ``docs/results/systems.json``.
+``--report``
+trains nothing. The last line printed is one JSON object.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from commanded import arguments_of, carry_out, folder_name, is_finished, summary
 from fits import add_arguments, prepare
 from glimpses import errors_of_fixed_steps
 from intervals import mean_and_spread
+from system_claims import judge
 from system_points import chosen_threshold, points_of
 from timing import conclude, machine
 
@@ -356,8 +358,12 @@ def main() -> None:
     for result in results:
         print(result)
     rows = [result._asdict() for result in results]
+    judged = judge(rows)
+    for claim in judged:
+        print(f"{claim.system}: {claim.words}: {claim.claimed:.2f} against {claim.other:.2f} %: {claim.verdict}")
     name = "-".join(str(part) for part in (options.limit, options.epochs, options.precision) if part is not None)
-    write_whole(options.out / f"rows-{name}.json", json.dumps(rows, indent=1) + "\n")
+    stored = {"rows": rows, "claims": [claim._asdict() for claim in judged]}
+    write_whole(options.out / f"rows-{name}.json", json.dumps(stored, indent=1) + "\n")
     figures: dict[str, float | str] = {"device": machine(options.accelerator)}
     for result in results:
         figures[f"{result.name.replace(',', '').replace(' ', '_')}_error"] = statistics.mean(result.errors)
