@@ -14,8 +14,7 @@ mean multiply-adds of the test images as really taken. Of DT-RAM also: errors af
 classifier that was fitted to just that number, for as many steps as its stop policy; and the threshold that held-out
 images chose. Parts of a network are tested alone, too: exits, branches, fixed widths. Each paper's claim is judged.
 ``rows-PRECISION.json`` has both; ``docs/tools/charts.py`` draws a copy of it, ``docs/results/systems.json``.
-``--report``
-trains nothing. The last line printed is one JSON object.
+``--report`` trains nothing. The last line printed is one JSON object.
 """
 
 import argparse

@@ -23,7 +23,7 @@ Row = Mapping[str, Any]
 
 def systems() -> "Figure":
     """Draw all networks trained on CIFAR-10, a colour for each system."""
-    rows = [row for row in stored("systems") if row["data"] == "cifar10"]
+    rows = [row for row in stored("systems")["rows"] if row["data"] == "cifar10"]
     figure = new_figure(8, 5.4)
     axes = figure.subplots()
     systems = list(dict.fromkeys(row["group"] for row in rows))
@@ -36,23 +36,28 @@ def systems() -> "Figure":
     return figure
 
 
-def some(*names: str) -> "Figure":
+def some(*names: str, parts: Mapping[str, str] | None = None) -> "Figure":
     """Draw a few networks, each in a colour of its own.
 
     Args:
         *names: Of the rows.
+        parts: Of which rows the parts are drawn, too, each used alone, and what they are called.
 
     Returns:
         The figure.
     """
-    by_name = {row["name"]: row for row in stored("systems")}
-    rows = [by_name[name] for name in names]
-    figure = new_figure(6.4, 3.6)
+    by_name = {row["name"]: row for row in stored("systems")["rows"]}
+    figure = new_figure(6.4, 3.8)
     axes = figure.subplots()
-    for place, row in enumerate(rows):
-        _draw(axes, row, COLOURS[place], place)
-    _name_axes(axes, rows)
-    add_legend(figure, axes.containers, _names(rows), loc="outside lower center", ncols=3, fontsize=8)
+    legend: list[str] = []
+    for place, name in enumerate(names):
+        _draw(axes, by_name[name], COLOURS[place], place)
+        legend.append(name)
+        if parts is not None and name in parts:
+            _draw_parts(axes, by_name[name]["points"], COLOURS[place], place)
+            legend.append(parts[name])
+    _name_axes(axes, [by_name[name] for name in names])
+    add_legend(figure, axes.containers, legend, loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 
@@ -69,10 +74,22 @@ def _draw(axes: "Axes", row: Row, colour: str, look: int) -> None:
     axes.errorbar([row["multiply_adds"] / 1e6], [statistics.mean(errors)], yerr=spread, **of_row)
 
 
+def _draw_parts(axes: "Axes", points: Sequence[Row], colour: str, look: int) -> None:
+    """Hollow marks, and a line through those of several costs."""
+    costs = [point["multiply_adds"] / 1e6 for point in points]
+    errors = [point["error"] for point in points]
+    line = ":" if len({*costs}) > 2 else "none"
+    of_parts: dict[str, Any] = {"color": colour, "marker": MARKERS[look], "markerfacecolor": "none", "linestyle": line}
+    axes.errorbar(costs, errors, **of_parts)
+
+
 def _name_axes(axes: "Axes", rows: Sequence[Row]) -> None:
     axes.set_xscale("log")
     axes.margins(x=0.1, y=0.1)
+    # costs that are all alike do not fill the width
     low, high = axes.get_xlim()
+    low, high = min(low, high / 4), max(high, low * 4)
+    axes.set_xlim(low, high)
     put_ticks(axes.xaxis, [tick for tick in TICKS if low <= tick <= high])
     axes.set_xlabel("multiply-adds per image at inference (M)")
     axes.set_ylabel("test error (%)")
@@ -86,7 +103,7 @@ def _names(rows: Sequence[Row]) -> list[str]:
 
 def dt_ram() -> "Figure":
     """Draw DT-RAM's error against its glimpses: left by its policy, and after numbers that are fixed."""
-    (row,) = [row for row in stored("systems") if row["name"] == "DT-RAM"]
+    (row,) = [row for row in stored("systems")["rows"] if row["name"] == "DT-RAM"]
     figure = new_figure(6.4, 3.6)
     axes = figure.subplots()
     steps = [point["steps"] for point in row["curve"]]
@@ -108,10 +125,20 @@ def dt_ram() -> "Figure":
 CHARTS: "dict[str, Callable[[], Figure]]" = {
     "systems": systems,
     "systems-condensenet": partial(some, "CondenseNet-86", "CondenseNet-86, dense", "CondenseNet-86, fixed groups"),
-    "systems-msdnet": partial(some, "MSDNet, sum", "MSDNet, equilibrium"),
-    "systems-imta": partial(some, "MSDNet, equilibrium", "IMTA"),
-    "systems-one": partial(some, "ONE", "ResNet-32"),
-    "systems-rnp": partial(some, "RNP", "PrimeNet"),
+    "systems-msdnet": partial(
+        some,
+        "MSDNet, sum",
+        "MSDNet, equilibrium",
+        parts={"MSDNet, sum": "sum, all images at one exit", "MSDNet, equilibrium": "equilibrium, all at one exit"},
+    ),
+    "systems-imta": partial(
+        some,
+        "MSDNet, equilibrium",
+        "IMTA",
+        parts={"MSDNet, equilibrium": "equilibrium, all images at one exit", "IMTA": "IMTA, all at one exit"},
+    ),
+    "systems-one": partial(some, "ONE", "ResNet-32", parts={"ONE": "ONE's branches, and all of them together"}),
+    "systems-rnp": partial(some, "RNP", "PrimeNet", parts={"RNP": "its network without agent, one width for all"}),
     "systems-dt-ram": dt_ram,
 }
 """Charts of the page by the name of their file."""
