@@ -1,6 +1,7 @@
 """What the parts of a system's network come to on the test images, each used alone."""
 
 import copy
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -46,7 +47,7 @@ def points_of(model: LightningModule, data: ImageDataModule) -> list[PartPoint]:
     """
     if isinstance(model, RNPNet):
         rows = width_curve(model.eval().network, *_pixels_and_labels(model, data, data.test_dataset))
-        return [PartPoint(f"{row.groups} of 4 groups", row.error, row.multiply_adds) for row in rows]
+        return [PartPoint(f"{row.groups} of {len(rows)} groups", row.error, row.multiply_adds) for row in rows]
     if isinstance(model, BudgetedExits):
         return _exits(model, data)
     if isinstance(model, OneNet):
@@ -54,23 +55,28 @@ def points_of(model: LightningModule, data: ImageDataModule) -> list[PartPoint]:
     return []
 
 
-def chosen_threshold(model: LightningModule, data: ImageDataModule, thresholds: tuple[float, ...]) -> float | None:
+def chosen_point(
+    model: LightningModule, data: ImageDataModule, curve: Sequence[Mapping[str, float]]
+) -> Mapping[str, float] | None:
     """Choose the threshold of DT-RAM on held-out images: of those with few glimpses, the one of least error.
 
     Args:
         model: On the CPU.
         data: Set up, with validation images.
-        thresholds: To choose from.
+        curve: Of the test images, by threshold.
 
     Returns:
-        The threshold; None for another model, or where none has so few glimpses.
+        What it comes to on the test images; None for another model, or where none has so few glimpses.
     """
     if not isinstance(model, DTRAMNet):
         return None
     held_out = _pixels_and_labels(model, data, data.validation_dataset)
-    rows = threshold_curve(model.eval().network, *held_out, thresholds)
+    rows = threshold_curve(model.eval().network, *held_out, [point["setting"] for point in curve])
     few: list[ThresholdRow] = [row for row in rows if row.steps <= FEW_GLIMPSES]
-    return min(few, key=lambda row: row.error).threshold if few else None
+    if not few:
+        return None
+    best = min(few, key=lambda row: row.error)
+    return curve[rows.index(best)]
 
 
 def _exits(model: BudgetedExits, data: ImageDataModule) -> list[PartPoint]:

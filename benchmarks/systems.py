@@ -6,7 +6,7 @@
 Each training is a run of the command, ``primenet fit``, with the options of a row of `ROWS`, in a folder of its own
 under ``--out``: one that was broken off goes on, one that is finished is not run again. Rows train on 10,000 images of
 CIFAR-10, or on 54,000 of MNIST, and a tenth of all is held out to choose by. A row that begins with another one's
-network comes after it, with the same seed. Every run reads the test images once. ``--limit`` and ``--epochs`` replace
+network comes after it, with the same seed. The test images choose nothing. ``--limit`` and ``--epochs`` replace
 the images and the epochs of all rows; to try it out: ``--limit 1000 --epochs 1``.
 
 The report gives each row its errors, and of networks of dynamic cost a curve over budget, balance or threshold with the
@@ -31,7 +31,7 @@ from fits import add_arguments, prepare
 from glimpses import errors_of_fixed_steps
 from intervals import mean_and_spread
 from system_claims import judge
-from system_points import chosen_threshold, points_of
+from system_points import chosen_point, points_of
 from timing import conclude, machine
 
 from primenet_lightning import datamodules
@@ -39,7 +39,7 @@ from primenet_lightning.analysis.prediction import load_model
 from primenet_lightning.baselines import DTRAMNet
 from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.files import write_whole
-from primenet_lightning.reproduction._curves import STOPPING_THRESHOLDS, curve_of
+from primenet_lightning.reproduction._curves import curve_of
 
 Options = Mapping[str, str]
 
@@ -192,14 +192,15 @@ def measure(folder: Path, root: str) -> dict[str, Any]:
 
     Returns:
         ``curve``, empty of a network of one cost; ``points``, of its parts; ``fixed``, the errors of fixed numbers of
-        glimpses; and ``chosen``, the threshold of DT-RAM that held-out images chose.
+        glimpses; and ``chosen``, the point of DT-RAM's curve that held-out images chose.
     """
     file = folder / "measured.json"
     if not file.exists():
         model, data = load_model(folder), data_of(folder, root)
         points = [point._asdict() for point in points_of(model, data)]
-        measured: dict[str, Any] = {"curve": curve_of(model, data), "points": points, "fixed": []}
-        measured["chosen"] = chosen_threshold(model, data, STOPPING_THRESHOLDS)
+        curve: Sequence[Any] = curve_of(model, data)
+        measured: dict[str, Any] = {"curve": curve, "points": points, "fixed": []}
+        measured["chosen"] = chosen_point(model, data, curve)
         if isinstance(model, DTRAMNet):
             measured["fixed"] = errors_of_fixed_steps(model, data)
         write_whole(file, json.dumps(measured) + "\n")
@@ -236,7 +237,7 @@ class Result(NamedTuple):
         curve: Setting, mean error, mean multiply-adds, and of DT-RAM mean glimpses, over the seeds.
         points: Name, mean error and multiply-adds of each part used alone: exits, branches, fixed widths.
         fixed: Mean errors after 1, 2, ... glimpses, by classifiers fitted to them.
-        chosen: By seed, the setting that held-out images chose; None where nothing was to be chosen.
+        chosen: By seed, the point of the curve that held-out images chose; None where nothing was to be chosen.
         seconds: Of a training, by the clock of a machine that is shared.
     """
 
@@ -253,7 +254,7 @@ class Result(NamedTuple):
     curve: list[dict[str, float]]
     points: list[dict[str, Any]]
     fixed: list[float]
-    chosen: list[float | None]
+    chosen: list[dict[str, float] | None]
     seconds: float
 
     def __str__(self) -> str:
@@ -266,7 +267,8 @@ class Result(NamedTuple):
         for point in self.points:
             parts.append(f"({point['name']}: {point['error']:.2f} % at {point['multiply_adds'] / 1e6:.2f} M)")
         if self.fixed:
-            parts.append(f"fixed glimpses {self.fixed}, chosen on held-out images {self.chosen}")
+            settings = [point and point["setting"] for point in self.chosen]
+            parts.append(f"fixed glimpses {self.fixed}, thresholds chosen on held-out images {settings}")
         return " ".join(parts)
 
 
@@ -346,7 +348,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Train what is missing, print and draw the rows, and print one line of JSON."""
+    """Train what is missing, print the rows and the verdicts, and print one line of JSON."""
     options = parse()
     prepare(options.threads)
     if not options.report:

@@ -34,7 +34,7 @@ class Cost(NamedTuple):
         multiply_adds_inference: Of a label-free forward, of that network too; a multiplication and its addition count
             as one.
         multiply_adds_training: Of a training step without the optimizer: forward and backward of everything that
-            learns, in a `PrimeNetwork` of all capsules, projections and head.
+            learns, in a `PrimeNetwork` of all capsules, projections and head. Of a fit in phases the mean of its steps.
     """
 
     parameters: int

@@ -70,12 +70,13 @@ class DynamicLearner(LocalLearner, ABC):
 
     network: DynamicNetwork
 
+    LAID_OUT = ("phases",)
+
     def __init__(self, **learning: Any) -> None:
         learning["local"] = False
         super().__init__(**learning)
         self._start = 0
         self._steps = 0
-        self._phases_resumed: list[list[Any]] | None = None
 
     def build(self) -> None:
         """Build the network, and what counts; see `Evaluator.build`."""
@@ -101,34 +102,32 @@ class DynamicLearner(LocalLearner, ABC):
         """Go on where the run that is resumed was saved; a new one draws from its seed on.
 
         Raises:
-            ValueError: If that run's phases were laid out over another number of steps, or had other shares of them.
+            ValueError: As `check_resumed`.
         """
-        if self.resumption.is_resumed:
-            refuse_other_length("the phases", self.network.position.steps, self._steps)
-            self._refuse_other_phases()
-        else:
+        if not self.resumption.is_resumed:
             torch.manual_seed(torch.initial_seed())  # as Lightning does where there are several processes
         super().on_train_start()
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """As in `LocalLearner`, with the phases of the fit."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["phases"] = self._phases_of_fit()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """As in `LocalLearner`, with the phases of the fit."""
-        super().on_load_checkpoint(checkpoint)
-        self._phases_resumed = checkpoint.get("phases")
-
-    def _phases_of_fit(self) -> list[list[Any]]:
-        return [list(span) for span in self.network.stage.timetable.spans]
-
-    def _refuse_other_phases(self) -> None:
-        if self._phases_resumed not in (None, self._phases_of_fit()):
+    def check_resumed(self, checkpoint: Mapping[str, Any]) -> None:
+        """As in `LocalLearner`; and refuse to begin the phases at other steps than in the run that is resumed."""
+        super().check_resumed(checkpoint)
+        before = checkpoint.get("phases")
+        if before is None:
+            return
+        refuse_other_length("the phases", before[-1][-1], self._steps)
+        if before != self._phases_of_fit():
             raise ValueError(
                 "the phases of the run that is resumed began at other steps; resume with the same shares of phases, or "
                 "start a new run"
             )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As in `LocalLearner`, with the phases of the fit."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["phases"] = self._phases_of_fit() if self._steps else None
+
+    def _phases_of_fit(self) -> list[list[Any]]:
+        return [list(span) for span in self.network.stage.timetable_of(self._steps).spans]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Tell the network where the fit is."""

@@ -24,6 +24,7 @@ from primenet_lightning.commands.resumption import (
     RUN_VARIABLE,
     batches_done,
     existing_checkpoint,
+    has_begun,
     new_run,
     refuse_strategy_without_results,
     saved_options,
@@ -312,16 +313,18 @@ class PrimeNetCLI(LightningCLI):
 
     @contextmanager
     def _taken_away_if_not_begun(self) -> Iterator[None]:
-        """Take the folder of a new run away again if the first batch was never done: its name is free again."""
+        """Leave nothing where no batch was done: of a new run no folder, of one that is resumed its own options."""
         new = self.run.is_free
+        options = self.run.config.read_bytes() if self.run.config.is_file() else None
         try:
             yield
         except Exception:
-            batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.completed
-            has_begun = batches > 0 or self.trainer.global_step > 0
-            if new and self.trainer.is_global_zero and not has_begun:
+            if self.trainer.is_global_zero and not has_begun(self.trainer, self.batches_done):
                 finish_wandb(1)  # which has files open in it
-                self.run.remove()
+                if new:
+                    self.run.remove()
+                elif options is not None:
+                    write_whole(self.run.config, options)
             raise
 
     def after_fit(self) -> None:

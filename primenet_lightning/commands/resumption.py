@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -240,3 +241,19 @@ def batches_done(run: RunFolder, saved: Mapping[str, Any], trainer: Mapping[str,
                 f"--trainer.{name} above {done}"
             )
     return int(progress["epoch_loop.batch_progress"]["total"]["ready"])
+
+
+def has_begun(trainer: Trainer, done: int | None) -> bool:
+    """Tell whether a fit has done a batch.
+
+    Args:
+        trainer: Of the fit.
+        done: `batches_done` of the run that is resumed; None of a new one.
+
+    Returns:
+        Whether it has; in a run that is resumed, a further one.
+    """
+    batches = trainer.fit_loop.epoch_loop.batch_progress.total
+    if done is not None:
+        return batches.ready > done
+    return batches.completed > 0 or trainer.global_step > 0

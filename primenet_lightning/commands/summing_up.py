@@ -24,6 +24,14 @@ from primenet_lightning.training.fitting import Fitted
 from primenet_lightning.training.learner import LocalLearner
 
 
+TAKEN = {
+    "multiply_adds_taken": "test/multiply_adds",
+    "budget_error": "test/budget/error",
+    "budget_multiply_adds": "test/budget/multiply_adds",
+}
+"""What a summary says of networks whose cost depends on the image, and the metric that it is."""
+
+
 def sum_up(run: RunFolder, trainer: Trainer, summary: dict[str, Any], best_epoch: int) -> None:
     """Write what came out wherever somebody may look for it; a full disk or a lost network becomes a warning.
 
@@ -118,14 +126,6 @@ def summary_of(
     if has_capsules(model) and data.dataset_name in PAPER:
         summary["paper"] = PAPER[data.dataset_name] | PAPER_COST
     return summary
-
-
-TAKEN = {
-    "multiply_adds_taken": "test/multiply_adds",
-    "budget_error": "test/budget/error",
-    "budget_multiply_adds": "test/budget/multiply_adds",
-}
-"""What a summary says of networks whose cost depends on the image, and the metric that it is."""
 
 
 def _taken(trainer: Trainer) -> dict[str, float]:

@@ -80,6 +80,9 @@ SMALL_IMAGE_MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 """Builders of the other models for small images, by name."""
 
+TRANSFORMING = ("googlenet", "inception_v3")
+"""Models of torchvision that bring images to other means and deviations, if they begin with its weights."""
+
 LIBRARIES = ("torchvision", "timm")
 """What a name may begin with, before a slash."""
 
@@ -180,14 +183,14 @@ def _of_torchvision(
         built_in["image_size"] = in_shape[1]
     if name.startswith("maxvit"):
         built_in["input_size"] = in_shape[1:]
-    if name in ("googlenet", "inception_v3"):
+    if name in TRANSFORMING:
         built_in |= {"aux_logits": pretrained, "init_weights": False}
     if pretrained:
         model = models.get_model(name, weights="DEFAULT", **built_in | options)
         replace_classifier(model, num_classes)
     else:
         model = models.get_model(name, weights=None, num_classes=num_classes, **built_in | options)
-    if pretrained and name in ("googlenet", "inception_v3"):
+    if pretrained and name in TRANSFORMING:
         model.aux_logits = False
         for auxiliary in ("AuxLogits", "aux1", "aux2"):
             if hasattr(model, auxiliary):

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from primenet_lightning.models.backbones import build_backbone
+from primenet_lightning.models.backbones import TRANSFORMING, build_backbone
 from primenet_lightning.models.pretrained import Pretrained
 from primenet_lightning.nn.cutting.balance import Balance
 from primenet_lightning.nn.cutting.network import CutNetwork, UncutNetwork
@@ -99,6 +99,7 @@ class CutNet(Pretrained):
         self.local_recipe = recipe  # self.recipe is that of the optimizers
         self.local_classifier = local_classifier
         self.pretrained = pretrained
+        self._needs_first_weights = needs_first_weights()  # a pipeline builds it again, elsewhere
         self.frozen = list(frozen)
         self.backbone_options = backbone_options
         self.label_smoothing = label_smoothing
@@ -124,8 +125,11 @@ class CutNet(Pretrained):
         if isinstance(backbone, nn.Module):
             self._given_backbones.clear()
             return backbone
-        pretrained = self.pretrained if needs_first_weights() else False
-        return build_backbone(backbone, self.in_shape, self.num_classes, pretrained, self.backbone_options)
+        options = dict(self.backbone_options or {})
+        pretrained = self.pretrained if self._needs_first_weights else False
+        if self.pretrained is True and backbone.rpartition("/")[2] in TRANSFORMING:
+            options.setdefault("transform_input", True)  # as those weights learned, whether they are read or follow
+        return build_backbone(backbone, self.in_shape, self.num_classes, pretrained, options or None)
 
     def configure_network(self) -> StagedNetwork:
         """Cut the backbone into parts; or leave it whole, for the twin.

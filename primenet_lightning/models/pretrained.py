@@ -31,7 +31,7 @@ class Pretrained(LocalLearner):
         """Give the model that is left when training is over: this one, or of a subclass another one.
 
         Returns:
-            A model of the same answers.
+            A model of the same answers, but for a `CondenseNet` with ``halve_classifier``.
 
         Raises:
             ValueError: If it has not learned long enough.
@@ -41,8 +41,8 @@ class Pretrained(LocalLearner):
     def save_pretrained(self, folder: str | Path, keep_classifiers: bool = False) -> Path:
         """Save the network as it predicts, and nothing else: of a routed block only the routed capsule.
 
-        Of a model that becomes another one when its training is over, such as `CondenseNet`, that other one is saved,
-        see `final_model`.
+        Of a model that becomes another one when its training is over that other one is saved, see `final_model`: a
+        `CondenseNet` converted; of a `OneNet` its `TargetResNet`, which is read by ``TargetResNet.from_pretrained``.
 
         Args:
             folder: Where ``model.safetensors`` and ``config.json`` are written; made where it is missing.

@@ -12,6 +12,7 @@ import torch
 
 from primenet_lightning.arguments import first_line
 from primenet_lightning.datamodules.description import complete_description
+from primenet_lightning.nn.first_weights import weights_follow
 from primenet_lightning.training.learner import LocalLearner
 
 Model = TypeVar("Model", bound=LocalLearner)
@@ -34,9 +35,6 @@ UNSAFE_OPTIONS = (
     "weights_backbone",
 )
 """Arguments of a library's builders that would have it read other files."""
-
-WITHOUT_FILES: Mapping[str, Any] = {"pretrained": False, "trained": None}
-"""Arguments that name the weights a network began with, and what they are where its own weights are at hand."""
 
 SETTINGS = ("thresholds", "budget", "prediction")
 """What models with exits have learned beside their weights."""
@@ -158,7 +156,8 @@ class PretrainedConfig:
         arguments = {name: _as_tuple(value) for name, value in _without_files(self.arguments).items()}
         self._refuse_code(arguments, actual)
         try:
-            return actual(**arguments)
+            with weights_follow():
+                return actual(**arguments)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{CONFIG} does not fit {self.model_class}: {first_line(error)}") from error
 
@@ -259,7 +258,12 @@ def read_config(folder: Path) -> PretrainedConfig:
 
 def _without_files(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Name no other files of weights: those here are all that there are."""
-    return {name: WITHOUT_FILES.get(name, value) for name, value in arguments.items()}
+    named = dict(arguments)
+    if isinstance(named.get("pretrained"), str):
+        named["pretrained"] = False
+    if "trained" in named:
+        named["trained"] = None
+    return named
 
 
 def _as_tuple(value: Any) -> Any:

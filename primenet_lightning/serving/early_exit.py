@@ -134,7 +134,7 @@ class EarlyExit(metaclass=CheckedArguments):
         """
         if (budget is None) == (tolerance is None):
             raise ValueError(f"budget={budget} and tolerance={tolerance}: give one of the two")
-        early = cls(model, at=at)
+        early = cls(model, USUAL, at)
         record = record_exits(early.exits, early._prepared(held_out))
         if tolerance is None:
             assert budget is not None
@@ -256,7 +256,12 @@ def own_thresholds(model: LocalLearner) -> float | Sequence[float]:
 
     Returns:
         Those that it found for its budget, or the one that it was given; `USUAL` of a model that has none.
+
+    Raises:
+        ValueError: If it has a budget, but no thresholds for it.
     """
+    if isinstance(model, BudgetedExits) and model.budget is not None and model.thresholds is None:
+        raise model.without_thresholds()
     if isinstance(model, BudgetedExits) and model.thresholds is not None:
         return model.thresholds
     return model.threshold if isinstance(model, MultiExit) else USUAL

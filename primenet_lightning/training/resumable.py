@@ -33,6 +33,9 @@ class Resumable(Evaluator, ABC):
     ENTRIES_OF_0_1: ClassVar[dict[str, str]] = {}
     """How names of weights began in checkpoints of version 0.1, and how they begin now."""
 
+    LAID_OUT: ClassVar[tuple[str, ...]] = ()
+    """Entries of a checkpoint that `check_resumed` looks at."""
+
     def __init__(self) -> None:
         super().__init__()
         self.data_description: dict[str, Any] | None = None
@@ -41,9 +44,16 @@ class Resumable(Evaluator, ABC):
         self.random_key: int | None = None
         self.resumption = Resumption()
         self._states = ProcessStates()
+        self._laid_out: dict[str, Any] = {}
 
     def on_train_start(self) -> None:
-        """Go on with the random numbers, and the waiting gradients, of the run that is resumed."""
+        """Go on with the random numbers, and the waiting gradients, of the run that is resumed.
+
+        Raises:
+            ValueError: As `check_resumed`.
+        """
+        if self.resumption.is_resumed:
+            self.check_resumed(self._laid_out)
         self._states.restore(self.network, self.device, self.exchange.rank, self.exchange.size)
 
     def images_of(self, images: Tensor) -> Tensor:
@@ -140,6 +150,16 @@ class Resumable(Evaluator, ABC):
         if self.trainer.state.fn == "fit":
             self._resume(checkpoint)
 
+    def check_resumed(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse a run that a fit of this length could not go on with; a subclass that lays something out over it does.
+
+        Args:
+            checkpoint: Entries `LAID_OUT` of the run's checkpoint.
+
+        Raises:
+            ValueError: If what is laid out over the fit would now begin or end at other steps.
+        """
+
     def _resume(self, checkpoint: Mapping[str, Any]) -> None:
         """Go on with a run: what this process has of its own waits for the start of the fit."""
         if is_of_0_1(checkpoint) and self.ENTRIES_OF_0_1:
@@ -147,6 +167,7 @@ class Resumable(Evaluator, ABC):
                 f"the checkpoint is of a {type(self).__name__} of version 0.1, which was trained by another loop; it "
                 "can be tested and used for prediction, but its training cannot go on: start a new run"
             )
+        self._laid_out = {name: checkpoint[name] for name in self.LAID_OUT if name in checkpoint}
         self.skipped_steps = checkpoint.get("skipped_steps", 0)
         self.random_key = checkpoint.get("random_key")
         self.resumption.resume(checkpoint, self.hparams.get("schedule"))

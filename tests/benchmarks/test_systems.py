@@ -31,7 +31,7 @@ def finish(run, out, error, curve=(), fixed=()):
     summary = dict(test_error=error, validation_error=error + 1, parameters=7, multiply_adds_inference=3_000_000)
     (folder / "summary.json").write_text(json.dumps(summary | {"seconds": 6.0}))
     points = [dict(name="half", error=2 * error, multiply_adds=1_500_000)]
-    measured = {"curve": list(curve), "points": points, "fixed": list(fixed), "chosen": 0.5}
+    measured = {"curve": list(curve), "points": points, "fixed": list(fixed), "chosen": {"setting": 0.5}}
     (folder / "measured.json").write_text(json.dumps(measured))
 
 
@@ -79,7 +79,7 @@ def test_a_result_averages_its_seeds(tmp_path):
     assert result.curve[0] == {"setting": 1.0, "error": 21.5, "multiply_adds": 1.5e6}
     assert systems.result_of(systems.BY_NAME["ONE"], options_for(tmp_path)) is None
     other = systems.result_of(systems.BY_NAME["DT-RAM"], options_for(tmp_path))
-    assert (other.fixed, other.chosen) == ([9.0, 5.5], [0.5, 0.5])
+    assert (other.fixed, other.chosen) == ([9.0, 5.5], [{"setting": 0.5}] * 2)
     assert result.points == [dict(name="half", error=61.0, multiply_adds=1_500_000)]
     assert "(half: 61.00 % at 1.50 M)" in str(result)
 
@@ -143,7 +143,8 @@ def test_a_threshold_is_chosen_on_held_out_images_among_those_of_few_glimpses(mo
         return [ThresholdRow(threshold, rows[threshold][1], 0.0, rows[threshold][0]) for threshold in thresholds]
 
     monkeypatch.setattr(system_points, "threshold_curve", curve)
-    assert system_points.chosen_threshold(model, data, (0.2, 0.5, 0.9)) == 0.5
-    assert system_points.chosen_threshold(model, data, (0.9,)) is None
+    of_test = [dict(setting=setting, error=99.0) for setting in (0.2, 0.5, 0.9)]
+    assert system_points.chosen_point(model, data, of_test) == of_test[1]
+    assert system_points.chosen_point(model, data, of_test[2:]) is None
     assert seen == [len(data.validation_dataset)] * 2
-    assert system_points.chosen_threshold(OneNet(1, (8, 8), 10, depth=8), data, (0.2,)) is None
+    assert system_points.chosen_point(OneNet(1, (8, 8), 10, depth=8), data, of_test) is None

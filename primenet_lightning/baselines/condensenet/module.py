@@ -1,6 +1,6 @@
 """CondenseNet under the engine: condensed by the progress of the fit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer
@@ -18,7 +18,7 @@ from primenet_lightning.training.progress import refuse_endless, refuse_other_le
 CONDENSATION = "the condensation of CondenseNet"
 """What goes by the progress of the fit, for sentences."""
 
-PART = 4
+AUTHORS_CONDENSATION = 4
 """One input in so many is left, in the authors' networks."""
 
 
@@ -61,6 +61,8 @@ class CondenseNet(EndToEnd):
         torch.Size([2, 10])
     """
 
+    LAID_OUT = ("condensation_steps",)
+
     def __init__(
         self,
         in_channels: int = 1,
@@ -70,7 +72,7 @@ class CondenseNet(EndToEnd):
         layers: Sequence[int] | None = None,
         growth: Sequence[int] | None = None,
         groups: int = 4,
-        condensation: int = PART,
+        condensation: int = AUTHORS_CONDENSATION,
         dropout: float = 0.0,
         learned: bool = True,
         lasso: float = 0.0,
@@ -85,7 +87,7 @@ class CondenseNet(EndToEnd):
                 f"lasso={lasso} has nothing to do where no channels are given up; leave it out, or use learned=True, "
                 "converted=False and a condensation of at least 2"
             )
-        if not learned and condensation != PART:
+        if not learned and condensation != AUTHORS_CONDENSATION:
             raise ValueError(
                 f"condensation={condensation} has nothing to do with learned=False, whose groups are fixed from the "
                 "start; leave it out"
@@ -102,10 +104,10 @@ class CondenseNet(EndToEnd):
                 "give fewer layers and growth, one a block"
             )
         super().__init__(in_channels, image_size, num_classes, optimizer, **learning)
+        # the steps that the stages are laid out over, none where nothing is left to condense, and where they begin
         self._start = 0
         self._steps = 0
-        self._steps_resumed = 0
-        self._stage = 0
+        self._stage_due = 0
 
     def configure_backbone(self) -> CondenseNetwork:
         """Build the network."""
@@ -155,23 +157,17 @@ class CondenseNet(EndToEnd):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As in `EndToEnd`, with the steps that the condensation is laid out over."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["condensation_steps"] = self._steps or self._steps_resumed
+        checkpoint["condensation_steps"] = 0 if self.is_complete else self._steps
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """As in `EndToEnd`, with these steps."""
-        super().on_load_checkpoint(checkpoint)
-        self._steps_resumed = checkpoint.get("condensation_steps", 0)
+    def check_resumed(self, checkpoint: Mapping[str, Any]) -> None:
+        """As in `LocalLearner`; and refuse to lay the stages that are left out anew."""
+        super().check_resumed(checkpoint)
+        refuse_other_length("the stages of condensation", checkpoint.get("condensation_steps", 0), self._steps)
 
     def on_train_start(self) -> None:
-        """As in `EndToEnd`; and refuse to lay the stages that are left out anew.
-
-        Raises:
-            ValueError: If the run that is resumed had them over another number of steps.
-        """
-        if self.resumption.is_resumed and not self.condense_network.is_condensed:
-            refuse_other_length("the stages of condensation", self._steps_resumed, self._steps)
-        self._stage = 0
+        """As in `EndToEnd`; of the network nothing is known yet."""
         super().on_train_start()
+        self._stage_due = 0
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Condense if it is due, where no gradient waits for the rest of its window."""
@@ -181,20 +177,18 @@ class CondenseNet(EndToEnd):
         progress = (self.global_step - self._start) / self._steps
         stage = stage_at(progress, self.hparams["condensation"])
         # the network is asked at a new stage only, since its masks are on the device, which would be waited for
-        if stage > self._stage and self.condense_network.condense(progress):
+        if stage > self._stage_due and self.condense_network.condense(progress):
             rank_zero_info(f"condensed to stage {stage} of {self.hparams['condensation'] - 1}")
-        self._stage = stage
+        self._stage_due = stage
 
     @property
-    def _is_final(self) -> bool:
-        """Whether it is a network of ordinary convolutions already, so that there is nothing to convert."""
+    def _is_converted_when_done(self) -> bool:
         layers = self.condense_network.learned_layers
-        condenses = any(layer.condensation > 1 for layer in layers)
-        return not layers or not (condenses or self.condense_network.halve_classifier)
+        return any(layer.condensation > 1 for layer in layers) or (bool(layers) and self.hparams["halve_classifier"])
 
     def final_model(self) -> "CondenseNet":
-        """Give the converted network; where nothing condenses, this model."""
-        return self if self._is_final else self.exported()
+        """Give the converted network; where there is nothing to convert, this model."""
+        return self.exported() if self._is_converted_when_done else self
 
     def exported(self) -> "CondenseNet":
         """Make a model of ordinary group convolutions that answers the same to rounding.
@@ -205,13 +199,13 @@ class CondenseNet(EndToEnd):
         Raises:
             ValueError: If the condensation has stages to go, or if there is nothing to convert.
         """
-        if self._is_final:
+        if not self._is_converted_when_done:
             raise ValueError(
                 "this CondenseNet is one of ordinary convolutions, and predicts as it was trained; there is nothing to "
                 "export"
             )
         network = self.condense_network.converted()
-        options = {**self.hparams, "converted": self.hparams["learned"], "lasso": 0.0}
+        options = {**self.hparams, "converted": True, "lasso": 0.0}
         model = type(self)(**options)
         model.network = WholeNetwork(network, self.in_shape, network.loss)
         model.data_description = self.data_description

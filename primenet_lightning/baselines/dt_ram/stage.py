@@ -65,7 +65,8 @@ class AttentionOptions:
         whole_number(2, steps=self.steps)
         if not 0 < self.deviation < math.inf:
             raise ValueError(
-                f"deviation={self.deviation} must be above 0, or the locator tries nothing; the paper's is 0.22"
+                f"deviation={self.deviation} must be finite and above 0, or the locator tries nothing; the paper's is "
+                "0.22"
             )
         if not 0 <= self.stop_share < 1:
             raise ValueError(

@@ -145,12 +145,13 @@ class BudgetedExits(EndToEnd, ABC):
             Logits, ``(batch, classes)``.
 
         Raises:
-            ValueError: If there is a budget, but no validation has found thresholds for it.
+            ValueError: If there is a budget, but no validation has found thresholds for it. Within a fit, whose first
+                validation is still to come, all images go to the last exit.
         """
-        if self.budget is None:
+        if self.budget is None or (self.thresholds is None and self._is_fitting):
             return super().forward(x)
         if self.thresholds is None:
-            raise self._without_thresholds()
+            raise self.without_thresholds()
         return classify(self.network.exits, self.images_of(x), self.thresholds)[0]
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
@@ -169,13 +170,18 @@ class BudgetedExits(EndToEnd, ABC):
         """Forget what an aborted test may have left; and refuse a budget that nothing keeps."""
         super().on_test_epoch_start()
         if self.budget is not None and self.thresholds is None:
-            raise self._without_thresholds()
+            raise self.without_thresholds()
         self._record.reset()
 
-    def _without_thresholds(self) -> ValueError:
+    @property
+    def _is_fitting(self) -> bool:
+        return self._trainer is not None and self._trainer.state.fn == "fit"
+
+    def without_thresholds(self) -> ValueError:
+        """Make the error for a budget that nothing keeps."""
         return ValueError(
-            f"budget={self.budget} has no thresholds yet, by which images would leave: a validation finds them; call "
-            "Trainer.validate(model, data) first, or train with this budget"
+            f"budget={self.budget} has no thresholds yet, by which images would leave: a validation finds them; in "
+            "Python call Trainer.validate(model, data) first, or train with this budget"
         )
 
     def on_evaluation(self, evaluation: Evaluation, target: Tensor) -> None:

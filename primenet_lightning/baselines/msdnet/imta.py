@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer
+from torch import nn
 
 from primenet_lightning.arguments import first_line
 from primenet_lightning.baselines.msdnet.budgeted import BudgetedExits
@@ -51,8 +52,8 @@ class IMTA(BudgetedExits):
         in_channels: Channels of the images.
         image_size: Height and width of the images, in pixels.
         num_classes: Number of classes.
-        trained: The run of the first phase, or a checkpoint of it. None where a checkpoint of this class is loaded,
-            which has all weights.
+        trained: The run of the first phase, or a checkpoint of it. None where a checkpoint of this class is loaded, or
+            a fit of it goes on, which has all weights.
         teaching: The teacher's share of the loss, from 0 to 1; the labels have the rest.
         temperature: That softens the answers of teacher and exits.
         detached: Whether exits do not learn from the exits behind them, as in the paper; the authors' code lets them.
@@ -86,16 +87,15 @@ class IMTA(BudgetedExits):
     ) -> None:
         if teaching == 0 and temperature != TEMPERATURE:
             raise ValueError(f"temperature={temperature} has nothing to do with teaching=0; leave it out")
-        self._has_trained_weights = trained is not None
+        self._needs_first_phase = trained is not None and needs_first_weights()
         self._learned_from: dict[str, Any] | None = None
         super().__init__(in_channels, image_size, num_classes, optimizer=optimizer, **options)
 
     def configure_backbone(self) -> CollaboratingExits:
         """Build the network, on the layers of the first phase."""
         network = MSDNetwork(self.in_shape[0], self.num_classes, self.plan)
-        trained = self.hparams["trained"]
-        if trained is not None and needs_first_weights():
-            self._load_first_phase(network, trained)
+        if self._needs_first_phase:
+            self._load_first_phase(network, self.hparams["trained"])
         return CollaboratingExits(network, self.hparams["detached"])
 
     def configure_losses(self) -> OneForAll:
@@ -132,10 +132,21 @@ class IMTA(BudgetedExits):
         super().on_save_checkpoint(checkpoint)
         checkpoint["hyper_parameters"]["trained"] = None
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """As in `BudgetedExits`."""
-        super().on_load_checkpoint(checkpoint)
-        self._has_trained_weights = True
+    def on_train_start(self) -> None:
+        """As in `BudgetedExits`, once it is known that the layers that are to be frozen have learned.
+
+        Raises:
+            ValueError: If they have not.
+        """
+        network = self.network.model
+        assert isinstance(network, CollaboratingExits)
+        norms = [part for part in network.trained.modules() if isinstance(part, nn.BatchNorm2d)]
+        if norms and not any(int(norm.num_batches_tracked or 0) for norm in norms):
+            raise ValueError(
+                "trained=None leaves the frozen layers as they were drawn; train an MSDNet with equilibrium='coarsest' "
+                "first, and give its run"
+            )
+        super().on_train_start()
 
     def check(self, trainer: Trainer, stage: str, datamodule: LightningDataModule | None = None) -> None:
         """Refuse what could not work with this Trainer and its data.
@@ -146,18 +157,13 @@ class IMTA(BudgetedExits):
             datamodule: The data; None takes the Trainer's.
 
         Raises:
-            ValueError: As `BudgetedExits.check`; also if the layers that are to be frozen have not learned, or have
-                learned from pixels that were normalised in another way.
+            ValueError: As `BudgetedExits.check`; also if the layers that are to be frozen have learned from pixels that
+                were normalised in another way.
         """
         super().check(trainer, stage, datamodule)
         described = description_of(trainer, datamodule)
         if stage == "fit" and self._learned_from is not None and described is not None:
             _refuse_normalization(self._learned_from, described)
-        if stage == "fit" and not self._has_trained_weights:
-            raise ValueError(
-                "trained=None leaves the frozen layers as they were drawn; train an MSDNet with equilibrium='coarsest' "
-                "first, and give its run"
-            )
 
 
 def _refuse_normalization(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """ONE under the engine, and the plain network that is left of it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer
@@ -92,6 +93,8 @@ class OneNet(EndToEnd):
 
     network: EnsembleNetwork
 
+    LAID_OUT = ("ramp_length", "epoch")
+
     def __init__(
         self,
         in_channels: int = 1,
@@ -115,7 +118,6 @@ class OneNet(EndToEnd):
         if not distills and temperature != TEMPERATURE:
             raise ValueError(f"temperature={temperature} has nothing to do with distills=False; leave it out")
         super().__init__(in_channels, image_size, num_classes, optimizer, **learning)
-        self._ramp_length: float | None = None
 
     def configure_backbone(self) -> NativeEnsemble:
         """Build the branches and the gate."""
@@ -139,8 +141,8 @@ class OneNet(EndToEnd):
             ValueError: If there is such a ramp, and as in `LocalLearner`.
         """
         super().check(trainer, stage, datamodule)
-        proportional = self.hparams["distills"] and self.hparams["ramp_epochs"] is None
-        if stage != "fit" or not proportional:
+        tried_out = trainer.fast_dev_run  # type: ignore[attr-defined]
+        if stage != "fit" or not self._has_ramp_by_epochs or tried_out:
             return
         if (trainer.max_epochs or -1) < 0:
             raise ValueError(
@@ -153,30 +155,26 @@ class OneNet(EndToEnd):
                 "the fit before; give ramp_epochs"
             )
 
+    @property
+    def _has_ramp_by_epochs(self) -> bool:
+        """Whether the ramp goes by ``max_epochs``."""
+        return bool(self.hparams["distills"]) and self.hparams["ramp_epochs"] is None
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As in `EndToEnd`, with the length of the ramp."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["ramp_length"] = self._ramp_length
+        checkpoint["ramp_length"] = self._length_of_ramp() if self._has_ramp_by_epochs else None
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """As in `EndToEnd`, with the length of the ramp."""
-        super().on_load_checkpoint(checkpoint)
-        self._ramp_length = checkpoint.get("ramp_length")
-
-    def on_train_start(self) -> None:
-        """As in `EndToEnd`; and refuse to lay the ramp out anew.
-
-        Raises:
-            ValueError: If it had another length in the run that is resumed.
-        """
-        before, now = self._ramp_length, self._length_of_ramp()
-        if self.resumption.is_resumed and self.hparams["ramp_epochs"] is None and before not in (None, now):
-            raise ValueError(
-                f"ramp_epochs=None laid the ramp out over {before:g} epochs in the run that is resumed, and would now "
-                f"over {now:g}; resume with the same max_epochs, or give ramp_epochs={before:g}"
-            )
-        self._ramp_length = now
-        super().on_train_start()
+    def check_resumed(self, checkpoint: Mapping[str, Any]) -> None:
+        """As in `LocalLearner`; and refuse to lay out anew a ramp that is not over."""
+        super().check_resumed(checkpoint)
+        before, now = checkpoint.get("ramp_length"), self._length_of_ramp()
+        if not self._has_ramp_by_epochs or before in (None, now) or checkpoint["epoch"] >= max(before, now):
+            return
+        raise ValueError(
+            f"ramp_epochs=None laid the ramp out over {before:g} epochs in the run that is resumed, and would now over "
+            f"{now:g}; resume with the same max_epochs, or give ramp_epochs={before:g}"
+        )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Weigh the distillation by the epoch. An epoch that is resumed in its middle calls nothing at its start."""

@@ -43,8 +43,8 @@ def balance_curve(
         One row a balance.
 
     Raises:
-        ValueError: If there are no images, if a balance is infinite, or if the agent has not begun to learn, so that no
-            balance would be heeded.
+        ValueError: If there are no images, or not as many as labels; if a balance is infinite; or if the agent has not
+            begun to learn, so that no balance would be heeded.
 
     Example:
         >>> from primenet_lightning.baselines.rnp import PrunableConvNet
@@ -55,7 +55,9 @@ def balance_curve(
         >>> [(row.multiply_adds, row.channels) for row in rows]
         [(34600.0, [0.25]), (48544.0, [1.0])]
     """
-    refuse_no_images(images, labels)
+    _refuse_images(images, labels)
+    for balance in balances:
+        check_balance(balance)
     if not network.decides:
         raise ValueError(
             f"network is in its phase {network.phase!r}, before its agent learned; fit it to the end first"
@@ -66,7 +68,7 @@ def balance_curve(
     try:
         network.eval()
         for balance in balances:
-            network.balance = check_balance(balance)
+            network.balance = balance
             totals = torch.zeros(2 + len(layers), dtype=torch.float64, device=images.device)
             for batch, target in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
                 answer = network.classify(batch)
@@ -109,7 +111,7 @@ def width_curve(network: PruningNetwork, images: Tensor, labels: Tensor, batch_s
         One row a number of groups, from 1.
 
     Raises:
-        ValueError: If there are no images.
+        ValueError: If there are no images, or not as many as labels.
 
     Example:
         >>> from primenet_lightning.baselines.rnp import PrunableConvNet
@@ -118,7 +120,7 @@ def width_curve(network: PruningNetwork, images: Tensor, labels: Tensor, batch_s
         >>> [(row.groups, row.multiply_adds) for row in rows]
         [(1, 9256.0), (2, 13904.0), (3, 18552.0), (4, 23200.0)]
     """
-    refuse_no_images(images, labels)
+    _refuse_images(images, labels)
     backbone = network.backbone
     rows: list[WidthRow] = []
     for groups in range(1, backbone.groups + 1):
@@ -137,16 +139,7 @@ def _same_for_all(x: Tensor, groups: int) -> Tensor:
     return torch.full((len(x),), groups, device=x.device)
 
 
-def refuse_no_images(images: Tensor, labels: Tensor) -> None:
-    """Refuse images that no error could be counted on.
-
-    Args:
-        images: ``(images, ...)``.
-        labels: ``(images,)``.
-
-    Raises:
-        ValueError: If there are none, or not as many as labels.
-    """
+def _refuse_images(images: Tensor, labels: Tensor) -> None:
     if not len(images):
         raise ValueError("images are none; give at least one")
     if len(images) != len(labels):

@@ -29,8 +29,8 @@ class RNPNet(DynamicLearner):
         pool_after: Convolutions, counted from 1, that a 2x2 max pooling follows.
         groups: Groups of channels, of which 1 to all are computed.
         penalty: Reward of each group computed after the first, below 0.
-        loss_weight: Weight, alpha, of an image's cross-entropy in the last reward, in which the product is at most
-            alpha. Such that it is about 1 in the mean of the images: 10 on MNIST, 1 on CIFAR-10.
+        loss_weight: Weight, alpha, of an image's cross-entropy in the last reward; their product counts up to alpha.
+            It should be about 1 in the mean of the images: take 10 for MNIST, and 1 for CIFAR-10.
         discount: Gamma.
         balance: Added to the value of each further group at inference: below 0 less is computed, above 0 more.
         pretraining: Share of the fit in which the network learns whole.
@@ -98,7 +98,9 @@ class RNPNet(DynamicLearner):
 
 def _reward(penalty: float, loss_weight: float, discount: float) -> Reward:
     if not -math.inf < penalty < 0:
-        raise ValueError(f"penalty={penalty} must be below 0, or it is no price of computing; the paper's is -0.1")
+        raise ValueError(
+            f"penalty={penalty} must be below 0, or it is no price of computing, and finite; the paper's is -0.1"
+        )
     if not 0 < loss_weight < math.inf:
         raise ValueError(f"loss_weight={loss_weight} must be above 0; 10 makes of a loss of 0.1 a reward of -1")
     if not 0 < discount <= 1:

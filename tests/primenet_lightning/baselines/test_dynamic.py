@@ -9,11 +9,13 @@ from lightning.pytorch import Callback, seed_everything
 from tiny import SGDStep, TinyData, differences, distance, make_trainer, same, state
 from torch.optim import Adam
 
+from primenet_lightning.analysis.cost import count_training
 from primenet_lightning.analysis.prediction import load_model
 from primenet_lightning.baselines import DTRAMNet, RNPNet
 from primenet_lightning.baselines.dt_ram import threshold_curve
 from primenet_lightning.callbacks import LastCheckpoint
 from primenet_lightning.datamodules import DigitsDataModule
+from primenet_lightning.nn.systems.phases import Position
 from primenet_lightning.training.checkpoints import BestCheckpoint
 from primenet_lightning.training.fitting import BestWeights, fit_and_test
 
@@ -170,6 +172,30 @@ def test_a_run_is_not_resumed_over_another_number_of_steps(tmp_path):
     trainer = make_trainer(tmp_path, max_epochs=3)
     with pytest.raises(ValueError, match="laid out over 8 optimizer steps, and this fit has 12; resume with the same"):
         trainer.fit(make("dt_ram"), TinyData(batch_size=20), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+
+
+def test_a_checkpoint_without_phases_goes_on(tmp_path):
+    """As those that were saved before checkpoints had them."""
+    fit(tmp_path, "rnp", (Crash(5),))
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    del saved["phases"]
+    torch.save(saved, tmp_path / "older.ckpt")
+    trainer = make_trainer(tmp_path, max_epochs=2)
+    trainer.fit(make("rnp"), TinyData(batch_size=20), ckpt_path=tmp_path / "older.ckpt", weights_only=True)
+    assert trainer.global_step == 8
+
+
+def test_training_costs_the_mean_over_the_phases():
+    model = make("dt_ram")
+    network = model.network
+    assert network.shares_of_phases() == {Position(0, 1000): 0.5, Position(500, 1000): 0.5}
+    network.shares_of_phases = lambda: {Position(0, 1000): 1.0}
+    looking = count_training(network)
+    network.shares_of_phases = lambda: {Position(500, 1000): 1.0}
+    stopping = count_training(network)
+    assert looking > stopping
+    del network.shares_of_phases
+    assert count_training(network) == round((looking + stopping) / 2)
 
 
 def test_a_run_is_not_resumed_with_other_shares_of_the_phases(tmp_path):

@@ -44,7 +44,7 @@ def test_a_file_of_recipes_trains_is_tested_and_predicts(name, tmp_path, monkeyp
     assert "dark.png" in capsys.readouterr().out
 
 
-def test_rnp_learns_images_in_colour_by_a_file_of_its_own(tmp_path, monkeypatch, capsys):
+def test_the_file_of_rnp_for_images_in_colour_is_read(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
         main(["fit", f"--config={CONFIGS / 'rnp_cifar10.yaml'}", "--print_config"])

@@ -127,6 +127,9 @@ def test_a_run_is_interrupted_resumed_summed_up_and_exported(name, kind, elsewhe
     assert main(["fit", *QUICK, *SMALL[name], "--run=whole"]) == 0
     with pytest.raises(SystemExit):
         main(["fit", *QUICK, *SMALL[name], "--trainer.callbacks+=my_classes.CtrlC", "--run=cut"])
+    if name == "condensenet":  # a longer fit is refused, and leaves the run's options as they were
+        assert main(["fit", "--resume=cut", "--trainer.max_epochs=4"]) == 1
+        assert "were laid out over 6 optimizer steps, and this fit has 12; resume" in capsys.readouterr().err
     assert main(["fit", "--resume=cut"]) == 0
     whole, cut = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("whole", "cut"))
     for key, value in whole["state_dict"].items():

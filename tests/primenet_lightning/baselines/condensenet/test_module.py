@@ -95,6 +95,16 @@ def test_a_fit_of_another_length_does_not_lay_the_stages_out_anew(tmp_path):
     fit(build(), tmp_path / "late", ckpt_path=condensed["file"], max_epochs=3)  # nothing is left to lay out
 
 
+def test_a_second_fit_condenses_nothing_more(tmp_path):
+    model, seen = build(), Stages()
+    make_trainer(tmp_path, max_epochs=2).fit(model, TinyData(batch_size=20))
+    masks = [layer.alive.clone() for layer in model.condense_network.learned_layers]
+    make_trainer(tmp_path, [seen], max_epochs=1).fit(model, TinyData(batch_size=20))
+    assert seen.seen == [3] * 4
+    for layer, mask in zip(model.condense_network.learned_layers, masks, strict=True):
+        assert torch.equal(layer.alive, mask)
+
+
 def train_plain(folder, devices):
     return trained(lambda: build(Plain, lasso=1e-3), folder, devices)
 

@@ -76,7 +76,7 @@ def test_multiply_adds_of_the_large_ones(shape, millions):
     assert adds_after_conversion(network) == pytest.approx(millions, abs=0.005)
 
 
-def test_training_costs_what_the_dense_network_costs():
+def test_before_it_condenses_it_costs_what_the_dense_network_costs():
     with torch.device("meta"):
         network = CondenseNetwork(3, 10, architecture("86"))
     with FlopCounterMode(display=False) as counter:

@@ -10,7 +10,7 @@ from primenet_lightning.baselines import DTRAMNet
     [
         (dict(threshold=1.2), "threshold=1.2 is no probability"),
         (dict(steps=1), "steps=1 must be at least 2"),
-        (dict(deviation=0), "deviation=0 must be above 0"),
+        (dict(deviation=0), "deviation=0 must be finite and above 0"),
         (dict(stop_share=1), "stop_share=1 must be at least 0 and below 1"),
         (dict(stop_gradient="exact"), "stop_gradient='exact' is unknown; use 'expected' or 'sampled'"),
         (dict(discount=0), "discount=0 must be above 0"),

@@ -5,6 +5,7 @@ import math
 from functools import partial
 
 import pytest
+import short_fits
 import torch
 from short_fits import resumed_differences, without_norms
 from tiny import SGDStep, TinyData, make_trainer
@@ -147,6 +148,19 @@ def test_imta_predicts_from_its_checkpoint_alone(first_phase, tmp_path):
     assert fit(tmp_path, loaded).global_step == 4  # what was loaded may be trained on
 
 
+def test_a_budget_does_not_disturb_what_looks_at_the_model_as_a_fit_begins(tmp_path):
+    """Lightning's summary calls the model before there was a validation."""
+    model = MSDNet(**TINY, optimizer=STEP, budget=40_000)
+    fit(tmp_path, model, enable_model_summary=True, max_epochs=1)
+    assert model.thresholds is not None
+
+
+def test_a_second_phase_goes_on_without_the_first(first_phase, tmp_path):
+    begun = short_fits.fit(IMTA(trained=first_phase, optimizer=STEP, **TINY), tmp_path, (short_fits.Crash(3),))
+    resumed = short_fits.fit(IMTA(optimizer=STEP, **TINY), tmp_path, ckpt_path=begun["file"])
+    assert resumed["global_step"] == 8
+
+
 @pytest.mark.parametrize("kind", ["msdnet", "imta"])
 def test_a_run_that_crashed_in_an_epoch_goes_on_bit_for_bit(kind, first_phase, tmp_path):
     options = TINY | dict(optimizer=partial(SGD, lr=0.05, momentum=0.9), schedule="cosine", budget=40_000)
@@ -182,7 +196,6 @@ def two_epochs(folder, devices, kind, phase=None, normed=False):
         model = (MSDNet if normed else UnnormedMSDNet)(equilibrium="all", **options)
     else:
         model = IMTA(trained=phase, **options) if normed else UnnormedIMTA(**options)
-        model._has_trained_weights = True  # or the layers that nobody has trained would be refused
     trainer = fit(folder, model, devices=devices, strategy=strategy, precision="64-true", max_epochs=2)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return {name: value.detach() for name, value in model.state_dict().items()}, metrics, model.thresholds
@@ -212,12 +225,8 @@ def test_two_processes_with_batch_norms_agree(kind, first_phase, ranks, tmp_path
     begun = torch.load(first_phase, weights_only=True)["state_dict"]
     assert bool(frozen) == (kind == "imta")
     for name in frozen:
-        torch.testing.assert_close(first[0][name].to(begun_of(name, begun).dtype), begun_of(name, begun))
-
-
-def begun_of(name, begun):
-    """What the first phase has by the name of an entry of the second."""
-    return begun[name.replace(".trained.", ".")]
+        before = begun[name.replace(".trained.", ".")]
+        torch.testing.assert_close(first[0][name].to(before.dtype), before)
 
 
 def other_network(folder):

@@ -82,6 +82,10 @@ def test_a_fit_of_another_length_does_not_lay_the_ramp_out_anew(tmp_path):
     with pytest.raises(ValueError, match=r"resume with the same max_epochs, or give ramp_epochs=0\.533333"):
         fit(build(), tmp_path, ckpt_path=begun["file"], max_epochs=3)
     fit(build(ramp_epochs=0.5), tmp_path, ckpt_path=begun["file"], max_epochs=3)
+    late = fit(build(), tmp_path / "late", (Crash(6),))  # in epoch 1, when both ramps are over
+    fit(build(), tmp_path / "late", ckpt_path=late["file"], max_epochs=3)
+    plain = fit(build(distills=False), tmp_path / "plain", (Crash(3),))
+    fit(build(distills=False), tmp_path / "plain", ckpt_path=plain["file"], max_epochs=3)
 
 
 def train_plain(folder, devices):
@@ -155,6 +159,7 @@ def test_fits_that_are_refused(tmp_path):
     with pytest.raises(ValueError, match="ramp_epochs=None goes by the number of epochs, which nobody knows"):
         endless.fit(build(), TinyData())
     endless.fit(build(ramp_epochs=2), TinyData())
+    make_trainer(tmp_path, fast_dev_run=True).fit(build(), TinyData(batch_size=20))
     cut_short = make_trainer(tmp_path, max_epochs=5, max_steps=3)
     with pytest.raises(
         ValueError, match="goes by max_epochs=5, but max_steps=3 may end the fit before; give ramp_epochs"
