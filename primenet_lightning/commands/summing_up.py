@@ -23,7 +23,6 @@ from primenet_lightning.runs.summary import git_commit, peak_memory_bytes, resul
 from primenet_lightning.training.fitting import Fitted
 from primenet_lightning.training.learner import LocalLearner
 
-
 TAKEN = {
     "multiply_adds_taken": "test/multiply_adds",
     "budget_error": "test/budget/error",
