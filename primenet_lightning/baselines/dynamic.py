@@ -109,7 +109,14 @@ class DynamicLearner(LocalLearner, ABC):
         super().on_train_start()
 
     def check_resumed(self, checkpoint: Mapping[str, Any]) -> None:
-        """As in `LocalLearner`; and refuse to begin the phases at other steps than in the run that is resumed."""
+        """As in `LocalLearner`; and refuse to begin the phases at other steps than in the run that is resumed.
+
+        Args:
+            checkpoint: Entries `LAID_OUT` of the run's checkpoint.
+
+        Raises:
+            ValueError: If the fit has another length, or its phases other shares of it.
+        """
         super().check_resumed(checkpoint)
         before = checkpoint.get("phases")
         if before is None:

@@ -160,7 +160,14 @@ class CondenseNet(EndToEnd):
         checkpoint["condensation_steps"] = 0 if self.is_complete else self._steps
 
     def check_resumed(self, checkpoint: Mapping[str, Any]) -> None:
-        """As in `LocalLearner`; and refuse to lay the stages that are left out anew."""
+        """As in `LocalLearner`; and refuse to lay the stages that are left out anew.
+
+        Args:
+            checkpoint: Entries `LAID_OUT` of the run's checkpoint.
+
+        Raises:
+            ValueError: If the fit has another length.
+        """
         super().check_resumed(checkpoint)
         refuse_other_length("the stages of condensation", checkpoint.get("condensation_steps", 0), self._steps)
 

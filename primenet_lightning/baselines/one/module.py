@@ -166,7 +166,14 @@ class OneNet(EndToEnd):
         checkpoint["ramp_length"] = self._length_of_ramp() if self._has_ramp_by_epochs else None
 
     def check_resumed(self, checkpoint: Mapping[str, Any]) -> None:
-        """As in `LocalLearner`; and refuse to lay out anew a ramp that is not over."""
+        """As in `LocalLearner`; and refuse to lay out anew a ramp that is not over.
+
+        Args:
+            checkpoint: Entries `LAID_OUT` of the run's checkpoint.
+
+        Raises:
+            ValueError: If it would have another length.
+        """
         super().check_resumed(checkpoint)
         before, now = checkpoint.get("ramp_length"), self._length_of_ramp()
         if not self._has_ramp_by_epochs or before in (None, now) or checkpoint["epoch"] >= max(before, now):
