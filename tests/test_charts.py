@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ("deep", "backbones", "fast", "performance", "claims", "results")
+PAGES = ("deep", "backbones", "fast", "performance", "systems", "claims", "results")
 
 
 @pytest.fixture(scope="module")

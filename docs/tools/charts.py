@@ -1,8 +1,8 @@
 """The charts of the pages under "Measured", from the numbers stored beside them: ``python docs/tools/charts.py``.
 
 Each number is read from ``docs/results/*.json``. Those of a reproduction were written by ``primenet reproduce``; those
-in ``deep.json``, ``fast.json`` and ``performance.json`` are the numbers of the tables of the pages of these names,
-which a test compares. The charts are ``docs/images/charts/*.svg``.
+in ``deep.json``, ``fast.json``, ``performance.json`` and ``systems.json`` are the numbers of the tables of the pages of
+these names, which a test compares. The charts are ``docs/images/charts/*.svg``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from drawing import DOCS, draw_ratios, put_ticks, stored, with_bars
 from fast_charts import fast_gap
+from systems_charts import CHARTS as OF_SYSTEMS
 
 from primenet_lightning.figures.style import COLOURS, LINE_STYLES, MARKERS, add_legend, new_figure, write_figure
 
@@ -312,6 +313,7 @@ ALL = {
     "fast-gap": fast_gap,
     "memory": memory,
     "training": training,
+    **OF_SYSTEMS,
     "verdicts": verdicts,
     "reproduced": reproduced,
 }

@@ -26,10 +26,10 @@ def systems() -> "Figure":
     rows = [row for row in stored("systems")["rows"] if row["data"] == "cifar10"]
     figure = new_figure(8, 5.4)
     axes = figure.subplots()
-    systems = list(dict.fromkeys(row["group"] for row in rows))
-    drawn: dict[str, int] = dict.fromkeys(systems, 0)
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    drawn: dict[str, int] = dict.fromkeys(groups, 0)
     for row in rows:
-        _draw(axes, row, COLOURS[systems.index(row["group"])], drawn[row["group"]])
+        _draw(axes, row, COLOURS[groups.index(row["group"])], drawn[row["group"]])
         drawn[row["group"]] += 1
     _name_axes(axes, rows)
     add_legend(figure, axes.containers, _names(rows), loc="outside lower center", ncols=3, fontsize=8)
@@ -78,7 +78,8 @@ def _draw_parts(axes: "Axes", points: Sequence[Row], colour: str, look: int) -> 
     """Hollow marks, and a line through those of several costs."""
     costs = [point["multiply_adds"] / 1e6 for point in points]
     errors = [point["error"] for point in points]
-    line = ":" if len({*costs}) > 2 else "none"
+    is_curve = len({*costs}) == len(costs)  # branches of one cost are none
+    line = ":" if is_curve else "none"
     of_parts: dict[str, Any] = {"color": colour, "marker": MARKERS[look], "markerfacecolor": "none", "linestyle": line}
     axes.errorbar(costs, errors, **of_parts)
 
@@ -112,12 +113,12 @@ def dt_ram() -> "Figure":
     fixed = row["fixed"]
     axes.plot(range(1, len(fixed) + 1), fixed, color=COLOURS[1], marker=MARKERS[1], linestyle=LINE_STYLES[1])
     axes.set_yscale("log")
-    put_ticks(axes.yaxis, (1, 2, 3, 5, 10, 20, 50))
+    put_ticks(axes.yaxis, (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50))
     axes.set_xlabel("glimpses of an image, in the mean")
     axes.set_ylabel("test error (%)")
     axes.set_title(f"MNIST, {row['images']:,} training images", fontsize=10)
     axes.grid(alpha=0.3, linewidth=0.5)
-    names = ["stopped by its policy", "a fixed number, with a classifier of its own"]
+    names = ["stopped by its policy", "as many glimpses for all"]
     add_legend(figure, axes.lines, names, loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
@@ -138,7 +139,7 @@ CHARTS: "dict[str, Callable[[], Figure]]" = {
         parts={"MSDNet, equilibrium": "equilibrium, all images at one exit", "IMTA": "IMTA, all at one exit"},
     ),
     "systems-one": partial(some, "ONE", "ResNet-32", parts={"ONE": "ONE's branches, and all of them together"}),
-    "systems-rnp": partial(some, "RNP", "PrimeNet", parts={"RNP": "its network without agent, one width for all"}),
+    "systems-rnp": partial(some, "RNP", "PrimeNet", parts={"RNP": "its network, one width for all"}),
     "systems-dt-ram": dt_ram,
 }
 """Charts of the page by the name of their file."""
