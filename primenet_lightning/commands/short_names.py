@@ -56,14 +56,11 @@ class Shorthand(NamedTuple):
 
 _CONDENSENET = SHORT_NAMES["model"]["condensenet"]
 
+DEPTHS = ("50", "74", "86", "98", "110", "122", "182")
+"""Of the published networks that are called after theirs."""
+
 SIZES = {
-    "condensenet50": Shorthand(_CONDENSENET, "size", "50"),
-    "condensenet74": Shorthand(_CONDENSENET, "size", "74"),
-    "condensenet86": Shorthand(_CONDENSENET, "size", "86"),
-    "condensenet98": Shorthand(_CONDENSENET, "size", "98"),
-    "condensenet110": Shorthand(_CONDENSENET, "size", "110"),
-    "condensenet122": Shorthand(_CONDENSENET, "size", "122"),
-    "condensenet182": Shorthand(_CONDENSENET, "size", "182"),
+    **{f"condensenet{size}": Shorthand(_CONDENSENET, "size", size) for size in DEPTHS},
     "condensenet_light94": Shorthand(_CONDENSENET, "size", "light94"),
 }
 """Models of a published size, by name."""

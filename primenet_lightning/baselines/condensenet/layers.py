@@ -238,8 +238,9 @@ def _ungrouped(layer: Pointwise) -> nn.Sequential:
     learned = layer.convolution
     convolution = nn.Conv2d(learned.in_channels, learned.out_channels, 1, bias=False)
     convolution.weight.copy_(learned.weight)
-    layers = OrderedDict[str, nn.Module](copy.deepcopy(layer).named_children())
-    layers["convolution"] = convolution
+    layers = OrderedDict[str, nn.Module]()
+    for name, part in layer.named_children():
+        layers[name] = convolution if part is learned else copy.deepcopy(part)
     return nn.Sequential(layers).to(learned.weight).train(layer.training)
 
 
