@@ -1,15 +1,18 @@
 """A training step of this checkout over the same step of an older commit, and over end to end in both.
 
     python benchmarks/commits.py COMMIT [--cases NAME ...] [--rounds 9]
+    python benchmarks/commits.py COMMIT --lightning [--root DIR] [--rounds 9]
 
 Each commit has a process of its own, with one thread, which runs the package as it was then and keeps freed memory if
 the package could. Both have the same networks, images and first weights. They take their steps in turns, local and end
 to end, in an order that is drawn anew in each round, while the other process waits. Times are processor time, so that
 what else the machine does counts little. The older commit is checked out into a temporary folder. It must know all that
-``stacks.py`` builds. The last line is one JSON object.
+``stacks.py`` builds. ``--lightning`` instead runs ``step.py`` with both, in turns: what a Trainer's step takes over the
+bare one. The last line is one JSON object.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -55,6 +58,7 @@ CASES = {
     "resnet20_in4": Case(None, 128),
 }
 SIDES = ("local", "twin")
+LIGHTNING_DATA = ("mnist", "digits")
 
 
 # -- the process of a commit -------------------------------------------------------------------------------------------
@@ -191,12 +195,59 @@ def measure(case_name: str, older_tree: Path, rounds: int) -> dict[str, float]:
     }
 
 
+def over_bare(tree: Path, root: str | None) -> dict[str, float]:
+    """Run ``step.py`` with the package of a commit, and give its figures; its bounds are not looked at."""
+    command = [sys.executable, str(Path(__file__).with_name("step.py")), "--clock", "cpu", "--steps", "300"]
+    if root is not None:
+        command += ["--root", root]
+    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true"}
+    output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True).stdout
+    figures: dict[str, float] = json.loads(output.splitlines()[-1])
+    return figures
+
+
+def measure_lightning(older_tree: Path, rounds: int, root: str | None) -> dict[str, float]:
+    """Compare what Lightning adds to a step in both commits, run in turns, and print a line for each data set.
+
+    Args:
+        older_tree: Where the older commit lies.
+        rounds: Runs of each commit.
+        root: Folder of MNIST; None takes the default of its data module.
+
+    Returns:
+        Figures by name: medians of the runs.
+    """
+    runs: dict[str, list[dict[str, float]]] = {"older": [], "newer": []}
+    trees = {"older": older_tree, "newer": ROOT}
+
+    def run(name: str) -> None:
+        runs[name].append(over_bare(trees[name], root))
+
+    in_turns({name: partial(run, name) for name in trees}, rounds, warm_up=0)
+    figures: dict[str, float] = {}
+    for data in LIGHTNING_DATA:
+        for name, of_commit in runs.items():
+            over = spread([run[f"{data}_lightning_over_bare"] for run in of_commit])
+            added = spread([run[f"{data}_overhead_ms"] for run in of_commit])
+            bare = spread([run[f"{data}_bare_ms"] for run in of_commit])
+            print(
+                f"{data:>8}, {name}: Lightning over the bare step {over.median:.3f} "
+                f"({over.low:.3f} to {over.high:.3f}), {added.median:.2f} ms more than {bare.median:.2f}"
+            )
+            figures[f"{data}_{name}_lightning_over_bare"] = over.median
+            figures[f"{data}_{name}_added_ms"] = added.median
+            figures[f"{data}_{name}_bare_ms"] = bare.median
+    return figures
+
+
 def main() -> None:
     """Measure the cases and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("commit", nargs="?", help="The older one, as git knows it.")
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--lightning", action="store_true", help="Compare what Lightning adds to a step instead.")
+    parser.add_argument("--root", default=None, help="Folder of MNIST for --lightning.")
     parser.add_argument("--serve", metavar="CASE", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -206,8 +257,11 @@ def main() -> None:
         parser.error("name the older commit")
     figures: dict[str, float | str] = {}
     with checked_out(options.commit) as older_tree:
-        for case_name in options.cases:
-            figures |= measure(case_name, older_tree, options.rounds)
+        if options.lightning:
+            figures |= measure_lightning(older_tree, options.rounds, options.root)
+        else:
+            for case_name in options.cases:
+                figures |= measure(case_name, older_tree, options.rounds)
     conclude(figures | {"device": machine(), "older": options.commit}, [])
 
 
