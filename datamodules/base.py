@@ -23,6 +23,7 @@ from primenet_lightning.datamodules.pictures import Fit
 from primenet_lightning.datamodules.preprocessing import Preprocess, as_size
 from primenet_lightning.datamodules.samplers import EpochBatchSampler, OrderedBatchSampler
 from primenet_lightning.datamodules.splits import last_held_out, limited, stratified_split
+from primenet_lightning.datamodules.trainer import batches_done_by, feeds_gpu, ranks_of
 
 if TYPE_CHECKING:
     from primenet_lightning.datamodules.datasets import DatasetsDataModule
@@ -348,7 +349,7 @@ class ImageDataModule(LightningDataModule, metaclass=CheckedArguments):
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """This rank's shares of the training batches, in an order of their own each epoch."""
         dataset = self.train_dataset
-        world_size, rank = self._ranks()
+        world_size, rank = ranks_of(self.trainer)
         sampler: EpochBatchSampler
         if self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0:
             sampler = OrderedBatchSampler(len(dataset), self.batch_size, num_replicas=world_size, rank=rank)
@@ -356,7 +357,7 @@ class ImageDataModule(LightningDataModule, metaclass=CheckedArguments):
             sampler = EpochBatchSampler(
                 len(dataset), self.batch_size, seed=self.seed, num_replicas=world_size, rank=rank
             )
-        return BatchLoader(dataset, sampler, self._batches_done)
+        return BatchLoader(dataset, sampler, self._batches_done, pin_memory=feeds_gpu(self.trainer))
 
     def val_dataloader(self) -> Any:
         """This rank's shares of the validation batches, in order; an empty list where there are none."""
@@ -369,7 +370,7 @@ class ImageDataModule(LightningDataModule, metaclass=CheckedArguments):
     def predict_dataloader(self) -> DataLoader[tuple[Tensor, str]]:
         """Batches of uint8 images (batch, channels, height, width) of ``predict_files``, each with their paths."""
         files = self._to_predict if self._to_predict is not None else self._load_predict_files()
-        return DataLoader(files, batch_size=self.eval_batch_size)
+        return DataLoader(files, batch_size=self.eval_batch_size, pin_memory=feeds_gpu(self.trainer))
 
     def _load_predict_files(self) -> Dataset[tuple[Tensor, str]]:
         if self.predict_files is None:
@@ -377,27 +378,16 @@ class ImageDataModule(LightningDataModule, metaclass=CheckedArguments):
         return ImageFiles(self.predict_files, self.picture_size, self.in_channels, self.fit).loaded_with_warnings()
 
     def _eval_loader(self, dataset: ImageTensors) -> DataLoader[tuple[Tensor, Tensor]]:
-        world_size, rank = self._ranks()
+        world_size, rank = ranks_of(self.trainer)
         # The size of an evaluation batch changes no result, so unlike the training batch it may be rounded.
         share = math.ceil(self.eval_batch_size / world_size)
         batch_size = share * world_size
         sampler = OrderedBatchSampler(len(dataset), batch_size, num_replicas=world_size, rank=rank)
-        return BatchLoader(dataset, sampler)
+        return BatchLoader(dataset, sampler, pin_memory=feeds_gpu(self.trainer))
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the Trainer, which attaches itself where it is used: it cannot always be copied or pickled."""
         return self.__dict__ | {"trainer": None}
 
-    def _ranks(self) -> tuple[int, int]:
-        """Among how many processes batches are shared out, and which of them this is."""
-        if self.trainer is None:
-            return 1, 0
-        shares = getattr(self.trainer, "distributed_sampler_kwargs", None) or {}  # in a pipeline fewer than processes
-        return shares.get("num_replicas", self.trainer.world_size), shares.get("rank", self.trainer.global_rank)
-
     def _batches_done(self) -> int:
-        """How many batches of the epoch the trainer has trained on; 0 when the epoch is over."""
-        if self.trainer is None:
-            return 0
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        return done if done < self.trainer.num_training_batches else 0
+        return batches_done_by(self.trainer)

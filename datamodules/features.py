@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from primenet_lightning.datamodules.in_memory import ImageTensors
 from primenet_lightning.datamodules.loader import BatchLoader
 from primenet_lightning.datamodules.samplers import EpochBatchSampler, OrderedBatchSampler
+from primenet_lightning.datamodules.trainer import feeds_gpu, ranks_of
 
 
 class SplitFeatures(NamedTuple):
@@ -54,9 +55,9 @@ class FeatureDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """This rank's shares of the training batches, in an order of their own each epoch."""
         split = self.splits["train"]
-        size, rank = self._ranks()
+        size, rank = ranks_of(self.trainer)
         sampler = EpochBatchSampler(len(split.labels), self.batch_size, seed=self.seed, num_replicas=size, rank=rank)
-        return BatchLoader(ImageTensors(*split), sampler)
+        return BatchLoader(ImageTensors(*split), sampler, pin_memory=feeds_gpu(self.trainer))
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """This rank's shares of the validation batches, in order."""
@@ -68,15 +69,9 @@ class FeatureDataModule(LightningDataModule):
 
     def _eval_loader(self, name: str) -> DataLoader[tuple[Tensor, Tensor]]:
         split = self.splits[name]
-        size, rank = self._ranks()
+        size, rank = ranks_of(self.trainer)
         sampler = OrderedBatchSampler(len(split.labels), 1000 * size, num_replicas=size, rank=rank)
-        return BatchLoader(ImageTensors(*split), sampler)
-
-    def _ranks(self) -> tuple[int, int]:
-        """Number of processes and which of them this is."""
-        if self.trainer is None:
-            return 1, 0
-        return self.trainer.world_size, self.trainer.global_rank
+        return BatchLoader(ImageTensors(*split), sampler, pin_memory=feeds_gpu(self.trainer))
 
 
 def _check_splits(splits: Mapping[str, SplitFeatures]) -> None:

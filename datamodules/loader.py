@@ -24,6 +24,7 @@ class BatchLoader(DataLoader[tuple[Tensor, Tensor]], metaclass=CheckedArguments)
         batches_done: Says, when a checkpoint is written, how many batches of the epoch have been trained on.
         shuffle: Given by Lightning when it makes this loader again for ``Trainer.predict``; the sampler shuffles.
         batch_sampler: Likewise; the sampler yields batches.
+        pin_memory: Whether batches lie in page-locked memory, from where a GPU takes them without anybody waiting.
 
     Example:
         >>> dataset = ImageTensors(torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1), torch.arange(5))
@@ -41,6 +42,7 @@ class BatchLoader(DataLoader[tuple[Tensor, Tensor]], metaclass=CheckedArguments)
         *,
         shuffle: Literal[False] = False,
         batch_sampler: None = None,
+        pin_memory: bool = False,
     ) -> None:
         # batch_size=None: each item of the sampler is a batch already, and there is nothing left to collate
         # generator: without one of its own, each pass would draw from the global random numbers, and a run that was
@@ -52,6 +54,7 @@ class BatchLoader(DataLoader[tuple[Tensor, Tensor]], metaclass=CheckedArguments)
             shuffle=shuffle,
             batch_sampler=batch_sampler,
             collate_fn=_as_is,
+            pin_memory=pin_memory,
             generator=torch.Generator().manual_seed(0),
         )
         self.batches_done = batches_done

@@ -42,7 +42,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "checkpoint_io": ("training.checkpoints",),
     "checks": ("training.refusals",),
     "classifier": ("models.end_to_end",),
-    "distributed": ("training.exchange",),
+    "distributed": ("training.exchange", "training.batch_share", "training.gradient_sum"),
     "linear_probe": ("models.linear_probe",),
     "metrics": ("training.counting",),
     "module": ("models.prime", "training.step_output", "training.counting"),

@@ -42,6 +42,26 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return functional.cross_entropy(at_least_float32(logits), target)
 
 
+def cross_entropy_of_each(logits: Sequence[Tensor], target: Tensor) -> Tensor:
+    """Compute the cross-entropy of each learner on each image.
+
+    Args:
+        logits: Of each learner, ``(batch, classes)``.
+        target: Class indices, ``(batch,)``, int64.
+
+    Returns:
+        ``(learners, batch)``, in nats.
+
+    Example:
+        >>> import torch
+        >>> cross_entropy_of_each([torch.zeros(2, 4), torch.zeros(2, 4)], torch.tensor([0, 3])).shape
+        torch.Size([2, 2])
+    """
+    stacked = at_least_float32(torch.stack(list(logits)))
+    losses = functional.cross_entropy(stacked.flatten(0, 1), target.repeat(len(stacked)), reduction="none")
+    return losses.view(stacked.shape[:2])
+
+
 def smoothed_cross_entropy(label_smoothing: float) -> LogitsLoss:
     """Make the cross-entropy against softened targets, see `CrossEntropy`.
 

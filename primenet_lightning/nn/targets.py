@@ -37,7 +37,7 @@ def local_targets(target: Tensor, share: Share = WHOLE) -> Iterator[None]:
     Args:
         target: Class indices, ``(batch,)``.
         share: Of this process in the global batch, so that all processes choose the same capsule:
-            ``BatchShare(len(target), target.device)`` of `primenet_lightning.training.exchange`.
+            ``BatchShare(len(target), target.device)`` of `primenet_lightning.training.batch_share`.
 
     Yields:
         Nothing; afterwards `collect_local_losses` has the losses.

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from primenet_lightning.nn.cutting.network import CutNetwork, Segment
+from primenet_lightning.nn.cutting.network import CutNetwork
+from primenet_lightning.nn.cutting.segments import Segment
 from primenet_lightning.nn.prime.network import PrimeNetwork
 from primenet_lightning.nn.prime.routes import EACH_SUREST, least_entropy
 from primenet_lightning.serving.early_exit import EarlyExit

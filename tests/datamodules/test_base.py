@@ -2,6 +2,7 @@ import copy
 import json
 import pickle
 from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -198,11 +199,12 @@ def test_testing_a_checkpoint_does_not_shorten_a_later_run(loaded, recorder, mak
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_share_every_batch(loaded, numbers_of, ranks):
-    """The trainer is replaced by the little that is asked of it: which rank this is, and of how many."""
+    """The trainer is replaced by the little that is asked of it: which rank this is, of how many, and where."""
 
     class Rank:
         overfit_batches = 0
         training = False
+        strategy = SimpleNamespace(root_device=torch.device("cpu"))
 
         def __init__(self, rank):
             self.global_rank = rank

@@ -1,110 +1,26 @@
 """CutNetwork: any model, cut into parts that learn by themselves, as a network of the engine."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from primenet_lightning.nn.cutting.balance import Balance, measured, on_copies
-from primenet_lightning.nn.cutting.borders import refuse_names
 from primenet_lightning.nn.cutting.classifiers import ClassifierChoice, Place
 from primenet_lightning.nn.cutting.cut import balanced_names, cut_at, pieces_of, refuse_places
+from primenet_lightning.nn.cutting.frozen import KeepsFrozen, freeze
 from primenet_lightning.nn.cutting.learning import Recipe
 from primenet_lightning.nn.cutting.objectives import Objective
 from primenet_lightning.nn.cutting.parts import Part, Piece
 from primenet_lightning.nn.cutting.recipes import recipe as make_recipe
+from primenet_lightning.nn.cutting.segments import Images, Segment
 from primenet_lightning.nn.layers import check_input
 from primenet_lightning.nn.losses import smoothed_cross_entropy
 from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.network import Evaluation, StagedNetwork
-from primenet_lightning.nn.numbers import WHOLE, Share
-from primenet_lightning.nn.stages import LearnerOutput, Route, Stage, StageRow
+from primenet_lightning.nn.stages import Route, StageRow
 from primenet_lightning.nn.whole import WholeNetwork
-
-Network = TypeVar("Network", bound="KeepsFrozen")
-
-
-class Images:
-    """The images of the batch under way, for objectives that look at them.
-
-    Attributes:
-        current: ``(batch, channels, height, width)``; None between batches, and where nobody looks.
-    """
-
-    def __init__(self) -> None:
-        self.current: Tensor | None = None
-
-
-class Segment(Stage):
-    """A part of a model as a stage: it learns from an objective of its own; the last one from the model's loss.
-
-    Args:
-        part: Of the model.
-        objective: What it learns from; None for the last part, which gives the logits.
-        name: Of the stage and its learner.
-        images: Of the batch under way; None where no objective looks at them.
-        label_smoothing: Of the model's own loss, that of the last part.
-
-    Example:
-        >>> from primenet_lightning.nn.cutting.cut import cut
-        >>> first, last = cut(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), (4,), at=["2"])
-        >>> output, = Segment(last, None).run_learners(torch.zeros(2, 8), torch.tensor([0, 2]))
-        >>> output.learner, output.logits.shape
-        ('head', torch.Size([2, 3]))
-    """
-
-    def __init__(
-        self,
-        part: Part,
-        objective: Objective | None,
-        name: str = HEAD,
-        images: Images | None = None,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        super().__init__(name)
-        self.loss = smoothed_cross_entropy(label_smoothing)
-        self.part = part
-        self.objective = objective
-        self.in_shape = part.in_shape
-        self.extra: list[nn.Parameter] = []
-        self._images = images
-
-    @property
-    def out_shape(self) -> tuple[int, ...]:
-        """Of what the part hands on for one image."""
-        return self.part.out_shape
-
-    @property
-    def needs_next(self) -> bool:
-        """Whether the objective looks at the part that follows."""
-        return any(getattr(module, "needs_next_part", False) for module in self.modules())
-
-    def learners(self) -> dict[str, list[nn.Parameter]]:
-        """One learner, with every parameter of part and objective that is not frozen."""
-        parameters = [*self.parameters(), *self.extra]
-        return {self.name: [parameter for parameter in parameters if parameter.requires_grad]}
-
-    def run_learners(self, x: Tensor, target: Tensor, share: Share = WHOLE) -> Iterator[LearnerOutput]:
-        """Run the part and its objective; see `Stage.run_learners`."""
-        check_input(x, self.in_shape, "part")
-        x = x.detach()
-        images = None
-        if self._images is not None:
-            if self.part.name == "":
-                self._images.current = x
-            images = self._images.current
-        features = self.part(x)
-        if self.objective is None:
-            yield LearnerOutput(self.name, self.loss(features, target), features.detach(), features.detach())
-            return
-        loss, logits = self.objective(features, target, images)
-        yield LearnerOutput(self.name, loss, logits.detach(), features.detach())
-
-    def through(self, x: Tensor, choice: int = 0) -> Tensor:
-        """Run the part; see `Stage.through`."""
-        features: Tensor = self.part(x)
-        return features
 
 
 class LocalShare(NamedTuple):
@@ -117,19 +33,6 @@ class LocalShare(NamedTuple):
 
     parameters: float
     multiply_adds: float
-
-
-class KeepsFrozen(nn.Module):
-    """A network some of whose modules do not learn: they stay in evaluation mode."""
-
-    _frozen: Sequence[nn.Module] = ()
-
-    def train(self: Network, mode: bool = True) -> Network:
-        """Switch between training and evaluation; what is frozen stays in evaluation."""
-        super().train(mode)
-        for module in self._frozen:
-            module.eval()
-        return self
 
 
 class CutNetwork(KeepsFrozen, StagedNetwork):
@@ -359,32 +262,6 @@ class UncutNetwork(KeepsFrozen, WholeNetwork):
     def backbone(self) -> nn.Module:
         """The model."""
         return self.model
-
-
-def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    """Keep modules from learning, and put them into evaluation mode.
-
-    Args:
-        model: Whose modules.
-        names: Of these modules.
-
-    Returns:
-        The modules.
-
-    Raises:
-        ValueError: If a name is not one of a module.
-
-    Example:
-        >>> model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
-        >>> _ = freeze(model, ["0"])
-        >>> [parameter.requires_grad for parameter in model.parameters()]
-        [False, False, True, True]
-    """
-    refuse_names(model, names, "frozen")
-    modules: list[nn.Module] = []
-    for name in names:
-        modules.append(model.get_submodule(name).requires_grad_(False).eval())
-    return modules
 
 
 class _Alone(nn.Module):

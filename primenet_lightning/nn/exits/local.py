@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from primenet_lightning.nn.cutting.network import CutNetwork, Segment
+from primenet_lightning.nn.cutting.network import CutNetwork
+from primenet_lightning.nn.cutting.segments import Segment
 from primenet_lightning.nn.exits.network import State
 from primenet_lightning.nn.layers import at_least_float32
 from primenet_lightning.nn.network import StagedNetwork

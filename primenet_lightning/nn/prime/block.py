@@ -5,21 +5,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from primenet_lightning.nn.classifiers import LocalClassifier, local_classifier
 from primenet_lightning.nn.fast import halve
 from primenet_lightning.nn.in_place import unchanged
-from primenet_lightning.nn.layers import at_least_float32, check_input, size_after, trial_run
-from primenet_lightning.nn.losses import LocalLossKind, LogitsLoss, cross_entropy
+from primenet_lightning.nn.layers import check_input, size_after, trial_run
+from primenet_lightning.nn.losses import LocalLossKind, LogitsLoss, cross_entropy, cross_entropy_of_each
 from primenet_lightning.nn.numbers import WHOLE, Share
 from primenet_lightning.nn.prime.capsule_dict import CapsuleDict
 from primenet_lightning.nn.prime.capsules import Capsule, conv_capsules
 from primenet_lightning.nn.prime.projection import Projection
+from primenet_lightning.nn.prime.pruning import PrunesCapsules
 from primenet_lightning.nn.prime.router import GATE, LeastLoss, Router
 from primenet_lightning.nn.prime.routes import BY_LABELS, EACH_SUREST, RouteHistory, least_loss, surest_maps
 from primenet_lightning.nn.prime.shapes import MapShape, shape_handed_on
-from primenet_lightning.nn.stages import LearnerOutput, Stage, StageOutput, logits_of
+from primenet_lightning.nn.stages import LearnerOutput, StageOutput, logits_of
 
 PROJECTION = "projection"
 """Name of the projection's own loss, where it has one."""
@@ -29,7 +29,7 @@ BlockOutput = StageOutput
 """What a block gives with targets, by its name in version 0.1."""
 
 
-class PrimeBlock(Stage):
+class PrimeBlock(PrunesCapsules):
     r"""Parallel capsules, of which one is routed, beside a projection of the input (section 3.3).
 
     .. math:: f_{next}(x) = [f_{\min}(x) \frown S(x)] \qquad \text{(equation 5)}
@@ -260,7 +260,7 @@ class PrimeBlock(Stage):
             yield LearnerOutput(self.full_name(PROJECTION), loss, logits.detach(), projected.detach())
             del projected, logits, loss
         if self.router.learns:
-            gate_loss = self.router.loss(x, _cross_entropies(logits_of_capsules, target), share)
+            gate_loss = self.router.loss(x, cross_entropy_of_each(logits_of_capsules, target), share)
             assert gate_loss is not None
             yield LearnerOutput(self.full_name(GATE), gate_loss)
 
@@ -350,70 +350,3 @@ class PrimeBlock(Stage):
     def remember(self, choice: int) -> None:
         """Take note of what a training batch took."""
         self.history.append((choice,))
-
-    # -- pruning -------------------------------------------------------------------------------------------------------
-
-    @property
-    def decided(self) -> bool:
-        """Whether the router has decided against capsules that are still here, so that `prune` would drop them."""
-        return self.router.committed is not None and len(self.capsules) > 1
-
-    def prune(self) -> list[str]:
-        """Drop, for good, all capsules but the one that the router has committed to; their parameters are freed.
-
-        That is so whoever else refers to them. What an optimizer remembers of them, in a foreign model, is the
-        optimizer's: drop these parameters there, and build it after a pruned checkpoint was loaded. Of a block inside a
-        `PrimeNetwork` the network's ``prune`` takes care.
-
-        Returns:
-            Names of the capsules dropped; empty if the router has not committed, or all is done.
-
-        Example:
-            >>> from primenet_lightning.nn.prime.lasting import Commit
-            >>> router = Commit(warm_up=100)
-            >>> block = PrimeBlock.multiscale(1, (8, 8), 3, channels=4, projection_channels=0, router=router)
-            >>> block.prune()
-            []
-            >>> router.commit(2)
-            >>> block.prune(), block.capsule_names
-            (['k3', 'k5'], ['k7'])
-        """
-        committed = self.router.committed
-        if committed is None or not self.decided:
-            return []
-        needed: set[int] = set()
-        for part in self.children():
-            if part is not self.capsules:
-                needed.update(map(id, [*part.parameters(), *part.buffers()]))
-        dropped = self.capsules.keep_only(self.capsule_names[committed], needed)
-        self.router.pruned_to(committed)
-        self.history.reduce_to_one(0)
-        return [self.full_name(name) for name in dropped]
-
-    def match(self, state_dict: Mapping[str, Any], prefix: str) -> None:
-        """Prune, or take back, what a checkpoint prunes, or has; before it is loaded.
-
-        Args:
-            state_dict: Of a model that has this block inside.
-            prefix: What the names of the block's entries begin with, ``"network.blocks.0."``.
-        """
-        start = f"{prefix}capsules."
-        names = {key[len(start) :].partition(".")[0] for key in state_dict if key.startswith(start)}
-        if self.router.prunes and len(names) == 1 and names < set(self.capsules):
-            self.router.commit(self.capsule_names.index(names.pop()))
-            self.prune()
-        elif self.capsules.misses(names):
-            like = next(self.parameters())
-            self.capsules.restore(like.device, like.dtype)
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        """Called by torch before the capsules are loaded."""
-        self.match(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def _cross_entropies(logits: Sequence[Tensor], target: Tensor) -> Tensor:
-    """Each capsule's cross-entropy on each image, ``(capsules, batch)``."""
-    stacked = at_least_float32(torch.stack(list(logits)))
-    losses = functional.cross_entropy(stacked.flatten(0, 1), target.repeat(len(stacked)), reduction="none")
-    return losses.view(stacked.shape[:2])

@@ -1,17 +1,14 @@
 """What passes between processes, without Lightning; trainings of two processes are in test_two_processes.py."""
 
-import math
-
 import pytest
 import torch
 from rows import make_batches, make_row
-from tiny import make_model
 from torch import distributed, nn
 from torch.optim import SGD
 
 from primenet_lightning import CompositeOptimizer, Rhythm, StageRunner, WholeNetwork
 from primenet_lightning.nn.numbers import WHOLE
-from primenet_lightning.training.exchange import ALONE, BatchShare, GradientSum, Replicas, batch_norm_statistics
+from primenet_lightning.training.exchange import ALONE, Replicas
 
 CPU = torch.device("cpu")
 
@@ -29,73 +26,6 @@ def test_alone_there_is_nobody_to_tell():
         assert torch.equal(parameter.grad, gradient)
     assert ALONE.gather({"rank": 0}) == [{"rank": 0}]
     assert ALONE.sum(torch.tensor([1, 2])).tolist() == [1, 2]
-
-
-# -- shares of a batch
-
-
-def share_out():
-    """Of 20 images rank 0 has 13, and rank 1 has 7, a flag, and a loss that is no number."""
-    rank = distributed.get_rank()
-    share = BatchShare((13, 7)[rank], CPU, flags=[rank == 1, False])
-    means = share.mean(torch.tensor([(1.0, 3.0), (2.0, math.nan)][rank]))
-    return share.weight, means.tolist(), share.any([True, True])  # flags that are raised later are not looked at
-
-
-def test_means_are_those_of_all_images_and_a_flag_of_one_is_heard_by_all(ranks):
-    (weight, means, flags), (other_weight, other_means, other_flags) = ranks(share_out)
-    assert (weight, other_weight) == (13 / 20, 7 / 20)
-    assert means[0] == other_means[0] == pytest.approx((13 * 1 + 7 * 2) / 20)
-    assert math.isnan(means[1])
-    assert math.isnan(other_means[1])
-    assert flags == other_flags == [True, False]
-
-
-def draw(count_of_first):
-    """Random numbers for 7 images on two ranks whose generators agree."""
-    rank = distributed.get_rank()
-    torch.manual_seed(11)
-    count = (count_of_first, 7 - count_of_first)[rank]
-    return BatchShare(count, CPU).draw(count, 3, CPU)
-
-
-def test_ranks_draw_the_numbers_of_one_process_and_take_their_own(ranks):
-    torch.manual_seed(11)
-    alone = WHOLE.draw(7, 3, CPU)
-    first, second = ranks(draw, 4)
-    assert torch.equal(torch.cat([first, second]), alone)
-    first, second = ranks(draw, 2)  # shares that somebody else has cut get numbers of their own
-    assert (len(first), len(second)) == (2, 5)
-    assert len(torch.cat([first, second]).unique()) == 21
-
-
-# -- gradients
-
-
-def sum_gradients():
-    """One gradient that both ranks have, one that rank 1 has, one that nobody has, and one of another precision."""
-    rank = distributed.get_rank()
-    both, one, none, double = (nn.Parameter(torch.zeros(2, 3)) for _ in range(4))
-    double.data = double.data.double()
-    frozen = nn.Parameter(torch.zeros(2), requires_grad=False)
-    both.grad = torch.full((2, 3), rank + 1.0)
-    one.grad = torch.ones(2, 3) if rank == 1 else None
-    double.grad = torch.full((2, 3), 1e-12 + rank, dtype=torch.float64)
-    statistics = torch.tensor([4.0 * rank])
-    gradients = GradientSum()
-    gradients.start([both, frozen, one, none, double], [statistics], weight=(0.25, 0.75)[rank])
-    gradients.finish()
-    gradients.finish()  # nothing is left
-    return [parameter.grad for parameter in (both, one, none, double, frozen)], statistics
-
-
-def test_gradients_are_summed_and_one_that_nobody_has_stays_away(ranks):
-    for (both, one, none, double, frozen), statistics in ranks(sum_gradients):
-        assert torch.equal(both, torch.full((2, 3), 3.0))
-        assert torch.equal(one, torch.ones(2, 3))
-        assert none is frozen is None
-        assert torch.equal(double, torch.full((2, 3), 1e-12 + (1 + 1e-12), dtype=torch.float64))
-        assert statistics.tolist() == [3.0]
 
 
 # -- the engine with replicas
@@ -182,13 +112,6 @@ def test_statistics_are_averaged_once(average, weights, ranks):
     assert not torch.equal(first, second)
     assert torch.equal(mean, other)
     torch.testing.assert_close(mean, weights[0] * first + weights[1] * second)
-
-
-def test_synchronised_batch_norm_needs_no_average():
-    network = make_model().network.train()
-    assert len(batch_norm_statistics(network)) == 2 * (3 + 1)  # three capsules and the head
-    assert batch_norm_statistics(nn.SyncBatchNorm.convert_sync_batchnorm(network)) == []
-    assert batch_norm_statistics(network.eval()) == []
 
 
 def tell():

@@ -12,7 +12,8 @@ from torch.profiler import profile
 
 from primenet_lightning import Capsule, NonFiniteError, PrimeBlock, PrimeNet, local_targets
 from primenet_lightning.datamodules import DigitsDataModule
-from primenet_lightning.training.exchange import BatchShare, batch_norm_statistics
+from primenet_lightning.training.batch_share import BatchShare
+from primenet_lightning.training.gradient_sum import batch_norm_statistics
 
 WAYS = {
     "stage": {},
