@@ -8,7 +8,8 @@ and torchmetrics, or later ones; nothing is downloaded. ``--data`` holds unpacke
 
 The parts come in order of their worth. Each one is kept in ``FOLDER/gpu.json`` as soon as it is done; one that is there
 is not run again, and one for which the minutes that are left do not suffice waits for the next call. Trainings stop
-after an epoch, and go on. A part that fails is kept with its error, and is run again under ``--again`` alone.
+after an epoch, and go on; until then their error so far is kept. A part that fails is kept with its error, and is run
+again under ``--again`` alone.
 
 - ``checks``: ``16-mixed`` with the real scaler, NCCL and SyncBatchNorm with one process, memory by
   `torch.cuda.max_memory_allocated`;
@@ -27,6 +28,7 @@ import json
 import logging
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -40,7 +42,7 @@ import lightning
 import torch
 import torchmetrics
 import torchvision
-from gpu_place import FAILURE, FULL, TINY, Kept, Part, Place, Sizes
+from gpu_place import FAILURE, FULL, TINY, UNFINISHED, Figures, Kept, Part, Place, Sizes
 from timing import machine
 
 CALL_AGAIN = 3
@@ -56,6 +58,7 @@ def parts(sizes: Sizes) -> list[Part]:
         Part("check_mixed_precision", 60, gpu_checks.mixed_precision),
         Part("check_one_process", 60, gpu_checks.one_process),
         Part("check_memory", 60, gpu_checks.memory),
+        Part("check_cuda_graphs", 180, gpu_steps.cuda_graphs_learn_the_same),
     ]
     ratios = [Part(f"ratio_{name}", 30, partial(gpu_steps.local_over_end_to_end, name)) for name in names]
     fits = [Part("mnist", 40, gpu_fits.mnist, MNIST)]
@@ -64,24 +67,31 @@ def parts(sizes: Sizes) -> list[Part]:
             fit = partial(gpu_fits.fast_cifar10, seed, local)
             fits.append(Part(f"fast_cifar10_{side}_{seed}", 40, fit, CIFAR10))
     as_written, compiled = steps(sizes, names)
-    if sizes.compiles:
-        checks.append(Part("check_cuda_graphs", 180, gpu_steps.cuda_graphs_learn_the_same))
     return [*checks, *as_written, *ratios, *fits, *compiled, Part("vgg8b", 40, gpu_fits.vgg8b, CIFAR10)]
 
 
 def steps(sizes: Sizes, names: Sequence[str]) -> tuple[list[Part], list[Part]]:
-    """The parts that time steps: those as written, with all of the two sizes, and the rest, which is compiled."""
+    """Make the parts that time steps.
+
+    Args:
+        sizes: Say in which ways.
+        names: Of stacks and cut networks.
+
+    Returns:
+        Those worth most: of `compact` and `paper` in all ways, and of the others as written. Then those of the others
+        compiled, which take minutes each.
+    """
     first: list[Part] = []
     rest: list[Part] = []
-    for way in gpu_steps.WAYS:
-        if way.mode is not None and not sizes.compiles:
-            continue
+    for way in [gpu_steps.WAYS[name] for name in sizes.ways]:
         seconds = 20 if way.mode is None else 180
         for size in ("compact", "paper"):
             first.append(Part(f"step_{size}_{way.name}", seconds, partial(gpu_steps.size_step, size, way)))
-        for name in names:
-            part = Part(f"step_{name}_{way.name}", seconds, partial(gpu_steps.pair_step, name, way))
-            (first if way.mode is None else rest).append(part)
+        of_pairs = [Part(f"step_{name}_{way.name}", seconds, partial(gpu_steps.pair_step, name, way)) for name in names]
+        if way.mode is None:
+            first += of_pairs
+        else:
+            rest += of_pairs
     return first, rest
 
 
@@ -105,28 +115,28 @@ def work(todo: Sequence[Part], kept: Kept, place: Place, again: bool = False) ->
             print(f"{part.name}: left out, there is no {part.needs} in {place.data}", flush=True)
             continue
         needed = 0.0 if place.is_tiny else part.seconds
-        if place.seconds_left() <= needed:
+        if place.seconds_left() <= needed or not place.is_sound():
             left.append(part.name)
             continue
-        if not carried_out(part, kept, place):
+        figures = carried_out(part, kept, place)
+        if UNFINISHED in figures:
             left.append(part.name)
     return left
 
 
-def carried_out(part: Part, kept: Kept, place: Place) -> bool:
-    """Carry a part out, and keep its figures, or what it failed with; False if it has to go on another time."""
+def carried_out(part: Part, kept: Kept, place: Place) -> Figures:
+    """Carry a part out, and keep its figures, or what it failed with."""
     start = time.perf_counter()
     try:
         figures = part.work(place)
     except Exception as error:  # the parts that follow are worth as much
+        traceback.print_exc()
         figures = {FAILURE: f"{type(error).__name__}: {error}"}
-    if figures is None:
-        return False
     kept.add(part.name, {**figures, **conditions(place), "seconds": time.perf_counter() - start})
     print(f"{part.name}: {json.dumps(kept.parts[part.name])}", flush=True)
-    if place.device == "cuda":
+    if place.device == "cuda" and place.is_sound():
         torch.cuda.empty_cache()
-    return True
+    return figures
 
 
 def conditions(place: Place) -> dict[str, str]:
@@ -179,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     kept = Kept(options.out)
     left = work(todo, kept, place, options.again)
     failed = [part.name for part in todo if FAILURE in kept.parts.get(part.name, {})]
-    done = [part.name for part in todo if part.name in kept.parts and part.name not in failed]
+    done = [part.name for part in todo if part.name in kept.parts and part.name not in [*failed, *left]]
     print(json.dumps({"done": done, "failed": failed, "left": left, "call_again": bool(left)}))
     if left:
         return CALL_AGAIN

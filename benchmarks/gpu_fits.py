@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import checkout
-import torch
 import yaml
-from gpu_place import Figures, Place
+from gpu_place import UNFINISHED, Figures, Place
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 
 from primenet_lightning import CutNet, LocalLearner, PrimeNet
@@ -68,7 +67,8 @@ class StopInTime(Callback):
         lasted = time.perf_counter() - self._start
         self.seconds += lasted
         self._longest = max(self._longest, lasted)
-        if self.place.seconds_left() < 1.5 * self._longest + SPARE * (not self.place.is_tiny):
+        spare = 0.0 if self.place.is_tiny else SPARE
+        if self.place.seconds_left() < 1.5 * self._longest + spare:
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
@@ -134,8 +134,8 @@ def recipe(file: str, place: Place, seed: int = 0) -> Recipe:
     return Recipe(kind, options, data, trainer["max_epochs"], str(trainer.get("precision", "32-true")), callbacks)
 
 
-def trained(name: str, what: Recipe, place: Place, seed: int = 0) -> Figures | None:
-    """Train as far as the minutes go, and test what is trained to its end.
+def trained(name: str, what: Recipe, place: Place, seed: int = 0) -> Figures:
+    """Train as far as the minutes go; test what is trained to its end, and validate what is not.
 
     Args:
         name: Of the folder of its checkpoint.
@@ -144,7 +144,8 @@ def trained(name: str, what: Recipe, place: Place, seed: int = 0) -> Figures | N
         seed: Of everything random.
 
     Returns:
-        Errors of the test in % and seconds; None if it has to go on at another call.
+        Errors of the test in % and seconds; or, if it has to go on at another call, `UNFINISHED` and those of the
+        validation.
     """
     seed_everything(seed, verbose=False)
     data = what.data
@@ -156,15 +157,15 @@ def trained(name: str, what: Recipe, place: Place, seed: int = 0) -> Figures | N
         trainer = _trainer(what, place, [*what.callbacks, stop, last])
         trainer.fit(model, datamodule=data, ckpt_path=resume_from, weights_only=True)
         epochs = trainer.current_epoch
-        if epochs < what.epochs:
-            print(f"{name}: {epochs} of {what.epochs} epochs are done", flush=True)
-            return None
-        trainer.test(model, datamodule=data, verbose=False)
-    figures = {
-        key.replace("/", "_", 1): float(value)
-        for key, value in trainer.callback_metrics.items()
-        if key.startswith("test/error")
-    }
+        is_over = epochs >= what.epochs
+        if is_over:
+            trainer.test(model, datamodule=data, verbose=False)
+        else:
+            trainer.validate(model, datamodule=data, verbose=False)
+    figures: Figures = {} if is_over else {UNFINISHED: True}
+    for key, value in trainer.callback_metrics.items():
+        if key.startswith("test/error" if is_over else "val/error"):
+            figures[key.replace("/", "_", 1)] = float(value)
     return {**figures, "epochs": epochs, "seconds_of_fit": stop.seconds, "seconds_per_epoch": stop.seconds / epochs}
 
 
@@ -184,12 +185,12 @@ def _trainer(what: Recipe, place: Place, callbacks: Sequence[Callback]) -> Train
     )
 
 
-def mnist(place: Place) -> Figures | None:
+def mnist(place: Place) -> Figures:
     """`compact` on MNIST as in ``configs/mnist.yaml``."""
     return trained("mnist", recipe("mnist.yaml", place)._replace(epochs=place.sizes.mnist_epochs), place)
 
 
-def fast_cifar10(seed: int, local: bool, place: Place) -> Figures | None:
+def fast_cifar10(seed: int, local: bool, place: Place) -> Figures:
     """The fast recipe, or its end-to-end twin."""
     what = recipe("fast/cifar10.yaml", place, seed)
     options = what.options | {"local": local}
@@ -200,11 +201,10 @@ def fast_cifar10(seed: int, local: bool, place: Place) -> Figures | None:
     return trained(f"fast_cifar10_{side}_{seed}", what, place, seed)
 
 
-def vgg8b(place: Place) -> Figures | None:
+def vgg8b(place: Place) -> Figures:
     """Vgg8b taught by predsim."""
     what = recipe("deep/vgg8b.yaml", place)
     options = dict(what.options)
     if place.sizes.vgg_channels is not None:
         options |= {"channels": place.sizes.vgg_channels, "head_channels": 8}
-    torch.backends.cudnn.benchmark = True
     return trained("vgg8b", what._replace(options=options, epochs=place.sizes.vgg_epochs or what.epochs), place)

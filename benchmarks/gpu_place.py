@@ -18,6 +18,9 @@ Figures = dict[str, Any]
 FAILURE = "failed_with"
 """The name of the sentence that a part failed with."""
 
+UNFINISHED = "goes_on_at_the_next_call"
+"""Whether a part has used up the time: its figures are those so far."""
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -33,7 +36,7 @@ class Sizes:
         parts: Of cut ResNets.
         product: Rows of the matrix whose product tells the device's rate.
         memory_depths: Of the stacks whose memory is measured.
-        widths: ``"paper"`` and a ResNet of 20 layers, or small ones.
+        small: Whether `compact` takes the place of `paper`, and a ResNet of 8 layers that of 20.
         fit_limit: Training images; None for all.
         mnist_epochs: Of `compact` on MNIST.
         fast_epochs: Of the fast recipe; None for as many as it says.
@@ -41,7 +44,9 @@ class Sizes:
         fast_seeds: Of the fast recipe and its twin.
         vgg_epochs: Of vgg8b; None for as many as its file says.
         vgg_channels: Of its blocks; None for its own.
-        compiles: Whether what takes a compiler is tried.
+        ways: In which steps are run, of `gpu_steps.WAYS`.
+        backend: Of ``torch.compile``: its own compiler, or one that takes calls apart and compiles nothing.
+        warm_up: Steps before those that are timed, of networks that are compiled: graphs are captured in them.
     """
 
     batch: int = 200
@@ -61,7 +66,9 @@ class Sizes:
     fast_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     vgg_epochs: int | None = None
     vgg_channels: tuple[int, ...] | None = None
-    compiles: bool = True
+    ways: tuple[str, ...] = ("eager", "eager_bf16", "compiled_bf16", "cuda_graphs_bf16")
+    backend: str = "inductor"
+    warm_up: int = 12
 
 
 FULL = Sizes()
@@ -85,7 +92,9 @@ TINY = Sizes(
     fast_seeds=(0,),
     vgg_epochs=1,
     vgg_channels=(4, 4, 4, 4, 4, 4),
-    compiles=False,
+    ways=("eager", "cuda_graphs_bf16"),
+    backend="eager",
+    warm_up=2,
 )
 """For seconds on a CPU: the same code, smaller numbers."""
 
@@ -124,6 +133,14 @@ class Place:
         if self.device == "cuda":
             torch.cuda.synchronize()
 
+    def is_sound(self) -> bool:
+        """Tell whether this process can go on: after some errors of kernels each call of CUDA fails, in all parts."""
+        try:
+            self.synchronize()
+        except RuntimeError:
+            return False
+        return True
+
 
 class Part(NamedTuple):
     """One part of the measurements.
@@ -131,13 +148,13 @@ class Part(NamedTuple):
     Attributes:
         name: By which its figures are kept.
         seconds: How long it may take on a GPU: with less time left it is not begun.
-        work: Gives its figures; None if it has used up the time, and goes on at the next call.
+        work: Gives its figures; with `UNFINISHED` among them if it has used up the time.
         needs: A folder or file in the folder of the data; None where it needs no data.
     """
 
     name: str
     seconds: float
-    work: Callable[[Place], Figures | None]
+    work: Callable[[Place], Figures]
     needs: str | None = None
 
 
@@ -171,7 +188,10 @@ class Kept:
             name: Of the part.
             again: Whether those that failed are to be run again.
         """
-        return name in self.parts and not (again and FAILURE in self.parts[name])
+        figures = self.parts.get(name)
+        if figures is None or UNFINISHED in figures:
+            return False
+        return not (again and FAILURE in figures)
 
 
 def _rounded(figures: Any) -> Any:

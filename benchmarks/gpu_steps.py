@@ -1,13 +1,14 @@
 """Steps on a GPU: their time, their share of the card's rate, the gaps between kernels; local over end to end."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, NamedTuple
 
 import checkout  # noqa: F401
 import torch
-from gpu_checks import distance, peak_bytes
+from gpu_checks import gradients_apart, gradients_of, peak_bytes
 from gpu_place import Figures, Place, Sizes
 from stacks import Pair, cut_resnet, runner_of, stack
 from timing import in_turns, ratio, spread
@@ -36,13 +37,14 @@ class Way(NamedTuple):
     mode: str | None = None
 
 
-WAYS = (
+_ALL_WAYS = (
     Way("eager"),
     Way("eager_bf16", torch.bfloat16),
     Way("compiled_bf16", torch.bfloat16, "default"),
     Way("cuda_graphs_bf16", torch.bfloat16, "reduce-overhead"),
 )
-"""``reduce-overhead`` captures what a stage calls, forward and backward, as CUDA graphs."""
+WAYS = {way.name: way for way in _ALL_WAYS}
+"""By name. ``reduce-overhead`` captures what a stage calls, forward and backward, as CUDA graphs."""
 
 
 def pairs(sizes: Sizes) -> dict[str, Callable[[], Pair]]:
@@ -70,47 +72,93 @@ def step_of(runner: StageRunner, images: Tensor, target: Tensor, way: Way) -> Ca
 
     def step() -> None:
         if way.mode == "reduce-overhead":
-            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+            begin_step()
         with torch.autocast(images.device.type, way.precision, enabled=way.precision != torch.float32):
             runner.step(images, target)
 
     return step
 
 
-def prepared(build: Callable[[], StagedNetwork], way: Way, place: Place) -> Callable[[], object]:
-    """Build a network and its step, compiled where the way says so."""
-    network = build().to(place.device)
-    if way.mode is not None:
-        for module in network.called_modules():
-            module.compile(mode=way.mode)
-    return step_of(runner_of(network), *batch_for(network, place), way)
+@contextmanager
+def compiled(network: StagedNetwork, mode: str | None, place: Place) -> Iterator[None]:
+    """Compile what the stages of a network call, and forget it at the end.
+
+    Args:
+        network: In place.
+        mode: Of ``torch.compile``; None leaves the network as it is written.
+        place: Says by which backend.
+
+    Yields:
+        Nothing.
+    """
+    if mode is None:
+        yield
+        return
+    modules = network.called_modules()
+    config: Any = torch._dynamo.config
+    options: dict[str, Any] = {"backend": place.sizes.backend, "dynamic": False}
+    if place.sizes.backend == "inductor":
+        options["mode"] = mode
+    # torch takes the calls of all modules for one function; past the limit it would run them as written, unsaid
+    with config.patch(recompile_limit=4 * len(modules) + 8, fail_on_recompile_limit_hit=True):
+        for module in modules:
+            module.compile(**options)
+        try:
+            yield
+        finally:
+            torch._dynamo.reset()
 
 
 def cuda_graphs_learn_the_same(place: Place) -> Figures:
-    """Train a stack as written and with CUDA graphs of what its stages call, and compare losses and parameters."""
-    networks: list[StagedNetwork] = []
-    totals: list[list[float]] = []
+    """Compare gradients as written with those of CUDA graphs of what the stages call, and then 20 steps of both.
+
+    The gradients are those of a pass that is replayed, long after the capture. Products are whole float32 here.
+    """
+    gradients: list[list[Tensor]] = []
+    losses: list[list[float]] = []
     for mode in (None, "reduce-overhead"):
         network = stack(2, 2, in_shape=(3, place.sizes.side, place.sizes.side)).local.to(place.device)
-        for module in network.called_modules():
-            if mode is not None:
-                module.compile(mode=mode)
-        runner = runner_of(network)
         images, target = batch_for(network, place)
-        losses: list[float] = []
-        for _ in range(20):
-            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-            losses.append(runner.step(images, target).total)
-        networks.append(network)
-        totals.append(losses)
-    torch._dynamo.reset()
-    apart = distance(*networks)
-    return {"losses": totals, "largest_difference": apart, "holds": apart < 0.01}
+        runner = runner_of(network)
+        with whole_float32(), compiled(network, mode, place):
+            for _ in range(place.sizes.warm_up):
+                network.zero_grad()
+                begin_step()
+                runner.run(images, target)
+            gradients.append(gradients_of(network))
+            network.zero_grad()
+            losses.append([])
+            for _ in range(20):
+                begin_step()
+                losses[-1].append(runner.step(images, target).total)
+    apart = gradients_apart(*gradients)
+    last, last_of_graphs = losses[0][-1], losses[1][-1]
+    learns_the_same = abs(last - last_of_graphs) < 0.02 * last < 0.02 * losses[0][0]
+    return {"losses": losses, "gradients_apart": apart, "holds": apart < 1e-3 and learns_the_same}
 
 
-def seconds_of(step: Callable[[], object], place: Place) -> float:
-    """Time a step: many of them with one wait at the end, after three that warm up."""
-    for _ in range(3):
+def begin_step() -> None:
+    """Let go of what graphs computed in the step before."""
+    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def whole_float32() -> Iterator[None]:
+    """Multiply without TF32, whose rounding would hide what differs."""
+    convolutions: Any = torch.backends.cudnn
+    before = (torch.get_float32_matmul_precision(), convolutions.allow_tf32)
+    torch.set_float32_matmul_precision("highest")
+    convolutions.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        convolutions.allow_tf32 = before[1]
+
+
+def seconds_of(step: Callable[[], object], warm_up: int, place: Place) -> float:
+    """Time a step: many of them with one wait at the end, after some that warm up."""
+    for _ in range(warm_up):
         step()
     place.synchronize()
     start = time.perf_counter()
@@ -121,7 +169,11 @@ def seconds_of(step: Callable[[], object], place: Place) -> float:
 
 
 def busy_seconds(step: Callable[[], object], place: Place) -> float:
-    """Time for which the device computes in a step, by torch's profiler."""
+    """Time for which the device computes in a step, by torch's profiler.
+
+    Raises:
+        RuntimeError: If the profiler has seen no kernel.
+    """
     activity = ProfilerActivity.CUDA if place.device == "cuda" else ProfilerActivity.CPU
     count = min(3, place.sizes.steps)
     with profile(activities=[activity]) as profiler:
@@ -131,6 +183,8 @@ def busy_seconds(step: Callable[[], object], place: Place) -> float:
     total = 0.0
     for event in profiler.key_averages():
         total += event.self_device_time_total if place.device == "cuda" else event.self_cpu_time_total
+    if not total:
+        raise RuntimeError("torch's profiler has seen no kernel; CUPTI may not be at hand")
     return 1e-6 * total / count
 
 
@@ -162,12 +216,14 @@ def step_figures(build: Callable[[], StagedNetwork], way: Way, place: Place) -> 
         Milliseconds, images a second, the share of the device's rate, and the share of the time with no kernel.
     """
     count = count_training(build(), as_run=True)
-    step = prepared(build, way, place)
-    seconds = seconds_of(step, place)
-    busy = busy_seconds(step, place)
     rate = product_rate(place.device, way.precision, place.sizes.product)
-    if way.mode is not None:
-        torch._dynamo.reset()
+    network = build().to(place.device)
+    runner = runner_of(network)
+    images, target = batch_for(network, place)
+    with compiled(network, way.mode, place):
+        step = step_of(runner, images, target, way)
+        seconds = seconds_of(step, 3 if way.mode is None else place.sizes.warm_up, place)
+        busy = busy_seconds(step, place)
     return {
         "ms": 1000 * seconds,
         "images_per_second": place.sizes.batch / seconds,

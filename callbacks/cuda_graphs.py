@@ -8,13 +8,16 @@ from torch import nn
 
 from primenet_lightning.training.learner import LocalLearner
 
+VERSIONS = 4
+"""Of each module: batches of two sizes, with and without what training alone computes."""
+
 
 class CUDAGraphs(Callback):
     """Capture what each stage calls, forward and backward, as CUDA graphs.
 
     Small networks leave a GPU idle between two kernels, since the processor launches them one by one. A CUDA graph
     launches them together. The capture is that of ``torch.compile(mode="reduce-overhead")``: the first steps take
-    minutes, in which kernels are compiled and captured, and batches should all be of one size (``drop_last``).
+    minutes, in which kernels are compiled and captured; so does the first batch of another size, as an epoch's last.
 
     Training steps alone are captured. Validation and test run as written, because what a graph computes is overwritten
     when it runs again. On a CPU, and on other devices than those of CUDA, nothing is done. Results change by rounding,
@@ -28,6 +31,7 @@ class CUDAGraphs(Callback):
 
     Raises:
         TypeError: If the model is not one of this package, whose stages are known.
+        ValueError: If gradients accumulate over several batches: they lie in memory that the next batch overwrites.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -37,6 +41,7 @@ class CUDAGraphs(Callback):
     def __init__(self) -> None:
         self.compiled: list[nn.Module] = []
         self._calls: list[Any] = []
+        self._limit_before: int | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compile, when the network is on its device.
@@ -47,16 +52,27 @@ class CUDAGraphs(Callback):
 
         Raises:
             TypeError: If its stages are not known.
+            ValueError: If gradients accumulate.
         """
         if not isinstance(pl_module, LocalLearner):
             raise TypeError(
                 f"CUDAGraphs captures the stages of a model of this package, and {type(pl_module).__name__} is none; "
                 'use torch.compile(model, mode="reduce-overhead")'
             )
+        if pl_module.accumulate_grad_batches > 1:
+            raise ValueError(
+                f"accumulate_grad_batches={pl_module.accumulate_grad_batches} does not go with CUDAGraphs: each batch "
+                "overwrites the memory of graphs, where the gradients lie; use 1, or leave the callback out"
+            )
         if trainer.strategy.root_device.type != "cuda":
             return
-        for module in pl_module.network.called_modules():
-            module.compile(mode="reduce-overhead")
+        modules = pl_module.network.called_modules()
+        # torch takes the calls of all modules for one function, and keeps so many versions of a function, no more
+        config: Any = torch._dynamo.config
+        self._limit_before = config.recompile_limit
+        config.recompile_limit = max(config.recompile_limit, VERSIONS * len(modules))
+        for module in modules:
+            module.compile(mode="reduce-overhead", dynamic=False)
             self.compiled.append(module)
             self._calls.append(module._compiled_call_impl)
 
@@ -85,6 +101,9 @@ class CUDAGraphs(Callback):
     def _let_go(self) -> None:
         self._call_as_written()
         self.compiled, self._calls = [], []
+        if self._limit_before is not None:
+            config: Any = torch._dynamo.config
+            config.recompile_limit, self._limit_before = self._limit_before, None
 
     def _call_as_written(self) -> None:
         for module in self.compiled:

@@ -103,8 +103,12 @@ def test_a_bare_machine_does_every_part(bare_machine, data, tmp_path):
 
 
 def test_a_training_stops_in_time_and_goes_on_to_the_same_end(data, tmp_path):
-    assert gpu_fits.mnist(place(tmp_path / "in two", data, seconds=0.0)) is None
+    begun = gpu_fits.mnist(place(tmp_path / "in two", data, seconds=0.0))
+    assert begun[gpu_place.UNFINISHED]
+    assert begun["epochs"] == 1
+    assert 0 <= begun["val_error"] <= 100
     in_two = gpu_fits.mnist(place(tmp_path / "in two", data))
+    assert gpu_place.UNFINISHED not in in_two
     at_once = gpu_fits.mnist(place(tmp_path / "at once", data))
     assert in_two["epochs"] == 2
     assert in_two["test_error"] == at_once["test_error"]
@@ -126,14 +130,15 @@ def test_what_is_done_is_kept_and_not_done_again(data, tmp_path):
     todo = [
         fake("first", calls, {"ms": 1 / 3, "of": [2, {"a": 0.123456789}]}),
         fake("broken", calls, RuntimeError("no")),
-        fake("unfinished", calls, None),
+        fake("unfinished", calls, {gpu_place.UNFINISHED: True, "epochs": 3}),
         fake("without data", calls, {}, needs="ImageNet"),
         fake("last", calls, {}),
     ]
     here = place(tmp_path, data)
     assert gpu.work(todo, gpu_place.Kept(tmp_path), here) == ["unfinished"]
     kept = gpu_place.Kept(tmp_path)  # read from the file
-    assert list(kept.parts) == ["first", "broken", "last"]
+    assert list(kept.parts) == ["first", "broken", "unfinished", "last"]
+    assert kept.parts["unfinished"]["epochs"] == 3
     assert kept.parts["first"]["ms"] == 0.33333
     assert kept.parts["first"]["of"] == [2, {"a": 0.12346}]
     assert kept.parts["broken"][gpu_place.FAILURE] == "RuntimeError: no"
@@ -163,10 +168,11 @@ def test_the_command_says_what_it_cannot_do(tmp_path, monkeypatch):
 
 
 def test_the_command_asks_to_be_called_again(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(gpu, "parts", lambda sizes: [fake("unfinished", [], None)])
+    monkeypatch.setattr(gpu, "parts", lambda sizes: [fake("unfinished", [], {gpu_place.UNFINISHED: True})])
     precision = gpu.torch.get_float32_matmul_precision()
     try:
         assert gpu.main(["--out", str(tmp_path), "--tiny"]) == gpu.CALL_AGAIN
     finally:
         gpu.torch.set_float32_matmul_precision(precision)
-    assert json.loads(capsys.readouterr().out) == {"done": [], "failed": [], "left": ["unfinished"], "call_again": True}
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last == {"done": [], "failed": [], "left": ["unfinished"], "call_again": True}

@@ -26,14 +26,15 @@ class Phases(Callback):
 @pytest.fixture
 def compiler(monkeypatch):
     """Counts calls through it by phase, and the steps that are marked."""
-    seen = SimpleNamespace(phases=Phases(), calls=[], modes=[], steps=0)
+    seen = SimpleNamespace(phases=Phases(), calls=[], modes=[], limits=[], steps=0)
 
-    def compile_(module, mode):
+    def compile_(module, mode, dynamic):
         def call(*args, **options):
             seen.calls.append((seen.phases.now, module))
             return module._call_impl(*args, **options)
 
-        seen.modes.append(mode)
+        seen.modes.append((mode, dynamic))
+        seen.limits.append(torch._dynamo.config.recompile_limit)
         module._compiled_call_impl = call
 
     def mark():
@@ -64,15 +65,18 @@ def fitted(folder, *callbacks):
 
 
 def test_training_steps_are_captured_and_nothing_else(compiler, on_gpu, tmp_path):
-    callback = CUDAGraphs()
+    callback, limit = CUDAGraphs(), torch._dynamo.config.recompile_limit
     model, trainer = fitted(tmp_path, compiler.phases, callback)
     modules = model.network.called_modules()
-    assert compiler.modes == ["reduce-overhead"] * len(modules)
+    assert compiler.modes == [("reduce-overhead", False)] * len(modules)
     assert {phase for phase, _ in compiler.calls} == {"train"}
     assert {module for _, module in compiler.calls} == {*modules}
     assert compiler.steps == trainer.global_step > 0
     assert callback.compiled == []
     assert all(module._compiled_call_impl is None for module in modules)
+    # torch keeps a version for each module, though all of them have one call
+    assert min(compiler.limits) >= len(modules)
+    assert torch._dynamo.config.recompile_limit == limit
     assert differences(state(model), state(fitted(tmp_path)[0])) == []
 
 
@@ -91,6 +95,12 @@ def test_after_an_error_the_network_is_as_before(compiler, on_gpu, tmp_path):
     with pytest.raises(ZeroDivisionError):
         trainer.fit(model, TinyData())
     assert all(module._compiled_call_impl is None for module in model.network.called_modules())
+
+
+def test_gradients_that_accumulate_are_refused(tmp_path):
+    model, trainer = make_model(accumulate_grad_batches=2), make_trainer(tmp_path, [CUDAGraphs()])
+    with pytest.raises(ValueError, match="accumulate_grad_batches=2 does not go with CUDAGraphs"):
+        trainer.fit(model, TinyData())
 
 
 def test_another_model_is_refused():
