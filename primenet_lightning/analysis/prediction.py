@@ -200,7 +200,7 @@ def predict_files(
         images = [picture for _, picture in waiting if isinstance(picture, Tensor)]
         predictions: Iterator[Prediction] = iter(())
         if images:
-            predictions = _predicted(model, preprocess(torch.stack(images)), early, top_k)
+            predictions = _predicted(model, preprocess(torch.stack(images).to(model.device)), early, top_k)
         for path, picture in waiting:
             if isinstance(picture, Tensor):
                 yield next(predictions)._replace(path=path)

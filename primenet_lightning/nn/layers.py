@@ -50,7 +50,8 @@ def autocast_off(x: Tensor) -> AbstractContextManager[Any]:
         A context.
     """
     device = x.device.type
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    is_on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if is_on else nullcontext()
 
 
 @contextmanager

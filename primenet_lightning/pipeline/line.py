@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch import distributed as dist
 from torch.distributed import ProcessGroup
@@ -85,7 +86,7 @@ class Line:
             The objects, that of the first stages first, on every process.
         """
         gathered: list[Any] = [None] * len(self.ranks)
-        dist.all_gather_object(gathered, (self.position, value), group=self.group)
+        dist.all_gather_object(gathered, (self.position, on_cpu(value)), group=self.group)
         return [value for _, value in sorted(gathered, key=lambda pair: int(pair[0]))]
 
     def of_last(self, value: Any) -> Any:
@@ -107,3 +108,19 @@ class Line:
             self._sender.close()
         if self._receiver is not None:
             self._receiver.close()
+
+
+def on_cpu(value: Any) -> Any:
+    """Bring all tensors to the CPU: another process would have what it unpickles on a GPU on the sender's own.
+
+    Args:
+        value: Anything; of lists, tuples and dictionaries what is inside.
+
+    Returns:
+        The same, with tensors of the same shapes.
+
+    Example:
+        >>> on_cpu({"metrics": [torch.ones(2)], "epoch": 3})
+        {'metrics': [tensor([1., 1.])], 'epoch': 3}
+    """
+    return apply_to_collection(value, Tensor, Tensor.cpu)

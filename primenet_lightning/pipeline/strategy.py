@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.device_dtype_mixin import _update_properties
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -19,7 +20,7 @@ from primenet_lightning.arguments import at_least
 from primenet_lightning.nn.deferring import deferring
 from primenet_lightning.pipeline.exchange import PipelineExchange
 from primenet_lightning.pipeline.gathering import merged, own_state, part_of
-from primenet_lightning.pipeline.line import Line
+from primenet_lightning.pipeline.line import Line, on_cpu
 from primenet_lightning.pipeline.loss import Watch
 from primenet_lightning.pipeline.memory import free_others, move, tensors_of_others
 from primenet_lightning.pipeline.placement import place_stages, refuse_begins, seconds_of_stages
@@ -46,11 +47,11 @@ class LocalPipeline(DDPStrategy, metaclass=CheckedArguments):
             devices.
         begins: Names of the stages that the second process and those after it begin with; by default stages are
             shared out by the time that they take, measured when the fit begins.
-        process_group_backend: Of torch.distributed. Maps go through the host's memory.
+        process_group_backend: Of torch.distributed: gloo, since maps go through the host's memory.
         **options: Further ones of Lightning's `DDPStrategy`, such as ``timeout``.
 
     Raises:
-        ValueError: If ``replicas`` is not positive.
+        ValueError: If ``replicas`` is not positive, or the backend knows no tensors on the CPU.
 
     Example:
         >>> strategy = LocalPipeline(begins=["block2"])
@@ -62,6 +63,11 @@ class LocalPipeline(DDPStrategy, metaclass=CheckedArguments):
         self, replicas: int = 1, begins: Sequence[str] = (), process_group_backend: str = "gloo", **options: Any
     ) -> None:
         at_least(1, replicas=replicas)
+        if "gloo" not in process_group_backend:
+            raise ValueError(
+                f"process_group_backend={process_group_backend!r} does not carry the maps of a pipeline, which go "
+                "through the host's memory; use 'gloo'"
+            )
         super().__init__(process_group_backend=process_group_backend, **options)
         self.replicas = replicas
         self.begins = list(begins)
@@ -197,6 +203,8 @@ class LocalPipeline(DDPStrategy, metaclass=CheckedArguments):
         """Make the process group; random numbers go on as in one process, which Lightning does not seed anew."""
         with isolate_rng():
             super().setup_distributed()
+        # Lightning ties the group to a GPU; torch would then split it to make others of it, which gloo cannot
+        dist.group.WORLD.bound_device_id = None  # type: ignore[union-attr]
 
     def setup(self, trainer: Trainer) -> None:
         """Move the model, and build the optimizers; no wrapper averages anything."""
@@ -212,7 +220,9 @@ class LocalPipeline(DDPStrategy, metaclass=CheckedArguments):
     def model_to_device(self) -> None:
         """Move the stages that are here."""
         assert self.model is not None
+        assert self.lightning_module is not None
         move(self.model, self.root_device)
+        _update_properties(self.lightning_module, device=self.root_device)
 
     def _begin_alike(self) -> None:
         """Give all replicas the weights of the first."""
@@ -247,6 +257,7 @@ class LocalPipeline(DDPStrategy, metaclass=CheckedArguments):
         self._lightning_module = model
         if model is not None:
             move(model, torch.device("cpu"))
+            _update_properties(model, device=torch.device("cpu"))
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -270,7 +281,7 @@ class LocalPipeline(DDPStrategy, metaclass=CheckedArguments):
             return
         line = self._section.line
         parts: list[Any] | None = [None] * self.sections if line.is_last else None
-        dist.gather_object((line.position, checkpoint), parts, dst=line.ranks[-1], group=line.group)
+        dist.gather_object((line.position, on_cpu(checkpoint)), parts, dst=line.ranks[-1], group=line.group)
         if parts is None:
             return
         in_order = [part for _, part in sorted(parts, key=lambda pair: int(pair[0]))]

@@ -31,8 +31,9 @@ class LearnerMetrics(nn.Module):
     def __init__(self, names: Sequence[str], num_classes: int) -> None:
         super().__init__()
         self.names = list(names)
+        # labels are checked before they go to a GPU, where to look at them again would mean to wait
         self.accuracies = nn.ModuleDict(
-            {_key(name): MulticlassAccuracy(num_classes, average="micro") for name in names}
+            {_key(name): MulticlassAccuracy(num_classes, average="micro", validate_args=False) for name in names}
         )
         self.losses = nn.ModuleDict({_key(name): MeanMetric() for name in [*names, "total"]})
 

@@ -96,7 +96,10 @@ def _flattened(parameters: Sequence[nn.Parameter], statistics: Sequence[Tensor],
     for buffer in statistics:
         parts.append(buffer.reshape(-1) * weight)
     like = parts[0]
-    parts.append(torch.tensor(present, dtype=like.dtype, device=like.device))
+    if all(present):
+        parts.append(like.new_ones(len(present)))  # made on a GPU: a copy from here would have to be waited for
+    else:
+        parts.append(torch.tensor(present, dtype=like.dtype, device=like.device))
     return torch.cat(parts)
 
 

@@ -29,6 +29,7 @@ from primenet_lightning.training.refusals import (
     refuse_data,
     refuse_divided,
     refuse_options,
+    refuse_synchronized_norms,
     refuse_trainer,
 )
 from primenet_lightning.training.runner import Per, Rhythm, StageRunner
@@ -374,6 +375,7 @@ class LocalLearner(Optimizing, ABC):
         if stage == "fit":
             refuse_automatic_options(trainer, self)
         refuse_trainer(trainer, stage, self.rhythm)
+        refuse_synchronized_norms(trainer, self.network)
         if isinstance(trainer.strategy, DividesNetworks):
             trainer.strategy.check(trainer, self)
         elif self.deferred is None:

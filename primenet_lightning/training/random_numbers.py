@@ -65,7 +65,8 @@ class KeyedRandom:
         before_on_gpu = torch.cuda.get_rng_state(device) if on_gpu and device is not None else None
         torch.default_generator.manual_seed(key)
         if on_gpu:
-            torch.cuda.manual_seed(key)
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(key)
         try:
             yield
         finally:

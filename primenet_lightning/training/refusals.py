@@ -16,6 +16,7 @@ from lightning.pytorch.strategies.xla import XLAStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.compile import to_uncompiled
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from primenet_lightning.arguments import at_least
 from primenet_lightning.training.runner import Rhythm
@@ -139,6 +140,26 @@ def refuse_trainer(trainer: Trainer, stage: str, rhythm: Rhythm) -> None:
             "step='stage' cannot scale fp16 losses, whose factor changes once a batch; use step='batch' or "
             "precision='bf16-mixed'"
         )
+
+
+def refuse_synchronized_norms(trainer: Trainer, network: nn.Module) -> None:
+    """Check that torch can put synchronised batch norms into the place of all others, where they are asked for.
+
+    Args:
+        trainer: The Trainer.
+        network: To be trained.
+
+    Raises:
+        ValueError: If a batch norm has a weight that is no parameter, which torch's cannot take over.
+    """
+    if getattr(trainer.strategy, "_layer_sync", None) is None:
+        return
+    for name, module in network.named_modules():
+        if isinstance(module, _BatchNorm) and isinstance(module._buffers.get("weight"), Tensor):
+            raise ValueError(
+                f"sync_batchnorm=True cannot take over {name}, a {type(module).__name__}, whose weight does not learn; "
+                "leave sync_batchnorm out"
+            )
 
 
 def refuse_options(

@@ -113,7 +113,8 @@ class Resumable(Evaluator, ABC):
             NonFiniteError: If a parameter is NaN or infinite: the checkpoint before it remains the last one.
         """
         for name, parameters in self.section.learners().items():
-            if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+            finite = [parameter.isfinite().all() for parameter in parameters]
+            if finite and not bool(torch.stack(finite).all()):
                 raise self.located(NonFiniteError(name))
         checkpoint[FORMAT_KEY] = FORMAT
         checkpoint["data_description"] = self.data_description

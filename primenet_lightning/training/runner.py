@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from primenet_lightning.argument_types import CheckedArguments
+from primenet_lightning.nn.layers import autocast_off
 from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.numbers import WHOLE, Share, on_host
 from primenet_lightning.nn.stages import LearnerOutput, Route, Stage
@@ -322,7 +323,9 @@ class StageRunner(metaclass=CheckedArguments):
             return
         total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         factor = batch.share.weight / batch.window
-        self.backward(total if factor == 1 else total * factor)
+        # autocast would round products of the backward pass, too, whose forward pass was kept from it
+        with autocast_off(total):
+            self.backward(total if factor == 1 else total * factor)
 
     def _step_now(self, outputs: Sequence[LearnerOutput]) -> None:
         """Step the learners of a stage, and free their gradients."""

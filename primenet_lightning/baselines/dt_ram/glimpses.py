@@ -56,11 +56,16 @@ class GlimpseSensor(nn.Module):
     def _cut(self, x: Tensor, location: Tensor, size: int) -> Tensor:
         pad = (size - 1) // 2
         padded = functional.pad(x, (pad, pad, pad, pad))
-        room = torch.tensor([side - size for side in padded.shape[2:]], device=x.device)
-        start = ((at_least_float32(location.detach()) + 1) / 2 * room).floor().long()
-        start = start.clamp(min=torch.zeros_like(room), max=room)
-        along = torch.arange(size, device=x.device)
-        rows = (start[:, :1] + along)[:, :, None]
-        columns = (start[:, 1:] + along)[:, None, :]
+        height, width = padded.shape[2:]
+        place = (at_least_float32(location.detach()) + 1) / 2
+        rows = _window(place[:, 0], height, size)[:, :, None]
+        columns = _window(place[:, 1], width, size)[:, None, :]
         images = torch.arange(len(x), device=x.device)[:, None, None]
         return padded[images, :, rows, columns].permute(0, 3, 1, 2)
+
+
+def _window(place: Tensor, side: int, size: int) -> Tensor:
+    """Rows, or columns, of a window of this size, ``(batch, size)``; from 0, at the one side, to 1, at the other."""
+    room = side - size
+    start = (place * room).floor().long().clamp(0, room)
+    return start[:, None] + torch.arange(size, device=place.device)

@@ -151,7 +151,7 @@ def measured(pieces: Sequence[nn.Module], example_shape: tuple[int, ...], timed:
             piece.model.train()
         like = next(piece.parameters(), like)
     costs: list[Cost] = []
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
         x = torch.randn(2, *example_shape, device=like.device, dtype=like.dtype)
         for piece in pieces:
             cost, x = _cost_of(piece, x, timed)
@@ -210,11 +210,19 @@ def _input(x: Tensor) -> Tensor:
 
 def _seconds(piece: nn.Module, x: Tensor) -> float:
     given = _input(x)
+    _wait_for(x)
     started = time.perf_counter()
     y = piece(given)
     if y.requires_grad:
         y.backward(torch.ones_like(y))
+    _wait_for(x)
     return time.perf_counter() - started
+
+
+def _wait_for(x: Tensor) -> None:
+    """Wait until the device of a tensor has done all that it was told."""
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
 
 
 def share_out(pieces: Sequence[float], closing: Sequence[float], parts: int) -> list[int]:

@@ -112,9 +112,10 @@ class CutNetwork(KeepsFrozen, StagedNetwork):
     def _closing_costs(self, pieces: Sequence[Piece], parts: int, balance: Balance) -> list[float]:
         """What the objective of a part costs that ends with this piece, of each piece but the last."""
         of_model = next(pieces[0].part.model.parameters(), torch.empty(0))
-        device = "meta" if of_model.is_meta else "cpu"
+        devices = [of_model.device] if of_model.is_cuda else []
         closing: list[float] = []
-        with torch.random.fork_rng(devices=[]), torch.device(device):  # what is built here is not what will be trained
+        # what is built here is not what will be trained
+        with torch.random.fork_rng(devices=devices), of_model.device:
             for index in range(len(pieces) - 1):
                 objective = self.recipe.objective(self._place(pieces, index, 0, parts))
                 alone = [_Alone(objective, self._in_shape)]
@@ -139,6 +140,9 @@ class CutNetwork(KeepsFrozen, StagedNetwork):
             place = place._replace(next_part=parts[index + 1], next_features=pieces[end - 1].gives)
             objectives.append(self.recipe.objective(place))
         self.objectives = nn.ModuleList(objectives)
+        device = next((parameter.device for parameter in self.backbone.parameters()), None)
+        if device is not None and device.type not in ("cpu", "meta"):
+            self.objectives.to(device)
         self._images = Images() if any(objective.needs_images for objective in objectives) else None
         # the stages
         self._segments: list[Segment] = []  # a list, so that each module has one name in checkpoints: the model's

@@ -36,7 +36,7 @@ def exit_costs(network: ExitNetwork, in_shape: tuple[int, ...], as_run: bool = F
         if isinstance(part, ConvFeatures):
             part.folds &= as_run
     # what one image more costs: products of weights are made once a batch
-    fewer, more = (_operations(copied, torch.zeros(batch, *in_shape)) for batch in (1, 2))
+    fewer, more = (_operations(copied, torch.zeros(batch, *in_shape, device="cpu")) for batch in (1, 2))
     return [(after - before) // 2 for before, after in zip(fewer, more, strict=True)]
 
 

@@ -63,6 +63,11 @@ def test_a_part_that_looks_at_the_next_one(make_trainer):
         check(make_trainer, cut_net("man"), devices=3)
 
 
+def test_a_backend_without_tensors_of_the_cpu():
+    with pytest.raises(ValueError, match=r"process_group_backend='nccl' does not carry the maps .* use 'gloo'"):
+        LocalPipeline(process_group_backend="nccl")
+
+
 def test_a_number_of_replicas_that_is_none():
     with pytest.raises(ValueError, match="replicas=0"):
         LocalPipeline(replicas=0)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     EarlyStopping,
     EMAWeightAveraging,
@@ -43,6 +43,17 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 def test_what_the_engine_does_itself_is_refused(options, sentence, tmp_path):
     with pytest.raises(ValueError, match=sentence):
         make_trainer(tmp_path, **options).fit(make_model(), TinyData(batch_size=20))
+
+
+def test_a_barebones_trainer_learns_the_same():
+    weights = []
+    for options in (dict(barebones=True), dict(logger=False, enable_checkpointing=False, enable_progress_bar=False)):
+        model = make_model()
+        Trainer(accelerator="cpu", max_epochs=2, **options).fit(model, TinyData(batch_size=20))
+        weights.append([parameter.detach() for parameter in model.parameters()])
+    assert len(weights[0]) == len(weights[1])
+    for one, other in zip(*weights, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_compiled_model_is_refused_and_left_as_it_was(tmp_path):

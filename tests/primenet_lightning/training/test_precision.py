@@ -1,6 +1,7 @@
 """What each precision applies against the true gradient, in float32 and without any scaling."""
 
 import copy
+import statistics
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from lightning.pytorch import Callback
 from stepping import run_stages
 from tiny import SGDStep, Steps, TinyData, make_model, make_trainer, same, state, with_scaler
 
-from primenet_lightning import PrimeNet
+from primenet_lightning import PrimeNet, StageRunner
 
 RATE = 0.01
 SGD = dict(depth=2, image_size=(16, 16), capsule_optimizer=SGDStep(RATE), head_optimizer=SGDStep(RATE))
@@ -61,10 +62,14 @@ class Noting:
 
 
 @pytest.mark.parametrize(
-    ("precision", "tolerance"), [("32-true", 1e-3), ("bf16-mixed", 0.05), ("bf16-true", 0.2), ("16-mixed", 0.02)]
+    ("precision", "tolerance"), [("32-true", 1e-3), ("bf16-mixed", 0.05), ("bf16-true", 0.2), ("16-mixed", 0.08)]
 )
 def test_each_learner_gets_its_true_gradient(precision, tolerance, tmp_path):
-    """In bf16-true the step itself is rounded to 8 bits, so the ratio of a single step is a rough one."""
+    """The ratio of a single step is a rough one, the median of all a fine one.
+
+    In bf16-true the step itself is rounded to 8 bits. In half precision the gradient of a pooling goes to another pixel
+    where two are equal once they are rounded.
+    """
     applied, dtypes = Applied(), set()
     model = make_model(**SGD)
     for block in model.network.blocks:
@@ -74,6 +79,8 @@ def test_each_learner_gets_its_true_gradient(precision, tolerance, tmp_path):
     assert len(applied.ratios) == 12
     for ratios in applied.ratios:
         assert ratios == pytest.approx(dict.fromkeys(ratios, 1.0), abs=tolerance)
+    medians = [statistics.median(ratios[name] for ratios in applied.ratios) for name in applied.ratios[0]]
+    assert medians == pytest.approx([1.0] * len(medians), abs=tolerance / 10)
     assert dtypes == {torch.float32}
     if precision == "16-mixed":
         assert applied.scales == [2.0 ** (4 + step) for step in range(12)]  # it grew at each step
@@ -156,3 +163,17 @@ def fit(folder, precision):
 def test_ranks_are_equal_in_every_precision(precision, ranks, tmp_path):
     first, second = ranks(fit, tmp_path, precision)
     assert same(first, second)
+
+
+def test_a_backward_pass_is_not_under_autocast():
+    """A folded kernel is a product in float32, and so are those of its backward pass."""
+    batch = torch.randn(6, 2, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2])
+    network = make_model().network
+    twin = copy.deepcopy(network)
+    with torch.autocast("cpu", torch.bfloat16):
+        StageRunner(network).run(*batch)
+        stages = list(run_stages(twin, *batch))
+    for stage in stages:
+        sum(stage.losses.values()).backward()
+    for (name, parameter), other in zip(network.named_parameters(), twin.parameters(), strict=True):
+        assert torch.equal(parameter.grad, other.grad), name

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.strategies import DeepSpeedStrategy as DeepSpeed
 from tiny import Plain, TinyData, make_model, make_trainer
 
-from primenet_lightning import PrimeNet
+from primenet_lightning import CutNet, PrimeNet
 from primenet_lightning.commands.main import main
-from primenet_lightning.training.refusals import refuse_strategy
+from primenet_lightning.training.refusals import refuse_strategy, refuse_synchronized_norms
 
 
 class OtherNames(TinyData):
@@ -102,6 +103,14 @@ def test_other_strategies_are_refused_at_setup(strategy, tmp_path):
 def test_other_averages_of_ddp_are_refused(option, value):
     with pytest.raises(ValueError, match=rf"DDPStrategy\({option}=...\) changes how DDP averages"):
         refuse_strategy(DDPStrategy(**{option: value}))
+
+
+def test_synchronised_batch_norm_is_refused_where_a_weight_does_not_learn():
+    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", sync_batchnorm=True, logger=False)
+    whitened = CutNet("whitened", 2, (8, 8), 3, backbone_options={"widths": [4, 4]})
+    with pytest.raises(ValueError, match=r"sync_batchnorm=True cannot take over \S+, a ShiftNorm2d, .* leave"):
+        refuse_synchronized_norms(trainer, whitened.network)
+    refuse_synchronized_norms(trainer, make_model().network)
 
 
 # -- the command
