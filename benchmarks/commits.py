@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from timing import conclude, in_turns, machine, ratio, spread
 
@@ -129,9 +129,11 @@ class Commit:
         self.process = subprocess.Popen(command, env=environment, text=True, **pipes)  # type: ignore[call-overload]
         self.times: dict[str, list[float]] = {side: [] for side in SIDES}
         loaded = self._answer()
-        if Path(loaded) != tree.resolve():
+        try:
+            refuse_another_package(loaded, tree)
+        except RuntimeError:
             self.process.kill()
-            raise RuntimeError(f"the package of {tree} was to be measured, and {loaded} was loaded")
+            raise
 
     def __enter__(self) -> "Commit":
         return self
@@ -152,6 +154,20 @@ class Commit:
         if not answer:
             raise RuntimeError("a process has ended; what it printed above says why")
         return str(answer)
+
+
+def refuse_another_package(loaded: str, tree: Path) -> None:
+    """Check that a process has run the package that it was to run.
+
+    Args:
+        loaded: The folder that its package lies in.
+        tree: That it should be.
+
+    Raises:
+        RuntimeError: If they are two.
+    """
+    if Path(loaded) != tree.resolve():
+        raise RuntimeError(f"the package of {tree} was to be measured, and {loaded} was loaded")
 
 
 @contextmanager
@@ -196,13 +212,20 @@ def measure(case_name: str, older_tree: Path, rounds: int) -> dict[str, float]:
 
 
 def over_bare(tree: Path, root: str | None) -> dict[str, float]:
-    """Run ``step.py`` with the package of a commit, and give its figures; its bounds are not looked at."""
+    """Run ``step.py`` with the package of a commit, and give its figures; its bounds are not looked at.
+
+    Raises:
+        RuntimeError: If it gives none, or has run another package.
+    """
     command = [sys.executable, str(Path(__file__).with_name("step.py")), "--clock", "cpu", "--steps", "300"]
     if root is not None:
         command += ["--root", root]
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true"}
-    output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True).stdout
-    figures: dict[str, float] = json.loads(output.splitlines()[-1])
+    lines = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    if not lines or not lines[-1].startswith("{"):
+        raise RuntimeError(f"step.py has measured nothing with the package of {tree}; what it printed above says why")
+    figures: dict[str, Any] = json.loads(lines[-1])
+    refuse_another_package(figures["package"], tree)
     return figures
 
 

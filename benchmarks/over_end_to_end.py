@@ -15,10 +15,10 @@ DEPTHS, CAPSULES, PARTS = (1, 3, 6), (1, 2, 3), (2, 4)
 
 
 class Times(NamedTuple):
-    """One round of a case, in turns.
+    """What the steps of a side took, round by round.
 
     Attributes:
-        cpu: Seconds of the processor, one a step.
+        cpu: Seconds of the processor.
         wall: Seconds by the clock.
     """
 
@@ -79,10 +79,10 @@ def measure(name: str, rounds: int, batch: int = 128, in_shape: tuple[int, int, 
     runners = {side: runner_of(network) for side, network in pair._asdict().items()}
 
     def step(side: str) -> None:
-        begin = (time.process_time(), time.perf_counter())
+        cpu, wall = time.process_time(), time.perf_counter()
         runners[side].step(images, target)
-        times[side].cpu.append(time.process_time() - begin[0])
-        times[side].wall.append(time.perf_counter() - begin[1])
+        times[side].cpu.append(time.process_time() - cpu)
+        times[side].wall.append(time.perf_counter() - wall)
 
     warm_up = 2
     in_turns({side: partial(step, side) for side in runners}, rounds, warm_up)

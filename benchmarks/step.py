@@ -18,8 +18,10 @@ import os
 import statistics
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401
 import torch
 import wandb
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -29,6 +31,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from training import adams
 
+import primenet_lightning
 from primenet_lightning import PrimeNet, StageRunner
 from primenet_lightning.callbacks import CapsuleLossCurves, LossProgressBar, ResumableCSVLogger
 from primenet_lightning.datamodules import DigitsDataModule, ImageDataModule, MNISTDataModule
@@ -221,7 +224,10 @@ def main() -> None:
     clock = CLOCKS[options.clock]
     if options.clock == "cpu":
         torch.set_num_threads(1)
-    figures: dict[str, float | str] = {"device": machine()}
+    figures: dict[str, float | str] = {
+        "device": machine(),
+        "package": str(Path(primenet_lightning.__file__).parents[1]),
+    }
     for name in options.only:
         data = MNISTDataModule(root=options.root) if name == "mnist" else DigitsDataModule()
         costs = measure(data, options.steps)

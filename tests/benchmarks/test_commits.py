@@ -46,3 +46,30 @@ def test_both_sides_of_a_case_take_a_step():
 def test_a_process_of_another_package_is_not_measured(tmp_path):
     with pytest.raises(RuntimeError, match="was to be measured"):
         commits.Commit(tmp_path, "stack1x1")
+
+
+def test_what_lightning_adds_is_measured_in_turns(tmp_path, monkeypatch, capsys):
+    trees = []
+
+    def over_bare(tree, root):
+        trees.append(tree)
+        over = 1.5 if tree == tmp_path else 1.25
+        figures = {}
+        for data in commits.LIGHTNING_DATA:
+            figures |= {f"{data}_lightning_over_bare": over, f"{data}_overhead_ms": 2.0, f"{data}_bare_ms": 8.0}
+        return figures
+
+    monkeypatch.setattr(commits, "over_bare", over_bare)
+    figures = commits.measure_lightning(tmp_path, rounds=3, root=None)
+    assert sorted(trees, key=str) == sorted([tmp_path, commits.ROOT] * 3, key=str)
+    for data in commits.LIGHTNING_DATA:
+        assert figures[f"{data}_older_lightning_over_bare"] == 1.5
+        assert figures[f"{data}_newer_lightning_over_bare"] == 1.25
+    assert "digits, newer: Lightning over the bare step 1.250" in capsys.readouterr().out
+
+
+def test_a_benchmark_that_measures_nothing_is_no_figure(tmp_path):
+    (tmp_path / "primenet_lightning").mkdir()
+    (tmp_path / "primenet_lightning" / "__init__.py").write_text("")
+    with pytest.raises(RuntimeError, match="has measured nothing with the package of"):
+        commits.over_bare(tmp_path, root=None)

@@ -3,7 +3,9 @@
 import pytest
 import references
 import torch
+import training
 from stepping import run_stages
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning import CompositeOptimizer, PaperAdam, PrimeNetwork, architecture
@@ -53,3 +55,26 @@ def test_end_to_end_is_the_mean_of_all_maps_beside_the_projection():
     torch.testing.assert_close(ours, torch.cat([mean, plain.projection(images)], 1))
     network.head(ours).sum().backward()
     assert all(p.grad is not None for p in network.prime_blocks[0].capsules["k3"].features.parameters())
+
+
+def test_deep_supervision_has_the_gradients_of_local_learning_and_of_backprop():
+    """Gradients of a sum of losses are the sum of their gradients."""
+    shape = (3, 16, 16)
+    widths = architecture("compact", shape[1:])
+    network = PrimeNetwork.build(*shape[:1], shape[1:], 10, widths).double()
+    images, target = torch.randn(4, *shape, dtype=torch.float64), torch.tensor([0, 1, 2, 3])
+    (block,) = network.prime_blocks
+
+    def gradients(*losses):
+        network.zero_grad()
+        sum(losses).backward()
+        return {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
+
+    head = functional.cross_entropy(network.head(references.mean_and_projection(block, images)), target)
+    of_backprop = gradients(head)
+    of_capsules = gradients(*(functional.cross_entropy(capsule(images)[1], target) for capsule in block.in_order))
+    network.zero_grad()
+    training.deeply_supervised(network)(images, target)
+    for name, parameter in network.named_parameters():
+        expected = sum(part[name] for part in (of_backprop, of_capsules) if name in part)
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-6)  # the step has losses in float32
