@@ -96,6 +96,10 @@ class _Batch:
     window: int
     applies: bool
     waiting: list[LearnerOutput] = field(default_factory=list)
+    unseen: dict[str, Tensor] = field(default_factory=dict)
+    """Losses that are not on the host yet."""
+    went_on: list[str] = field(default_factory=list)
+    """Learners whose maps went on, of which the passage does not have the losses yet."""
 
 
 class _Answers:
@@ -234,12 +238,15 @@ class StageRunner(metaclass=CheckedArguments):
             with self._random_of(place, x):
                 # each learner, then what goes on
                 outputs = self._run_learners(stage, x, target, batch)
-                losses = on_host({output.learner: output.loss for output in outputs}, share)
-                choice = stage.choose(x, outputs, list(losses.values()), share)
+                batch.unseen |= {output.learner: output.loss.detach() for output in outputs}
+                values: list[float] = []
+                if not self._can_wait(stage, x):
+                    self._look(batch)
+                    values = [passage.values[output.learner] for output in outputs]
+                choice = stage.choose(x, outputs, values, share)
                 x = stage.hand_on(x, outputs, choice)
             # take note
-            passage.values |= losses
-            passage.went_on.append(list(losses.values())[choice])
+            batch.went_on.append(outputs[choice].learner)
             answers.add(outputs)
             if stage.chooses:
                 passage.route.append(choice)
@@ -247,6 +254,7 @@ class StageRunner(metaclass=CheckedArguments):
             outputs = [output._replace(logits=None, feature_map=None) for output in outputs]
             self._reached("stage", outputs, batch, last=stage is stages[-1])
             del outputs  # or this stage's losses live on while the next one runs
+        self._look(batch)
         self._reached("batch", [], batch, last=True)
         self.leave(x)
         self.network.learned(self._whole_route(passage.route))
@@ -286,6 +294,24 @@ class StageRunner(metaclass=CheckedArguments):
             assert isinstance(self.optimizer, CompositeOptimizer)
             for child in self.optimizer.children.values():
                 self._clip(child)
+
+    # -- losses as numbers ---------------------------------------------------------------------------------------------
+
+    def _can_wait(self, stage: Stage, x: Tensor) -> bool:
+        """Whether a stage's losses may stay on a GPU, which else would run dry at each look, to the batch's end."""
+        chooses_by_losses = type(stage).choose is not Stage.choose
+        return x.device.type != "cpu" and self.rhythm.step == "batch" and not chooses_by_losses
+
+    def _look(self, batch: _Batch) -> None:
+        """Take all losses to the host that are not there yet.
+
+        Raises:
+            NonFiniteError: If one is NaN or infinite.
+        """
+        if batch.unseen:
+            self.passage.values |= on_host(batch.unseen, batch.share)
+        self.passage.went_on += [self.passage.values[name] for name in batch.went_on]
+        batch.unseen, batch.went_on = {}, []
 
     # -- what is due when ----------------------------------------------------------------------------------------------
 

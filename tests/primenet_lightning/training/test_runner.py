@@ -1,6 +1,7 @@
 """The engine against plain loops, on stages of which it knows nothing."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ from torch.optim import SGD, Adam
 
 from primenet_lightning import CompositeOptimizer, NonFiniteError, Rhythm, StageRunner
 from primenet_lightning.analysis.memory import SavedActivations
+from primenet_lightning.nn.cutting.network import CutNetwork
 from primenet_lightning.nn.network import StagedNetwork
+from primenet_lightning.nn.numbers import on_host
 from primenet_lightning.nn.whole import WholeNetwork
+from primenet_lightning.training import runner
 
 RHYTHMS = [
     Rhythm(),
@@ -270,6 +274,73 @@ def test_a_nan_comes_before_the_update_of_its_stage(rhythm):
     at_once = rhythm.step == "stage"
     assert changed == ({name for name in before if name.startswith("parts.0.")} if at_once else set())
     assert network.routes == []
+
+
+def cut_network():
+    torch.manual_seed(0)
+    first, second = (nn.Sequential(nn.Linear(width, 6), nn.Tanh()) for width in (4, 6))
+    return CutNetwork(nn.Sequential(first, second, nn.Linear(6, 3)), (4,), at=["1", "2"])
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """Counts how often losses are taken to the host."""
+    seen = []
+    monkeypatch.setattr(runner, "on_host", lambda losses, share: seen.append([*losses]) or on_host(losses, share))
+    return seen
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Lets losses wait, as on a GPU, though none is here."""
+    original = StageRunner._can_wait
+
+    def can_wait(self, stage, x):
+        return original(self, stage, SimpleNamespace(device=torch.device("cuda")))
+
+    monkeypatch.setattr(StageRunner, "_can_wait", can_wait)
+
+
+@pytest.mark.parametrize("rhythm", RHYTHMS, ids=str)
+def test_losses_that_nobody_asks_for_are_looked_at_once_a_batch(rhythm, looks, request):
+    batches = make_batches(3)
+    trained = []
+    for fixture in (None, "as_on_a_gpu"):
+        if fixture is not None:
+            request.getfixturevalue(fixture)
+        network = cut_network()
+        engine = StageRunner(network, composite(network), rhythm)
+        records = [engine.step(x, target) for x, target in batches]
+        trained.append((records, network.state_dict()))
+    (records, weights), (later, same) = trained
+    for one, other in zip(records, later, strict=True):
+        assert list(one.values.items()) == list(other.values.items())
+        assert (one.route, one.total) == (other.route, other.total)
+        assert torch.equal(one.answers, other.answers)
+    assert all(torch.equal(weight, same[name]) for name, weight in weights.items())
+    names = list(network.loss_names)
+    one_by_one = [[name] for name in names]
+    at_the_end = one_by_one if rhythm.step == "stage" else [names]
+    assert looks == 3 * one_by_one + 3 * at_the_end
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_who_chooses_by_losses_looks_at_them(looks):
+    network, ((x, target),) = make_row(layers=2), make_batches(1)
+    StageRunner(network).run(x, target)
+    assert [len(names) for names in looks] == [2, 2, 1]
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_a_nan_that_was_seen_late_comes_before_any_update():
+    network, ((x, target),) = cut_network(), make_batches(1)
+    with torch.no_grad():
+        network.backbone[1][0].bias[0] = torch.nan
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(NonFiniteError, match="the loss of part1 is nan"):
+        StageRunner(network, composite(network)).step(x, target)
+    changed = {name for name, value in network.state_dict().items() if not value.equal(before[name])}
+    assert changed == {"backbone.1.0.bias"}  # NaN equals nothing
 
 
 def peak(stages, backward, layers=1):
