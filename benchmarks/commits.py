@@ -250,9 +250,9 @@ def measure_lightning(older_tree: Path, rounds: int, root: str | None) -> dict[s
     figures: dict[str, float] = {}
     for data in LIGHTNING_DATA:
         for name, of_commit in runs.items():
-            over = spread([run[f"{data}_lightning_over_bare"] for run in of_commit])
-            added = spread([run[f"{data}_overhead_ms"] for run in of_commit])
-            bare = spread([run[f"{data}_bare_ms"] for run in of_commit])
+            over = spread([one[f"{data}_lightning_over_bare"] for one in of_commit])
+            added = spread([one[f"{data}_overhead_ms"] for one in of_commit])
+            bare = spread([one[f"{data}_bare_ms"] for one in of_commit])
             print(
                 f"{data:>8}, {name}: Lightning over the bare step {over.median:.3f} "
                 f"({over.low:.3f} to {over.high:.3f}), {added.median:.2f} ms more than {bare.median:.2f}"

@@ -8,8 +8,8 @@ and torchmetrics, or later ones; nothing is downloaded. ``--data`` holds unpacke
 
 The parts come in order of their worth. Each one is kept in ``FOLDER/gpu.json`` as soon as it is done; one that is there
 is not run again, and one for which the minutes that are left do not suffice waits for the next call. Trainings stop
-after an epoch, and go on; until then their error so far is kept. A part that fails is kept with its error, and is run
-again under ``--again`` alone.
+after an epoch, and go on; until then their epochs are kept, and their validation error where there is one. A part that
+fails is kept with its error, and is run again under ``--again`` alone.
 
 - ``checks``: ``16-mixed`` with the real scaler, NCCL and SyncBatchNorm with one process, memory by
   `torch.cuda.max_memory_allocated`;
@@ -31,7 +31,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import checkout  # noqa: F401
@@ -132,17 +132,18 @@ def carried_out(part: Part, kept: Kept, place: Place) -> Figures:
     except Exception as error:  # the parts that follow are worth as much
         traceback.print_exc()
         figures = {FAILURE: f"{type(error).__name__}: {error}"}
-    kept.add(part.name, {**figures, **conditions(place), "seconds": time.perf_counter() - start})
+    kept.add(part.name, {**figures, **conditions(place.device), "seconds": time.perf_counter() - start})
     print(f"{part.name}: {json.dumps(kept.parts[part.name])}", flush=True)
     if place.device == "cuda" and place.is_sound():
         torch.cuda.empty_cache()
     return figures
 
 
-def conditions(place: Place) -> dict[str, str]:
-    """On what, and with which versions, a part was measured."""
+@cache
+def conditions(device: str) -> dict[str, str]:
+    """On what, and with which versions, all is measured; asked once, since a device may break."""
     return {
-        "device": machine(place.device),
+        "device": machine(device),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "lightning": lightning.__version__,
@@ -187,6 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not todo:
             sys.exit(f"--only {' '.join(options.only)} names no part; use {', '.join(p.name for p in parts(sizes))}")
     kept = Kept(options.out)
+    conditions(device)
     left = work(todo, kept, place, options.again)
     failed = [part.name for part in todo if FAILURE in kept.parts.get(part.name, {})]
     done = [part.name for part in todo if part.name in kept.parts and part.name not in [*failed, *left]]

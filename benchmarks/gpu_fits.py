@@ -144,8 +144,8 @@ def trained(name: str, what: Recipe, place: Place, seed: int = 0) -> Figures:
         seed: Of everything random.
 
     Returns:
-        Errors of the test in % and seconds; or, if it has to go on at another call, `UNFINISHED` and those of the
-        validation.
+        Errors of the test in % and seconds; or, if it has to go on at another call, `UNFINISHED` and the errors of the
+        validation, where there are validation images.
     """
     seed_everything(seed, verbose=False)
     data = what.data
@@ -160,7 +160,7 @@ def trained(name: str, what: Recipe, place: Place, seed: int = 0) -> Figures:
         is_over = epochs >= what.epochs
         if is_over:
             trainer.test(model, datamodule=data, verbose=False)
-        else:
+        elif data.has_validation:
             trainer.validate(model, datamodule=data, verbose=False)
     figures: Figures = {} if is_over else {UNFINISHED: True}
     for key, value in trainer.callback_metrics.items():

@@ -20,6 +20,7 @@ from ways import make_batch
 
 from primenet_lightning import EndToEndNetwork, PrimeNetwork, Rhythm, StagedNetwork, StageRunner, architecture
 from primenet_lightning.analysis.cost import count_training
+from primenet_lightning.callbacks.cuda_graphs import room_for_versions
 from primenet_lightning.nn.prime.architecture import Size
 
 
@@ -81,7 +82,7 @@ def step_of(runner: StageRunner, images: Tensor, target: Tensor, way: Way) -> Ca
 
 @contextmanager
 def compiled(network: StagedNetwork, mode: str | None, place: Place) -> Iterator[None]:
-    """Compile what the stages of a network call, and forget it at the end.
+    """Compile what the stages of a network call, which is used no more after that.
 
     Args:
         network: In place.
@@ -95,12 +96,11 @@ def compiled(network: StagedNetwork, mode: str | None, place: Place) -> Iterator
         yield
         return
     modules = network.called_modules()
-    config: Any = torch._dynamo.config
     options: dict[str, Any] = {"backend": place.sizes.backend, "dynamic": False}
     if place.sizes.backend == "inductor":
         options["mode"] = mode
-    # torch takes the calls of all modules for one function; past the limit it would run them as written, unsaid
-    with config.patch(recompile_limit=4 * len(modules) + 8, fail_on_recompile_limit_hit=True):
+    config: Any = torch._dynamo.config
+    with room_for_versions(len(modules)), config.patch(fail_on_recompile_limit_hit=True):
         for module in modules:
             module.compile(**options)
         try:

@@ -275,8 +275,9 @@ def main() -> None:
         rounds = 3 * options.rounds if size == "compact" else options.rounds
         figures |= measure(case, data, rounds, options.device)
     # stacks
-    if options.only is None or options.stacks is not None:
+    if options.stacks is not None or (options.only is None and options.device == "cpu"):
         torch.set_num_threads(1)
+        figures["device_of_stacks"] = machine()
         for name in options.stacks or stacks:
             figures |= over_end_to_end.measure(name, options.rounds)
     conclude(figures, [*BOUNDS, *over_end_to_end.bounds()])

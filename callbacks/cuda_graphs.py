@@ -1,5 +1,6 @@
 """CUDA graphs: on a GPU the kernels of a step are launched together, each stage's as one."""
 
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
@@ -9,7 +10,30 @@ from torch import nn
 from primenet_lightning.training.learner import LocalLearner
 
 VERSIONS = 4
-"""Of each module: batches of two sizes, with and without what training alone computes."""
+"""How many versions torch may keep of each module: for two sizes of batches, in training and in evaluation."""
+
+
+def room_for_versions(modules: int) -> AbstractContextManager[None]:
+    """Have torch keep enough versions of so many modules; past its limit it would run them as written, unsaid.
+
+    Torch takes the calls of all modules for one function, of which it keeps eight versions.
+
+    Args:
+        modules: That are compiled, each by itself.
+
+    Returns:
+        A context in which they are called.
+
+    Example:
+        >>> with room_for_versions(100):
+        ...     torch._dynamo.config.recompile_limit
+        400
+    """
+    config: Any = torch._dynamo.config
+    limit = max(config.recompile_limit, VERSIONS * modules)
+    # the second limit counts all versions that there ever were in this process
+    patched: AbstractContextManager[None] = config.patch(recompile_limit=limit, accumulated_recompile_limit=2**30)
+    return patched
 
 
 class CUDAGraphs(Callback):
@@ -20,8 +44,8 @@ class CUDAGraphs(Callback):
     minutes, in which kernels are compiled and captured; so does the first batch of another size, as an epoch's last.
 
     Training steps alone are captured. Validation and test run as written, because what a graph computes is overwritten
-    when it runs again. On a CPU, and on other devices than those of CUDA, nothing is done. Results change by rounding,
-    since kernels are merged.
+    when it runs again. On a CPU, and on other devices than those of CUDA, nothing is captured. Results change by
+    rounding, since kernels are merged.
 
     **It has not been tried on a GPU yet.** Before you rely on it, let `python benchmarks/gpu.py --only
     check_cuda_graphs` compare twenty steps with and without.
@@ -41,7 +65,7 @@ class CUDAGraphs(Callback):
     def __init__(self) -> None:
         self.compiled: list[nn.Module] = []
         self._calls: list[Any] = []
-        self._limit_before: int | None = None
+        self._room = ExitStack()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compile, when the network is on its device.
@@ -67,10 +91,7 @@ class CUDAGraphs(Callback):
         if trainer.strategy.root_device.type != "cuda":
             return
         modules = pl_module.network.called_modules()
-        # torch takes the calls of all modules for one function, and keeps so many versions of a function, no more
-        config: Any = torch._dynamo.config
-        self._limit_before = config.recompile_limit
-        config.recompile_limit = max(config.recompile_limit, VERSIONS * len(modules))
+        self._room.enter_context(room_for_versions(len(modules)))
         for module in modules:
             module.compile(mode="reduce-overhead", dynamic=False)
             self.compiled.append(module)
@@ -101,9 +122,7 @@ class CUDAGraphs(Callback):
     def _let_go(self) -> None:
         self._call_as_written()
         self.compiled, self._calls = [], []
-        if self._limit_before is not None:
-            config: Any = torch._dynamo.config
-            config.recompile_limit, self._limit_before = self._limit_before, None
+        self._room.close()
 
     def _call_as_written(self) -> None:
         for module in self.compiled:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from primenet_lightning.argument_types import CheckedArguments
+from primenet_lightning.datamodules.attached import batches_done_by, feeds_gpu, ranks_of
 from primenet_lightning.datamodules.augmenting import Augmentation, augmented, refuse_augmentation, set_epoch
 from primenet_lightning.datamodules.classes import check_class_names, refuse_empty_classes, require_every_class
 from primenet_lightning.datamodules.image_files import ImageFiles
@@ -23,7 +24,6 @@ from primenet_lightning.datamodules.pictures import Fit
 from primenet_lightning.datamodules.preprocessing import Preprocess, as_size
 from primenet_lightning.datamodules.samplers import EpochBatchSampler, OrderedBatchSampler
 from primenet_lightning.datamodules.splits import last_held_out, limited, stratified_split
-from primenet_lightning.datamodules.trainer import batches_done_by, feeds_gpu, ranks_of
 
 if TYPE_CHECKING:
     from primenet_lightning.datamodules.datasets import DatasetsDataModule

@@ -7,10 +7,10 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from primenet_lightning.datamodules.attached import feeds_gpu, ranks_of
 from primenet_lightning.datamodules.in_memory import ImageTensors
 from primenet_lightning.datamodules.loader import BatchLoader
 from primenet_lightning.datamodules.samplers import EpochBatchSampler, OrderedBatchSampler
-from primenet_lightning.datamodules.trainer import feeds_gpu, ranks_of
 
 
 class SplitFeatures(NamedTuple):

@@ -38,7 +38,7 @@ def wrong_answers_of(model: LocalLearner, images: Tensor, labels: Tensor) -> Ten
     preprocess = Preprocess.of(model.data_description)
     wrong: list[Tensor] = []
     for pixels, target in zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True):
-        wrong.append(model(preprocess(pixels.to(model.device))).argmax(1).cpu() != target)
+        wrong.append(model(preprocess(pixels.to(model.device))).argmax(1).cpu() != target.cpu())
     return torch.cat(wrong)
 
 

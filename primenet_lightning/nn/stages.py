@@ -106,6 +106,11 @@ class Stage(Layer, ABC, metaclass=CheckedArguments):
         """Of what goes on for one sample, pooling included."""
 
     @property
+    def chooses_by_losses(self) -> bool:
+        """Whether `choose` looks at the losses, as by default one of a stage's own; else they may come later."""
+        return type(self).choose is not Stage.choose
+
+    @property
     def needs_next(self) -> bool:
         """Whether something here looks at, or is trained by, the stage that follows: both need one process."""
         return not self.closed

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch import distributed as dist
 from torch.distributed import ProcessGroup
@@ -98,7 +97,7 @@ class Line:
         Returns:
             The last one's.
         """
-        values = [value]
+        values = [on_cpu(value)]
         dist.broadcast_object_list(values, self.ranks[-1], group=self.group)
         return values[0]
 
@@ -111,10 +110,10 @@ class Line:
 
 
 def on_cpu(value: Any) -> Any:
-    """Bring all tensors to the CPU: another process would have what it unpickles on a GPU on the sender's own.
+    """Bring tensors to the CPU: one on a GPU would be unpickled onto the GPU of the process that sent it.
 
     Args:
-        value: Anything; of lists, tuples and dictionaries what is inside.
+        value: Anything; looked at is what dictionaries, lists and tuples have inside.
 
     Returns:
         The same, with tensors of the same shapes.
@@ -123,4 +122,10 @@ def on_cpu(value: Any) -> Any:
         >>> on_cpu({"metrics": [torch.ones(2)], "epoch": 3})
         {'metrics': [tensor([1., 1.])], 'epoch': 3}
     """
-    return apply_to_collection(value, Tensor, Tensor.cpu)
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {name: on_cpu(part) for name, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(on_cpu(part) for part in value)
+    return value

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from primenet_lightning.nn.cutting.balance import REPEATS, share_out
+from primenet_lightning.nn.cutting.balance import REPEATS, share_out, wait_for
 from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.stages import Stage
 from primenet_lightning.pipeline.memory import lent_memory
@@ -152,7 +152,7 @@ def seconds_of_stages(network: StagedNetwork, batch_size: int = 16) -> list[floa
     """
     like = next((parameter for parameter in network.parameters() if not parameter.is_meta), torch.empty(0))
     seconds: list[float] = []
-    with torch.random.fork_rng(devices=[like.device.index or 0] if like.is_cuda else []):
+    with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
         x = torch.randn(batch_size, *network.in_shape, device=like.device, dtype=like.dtype)
         target = torch.zeros(batch_size, dtype=torch.int64, device=like.device)
         for stage in network.stages:
@@ -171,20 +171,15 @@ def seconds_of_stages(network: StagedNetwork, batch_size: int = 16) -> list[floa
 
 def _time(stage: Stage, x: Tensor, target: Tensor) -> tuple[float, Tensor]:
     """One step of a stage, and what it hands on."""
-    _wait(x)
+    wait_for(x)
     started = time.perf_counter()
     outputs = list(stage.run_learners(x, target))
     handed_on = stage.hand_on(x, outputs, 0).detach()
     losses = [output.loss for output in outputs if output.loss.requires_grad]
     if losses:
         torch.autograd.backward(losses)
-    _wait(x)
+    wait_for(x)
     taken = time.perf_counter() - started
     for parameter in stage.parameters():
         parameter.grad = None
     return taken, handed_on
-
-
-def _wait(x: Tensor) -> None:
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)

@@ -222,6 +222,7 @@ class LocalPipeline(DDPStrategy, metaclass=CheckedArguments):
         assert self.model is not None
         assert self.lightning_module is not None
         move(self.model, self.root_device)
+        # `move` goes around Module.to, which would set it; random numbers in checkpoints are those of this device
         _update_properties(self.lightning_module, device=self.root_device)
 
     def _begin_alike(self) -> None:

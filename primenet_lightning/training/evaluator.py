@@ -164,37 +164,14 @@ class Evaluator(LightningModule, metaclass=CheckedArguments):
                 f"labels have shape {tuple(target.shape)} and dtype {target.dtype}, but must be class indices, one "
                 f"integer for each of the {len(images)} images; the soft labels of MixUp and CutMix are not taken"
             )
-        if target.device.type == "cpu":  # else they were looked at before
-            self._refuse_other_classes(target)
+        if target.device.type == "cpu" and len(target):  # on a GPU it would have to be waited for
+            least, most = int(target.min()), int(target.max())
+            if least < 0 or most >= self.num_classes:
+                raise ValueError(
+                    f"labels go from {least} to {most}, but num_classes={self.num_classes} are counted from 0; give "
+                    "labels from 0 to num_classes - 1"
+                )
         return self.images_of(images), target.long()
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Look at labels that go to a GPU: there it would have to be waited for, and a wrong one ends the process.
-
-        Args:
-            batch: Images and labels, or images alone.
-            dataloader_idx: Lightning's.
-
-        Returns:
-            The batch as it was.
-
-        Raises:
-            ValueError: If labels are no class indices.
-        """
-        is_pair = isinstance(batch, Sequence) and len(batch) == 2
-        if is_pair and self.device.type != "cpu" and isinstance(batch[1], Tensor) and batch[1].device.type == "cpu":
-            self._refuse_other_classes(batch[1])
-        return batch
-
-    def _refuse_other_classes(self, target: Tensor) -> None:
-        if not len(target):
-            return
-        least, most = int(target.min()), int(target.max())
-        if least < 0 or most >= self.num_classes:
-            raise ValueError(
-                f"labels go from {least} to {most}, but num_classes={self.num_classes} are counted from 0; give "
-                "labels from 0 to num_classes - 1"
-            )
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
 

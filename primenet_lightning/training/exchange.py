@@ -138,8 +138,9 @@ ALONE: Exchange = _Alone()
 class Replicas(Exchange):
     """Processes that each have the whole network, and a share of each batch.
 
-    A batch costs a message of images and flags, and one of losses per stage; its window ends with one per dtype of the
-    gradients, with the batch-norm statistics, which are so equal on all processes after every step.
+    A batch costs a message of images and flags, and one of losses per stage (on a GPU, per stage that chooses by them).
+    A window ends with one per dtype of the gradients, with the batch-norm statistics, which are so equal on all
+    processes after every step.
 
     Args:
         group: The processes; None for all.

@@ -374,8 +374,8 @@ class LocalLearner(Optimizing, ABC):
         """
         if stage == "fit":
             refuse_automatic_options(trainer, self)
+            refuse_synchronized_norms(trainer, self.network)
         refuse_trainer(trainer, stage, self.rhythm)
-        refuse_synchronized_norms(trainer, self.network)
         if isinstance(trainer.strategy, DividesNetworks):
             trainer.strategy.check(trainer, self)
         elif self.deferred is None:

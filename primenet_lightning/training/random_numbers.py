@@ -65,7 +65,7 @@ class KeyedRandom:
         before_on_gpu = torch.cuda.get_rng_state(device) if on_gpu and device is not None else None
         torch.default_generator.manual_seed(key)
         if on_gpu:
-            with torch.cuda.device(device):
+            with torch.cuda.device(device):  # which need not be the one that torch takes for the current
                 torch.cuda.manual_seed(key)
         try:
             yield

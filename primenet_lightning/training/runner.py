@@ -98,8 +98,8 @@ class _Batch:
     waiting: list[LearnerOutput] = field(default_factory=list)
     unseen: dict[str, Tensor] = field(default_factory=dict)
     """Losses that are not on the host yet."""
-    went_on: list[str] = field(default_factory=list)
-    """Learners whose maps went on, of which the passage does not have the losses yet."""
+    handed_on: list[str] = field(default_factory=list)
+    """Learners whose maps went on, and whose losses the passage does not have yet."""
 
 
 class _Answers:
@@ -227,7 +227,7 @@ class StageRunner(metaclass=CheckedArguments):
 
         Raises:
             NonFiniteError: If a loss is NaN or infinite; before any parameter changes, or with ``step="stage"`` before
-                any of that stage or a later one.
+                any of that stage or a later one. On a GPU the stages after it may have seen the batch.
         """
         batch = _Batch(share, window, applies)
         passage = self.passage = Passage(target, share)
@@ -246,7 +246,7 @@ class StageRunner(metaclass=CheckedArguments):
                 choice = stage.choose(x, outputs, values, share)
                 x = stage.hand_on(x, outputs, choice)
             # take note
-            batch.went_on.append(outputs[choice].learner)
+            batch.handed_on.append(outputs[choice].learner)
             answers.add(outputs)
             if stage.chooses:
                 passage.route.append(choice)
@@ -298,9 +298,8 @@ class StageRunner(metaclass=CheckedArguments):
     # -- losses as numbers ---------------------------------------------------------------------------------------------
 
     def _can_wait(self, stage: Stage, x: Tensor) -> bool:
-        """Whether a stage's losses may stay on a GPU, which else would run dry at each look, to the batch's end."""
-        chooses_by_losses = type(stage).choose is not Stage.choose
-        return x.device.type != "cpu" and self.rhythm.step == "batch" and not chooses_by_losses
+        """Whether a stage's losses may stay on a GPU until the end of the batch: at each look it runs out of work."""
+        return x.device.type != "cpu" and self.rhythm.step == "batch" and not stage.chooses_by_losses
 
     def _look(self, batch: _Batch) -> None:
         """Take all losses to the host that are not there yet.
@@ -310,8 +309,8 @@ class StageRunner(metaclass=CheckedArguments):
         """
         if batch.unseen:
             self.passage.values |= on_host(batch.unseen, batch.share)
-        self.passage.went_on += [self.passage.values[name] for name in batch.went_on]
-        batch.unseen, batch.went_on = {}, []
+        self.passage.went_on += [self.passage.values[name] for name in batch.handed_on]
+        batch.unseen, batch.handed_on = {}, []
 
     # -- what is due when ----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
@@ -156,6 +157,27 @@ def test_no_part_is_begun_that_would_not_end_in_time(data, tmp_path):
     here = gpu_place.Place("cpu", data, tmp_path, gpu_place.FULL, time.monotonic() + 30)
     assert gpu.work(todo, gpu_place.Kept(tmp_path), here) == ["long"]
     assert calls == ["short"]
+
+
+def test_after_an_error_that_breaks_the_device_no_part_is_begun(data, tmp_path, monkeypatch):
+    calls = []
+    todo = [fake("breaks", calls, RuntimeError("an illegal memory access")), fake("next", calls, {})]
+    monkeypatch.setattr(gpu_place.Place, "is_sound", lambda self: not calls)
+    kept = gpu_place.Kept(tmp_path)
+    assert gpu.work(todo, kept, place(tmp_path, data)) == ["next"]
+    assert calls == ["breaks"]
+    assert "illegal memory access" in kept.parts["breaks"][gpu_place.FAILURE]
+
+
+def test_a_training_without_validation_images_goes_on_too(data, tmp_path):
+    def here(seconds):
+        sizes = replace(gpu_place.TINY, fast_epochs=2)
+        return replace(place(tmp_path, data, seconds), sizes=sizes)
+
+    begun = gpu_fits.fast_cifar10(0, True, here(0.0))
+    assert begun[gpu_place.UNFINISHED]
+    assert begun["epochs"] == 1
+    assert gpu_fits.fast_cifar10(0, True, here(3600.0))["epochs"] == 2
 
 
 def test_the_command_says_what_it_cannot_do(tmp_path, monkeypatch):

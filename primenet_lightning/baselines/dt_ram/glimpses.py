@@ -65,7 +65,7 @@ class GlimpseSensor(nn.Module):
 
 
 def _window(place: Tensor, side: int, size: int) -> Tensor:
-    """Rows, or columns, of a window of this size, ``(batch, size)``; from 0, at the one side, to 1, at the other."""
+    """Rows, or columns, of a window, ``(batch, size)``; ``place`` is from 0, at the one side, to 1, at the other."""
     room = side - size
     start = (place * room).floor().long().clamp(0, room)
     return start[:, None] + torch.arange(size, device=place.device)

@@ -210,17 +210,21 @@ def _input(x: Tensor) -> Tensor:
 
 def _seconds(piece: nn.Module, x: Tensor) -> float:
     given = _input(x)
-    _wait_for(x)
+    wait_for(x)
     started = time.perf_counter()
     y = piece(given)
     if y.requires_grad:
         y.backward(torch.ones_like(y))
-    _wait_for(x)
+    wait_for(x)
     return time.perf_counter() - started
 
 
-def _wait_for(x: Tensor) -> None:
-    """Wait until the device of a tensor has done all that it was told."""
+def wait_for(x: Tensor) -> None:
+    """Wait until the device of a tensor has done all that it was told; a CPU always has.
+
+    Args:
+        x: Of any shape.
+    """
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
 

@@ -140,6 +140,7 @@ class CutNetwork(KeepsFrozen, StagedNetwork):
             place = place._replace(next_part=parts[index + 1], next_features=pieces[end - 1].gives)
             objectives.append(self.recipe.objective(place))
         self.objectives = nn.ModuleList(objectives)
+        # some parts of objectives are built on the CPU whatever the device of the model
         device = next((parameter.device for parameter in self.backbone.parameters()), None)
         if device is not None and device.type not in ("cpu", "meta"):
             self.objectives.to(device)

@@ -125,6 +125,11 @@ class ExitStage(Stage):
         for name, loss, logits in zip(exit_names(len(losses)), losses, given.logits, strict=True):
             yield LearnerOutput(name, loss, logits.detach(), logits.detach())
 
+    @property
+    def chooses_by_losses(self) -> bool:
+        """No: the last exit is taken."""
+        return False
+
     def choose(self, x: Tensor, outputs: Sequence[LearnerOutput], values: Sequence[float], share: Share = WHOLE) -> int:
         """Take the last exit; see `Stage.choose`."""
         return len(outputs) - 1

@@ -1,4 +1,4 @@
-"""Pruning: a block drops the capsules that its router has decided against, as a checkpoint of such a block does."""
+"""Pruning: a block drops capsules that its router has decided against, or that the checkpoint it loads has dropped."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from primenet_lightning.datamodules import DigitsDataModule
+from primenet_lightning.datamodules.attached import batches_done_by, ranks_of
 from primenet_lightning.datamodules.features import FeatureDataModule, SplitFeatures
-from primenet_lightning.datamodules.trainer import batches_done_by, ranks_of
 
 
 def stand_in(device="cpu", **kwargs):
