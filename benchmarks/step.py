@@ -1,6 +1,6 @@
 """Where a training step's time goes, and what Lightning and logging add to the same step in a bare loop.
 
-    python benchmarks/step.py [--root DIR] [--steps N] [--only NAME ...] [--clock wall|cpu]
+    python benchmarks/step.py [--root DIR] [--steps N] [--only NAME ...] [--clock wall|cpu] [--barebones]
 
 Both sides train equal networks on equal batches, alternating step by step, so that what else the machine does hits
 both. The bare loop is `StageRunner`, which the Trainer's step runs, too. The Trainer has the command line's default
@@ -8,9 +8,9 @@ callbacks and loggers: loss curves, progress bar (drawn to a terminal that goes 
 lasts from the end of one bare step to the beginning of the next, batch fetching, callbacks and logging included. Steps
 at which the curves are logged, one in 50, are taken apart and weighed in as one in 50. Validation and checkpoints are
 off. What is not in a step stands beside it: drawing the bar, which a thread does beside both sides, and the Trainer's
-work between two epochs. ``--clock cpu`` counts processor time of the thread that trains, torch's one thread, for a
-machine that others use, too. The last line is one JSON object; the command fails if Lightning adds more than
-is allowed.
+work between two epochs. ``--barebones`` takes Lightning's own switch instead: no loggers, no curves, no bar. ``--clock
+cpu`` counts processor time of the thread that trains, torch's one thread, for a machine that others use, too. The last
+line is one JSON object; the command fails if Lightning adds more than is allowed.
 """
 
 import argparse
@@ -130,8 +130,10 @@ class Alternate(Callback):
         self.laps.end("backward")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Time the drawing of the bar."""
+        """Time the drawing of the bar, where there is one."""
         bar = trainer.progress_bar_callback
+        if bar is None:
+            return
         assert isinstance(bar, LossProgressBar)
         assert bar.progress is not None
         times = []
@@ -142,12 +144,13 @@ class Alternate(Callback):
         self.drawing = statistics.median(times) * bar.refresh_rate
 
 
-def measure(data: ImageDataModule, steps: int) -> dict[str, float]:
+def measure(data: ImageDataModule, steps: int, barebones: bool = False) -> dict[str, float]:
     """Train both sides in turns.
 
     Args:
         data: The data; its default batch size.
         steps: Steps a side.
+        barebones: Whether the Trainer is to do nothing but train.
 
     Returns:
         ``bare_ms`` and ``overhead_ms`` a step, medians; ``low`` and ``high``, the overhead's quartiles; the ratio
@@ -156,7 +159,7 @@ def measure(data: ImageDataModule, steps: int) -> dict[str, float]:
     """
     data.prepare_data()
     data.setup("fit")
-    alternate = train(data, steps)
+    alternate = train(data, steps, barebones)
     # the Trainer's step, and what it adds
     usual = statistics.median(alternate.usual[WARM_UP:])
     logged = statistics.median(alternate.logged) if alternate.logged else usual
@@ -180,14 +183,17 @@ def measure(data: ImageDataModule, steps: int) -> dict[str, float]:
     return costs
 
 
-def train(data: ImageDataModule, steps: int) -> Alternate:
-    """Fit with the command's default callbacks and loggers, a bare step after each of the Trainer's.
+def train(data: ImageDataModule, steps: int, barebones: bool = False) -> Alternate:
+    """Fit with the command's default callbacks and loggers, or with none; a bare step after each of the Trainer's.
 
     Returns:
         The callback, with all times.
     """
     curves = CapsuleLossCurves()
     alternate = Alternate(data, build(data), curves)
+    if barebones:
+        Trainer(accelerator="cpu", max_steps=steps, barebones=True, callbacks=[alternate]).fit(build(data), data)
+        return alternate
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
         trainer = Trainer(
             accelerator="cpu",
@@ -219,6 +225,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600, help="Steps a side and data set.")
     parser.add_argument("--only", nargs="+", choices=("digits", "mnist"), default=("digits", "mnist"))
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--barebones", action="store_true", help="A Trainer that does nothing but train.")
     options = parser.parse_args()
     global clock
     clock = CLOCKS[options.clock]
@@ -230,7 +237,7 @@ def main() -> None:
     }
     for name in options.only:
         data = MNISTDataModule(root=options.root) if name == "mnist" else DigitsDataModule()
-        costs = measure(data, options.steps)
+        costs = measure(data, options.steps, options.barebones)
         for key, value in costs.items():
             figures[f"{name}_{key}"] = value
         parts = ", ".join(f"{part} {costs[f'{part}_ms']:.2f}" for part in PARTS)
