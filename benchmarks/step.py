@@ -1,6 +1,6 @@
 """Where a training step's time goes, and what Lightning and logging add to the same step in a bare loop.
 
-    python benchmarks/step.py [--root DIR] [--steps N] [--only NAME ...] [--clock wall|cpu] [--barebones]
+    python benchmarks/step.py [--root DIR] [--steps N] [--only NAME ...] [--clock wall|cpu] [--trainer KIND]
 
 Both sides train equal networks on equal batches, alternating step by step, so that what else the machine does hits
 both. The bare loop is `StageRunner`, which the Trainer's step runs, too. The Trainer has the command line's default
@@ -8,9 +8,10 @@ callbacks and loggers: loss curves, progress bar (drawn to a terminal that goes 
 lasts from the end of one bare step to the beginning of the next, batch fetching, callbacks and logging included. Steps
 at which the curves are logged, one in 50, are taken apart and weighed in as one in 50. Validation and checkpoints are
 off. What is not in a step stands beside it: drawing the bar, which a thread does beside both sides, and the Trainer's
-work between two epochs. ``--barebones`` takes Lightning's own switch instead: no loggers, no curves, no bar. ``--clock
-cpu`` counts processor time of the thread that trains, torch's one thread, for a machine that others use, too. The last
-line is one JSON object; the command fails if Lightning adds more than is allowed.
+work between two epochs. ``--trainer barebones`` takes Lightning's own switch instead: no loggers, no curves, no bar.
+``--trainer minimal`` runs the bare step in a LightningModule that does nothing else: what no model can be without.
+``--clock cpu`` counts processor time of the thread that trains, torch's one thread, for a machine that others use, too.
+The last line is one JSON object; the command fails if Lightning adds more than is allowed.
 """
 
 import argparse
@@ -25,14 +26,16 @@ import checkout  # noqa: F401
 import torch
 import wandb
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import WandbLogger
 from timing import CLOCKS, Bound, conclude, machine
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from training import adams
 
 import primenet_lightning
-from primenet_lightning import PrimeNet, StageRunner
+from primenet_lightning import PrimeNet, PrimeNetwork, StageRunner
 from primenet_lightning.callbacks import CapsuleLossCurves, LossProgressBar, ResumableCSVLogger
 from primenet_lightning.datamodules import DigitsDataModule, ImageDataModule, MNISTDataModule
 
@@ -144,13 +147,39 @@ class Alternate(Callback):
         self.drawing = statistics.median(times) * bar.refresh_rate
 
 
-def measure(data: ImageDataModule, steps: int, barebones: bool = False) -> dict[str, float]:
+class Minimal(LightningModule):
+    """The bare step in a LightningModule that does nothing else.
+
+    Args:
+        network: To be trained.
+    """
+
+    def __init__(self, network: PrimeNetwork) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.network = network
+        self.runner = StageRunner(network)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Learn from a batch."""
+        self.runner.run(*batch)
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def configure_optimizers(self) -> Optimizer:
+        """The paper's Adam for every learner."""
+        return adams(self.network)
+
+
+def measure(data: ImageDataModule, steps: int, kind: str = "command") -> dict[str, float]:
     """Train both sides in turns.
 
     Args:
         data: The data; its default batch size.
         steps: Steps a side.
-        barebones: Whether the Trainer is to do nothing but train.
+        kind: Of the Trainer, and of what it trains; see the top of this file.
 
     Returns:
         ``bare_ms`` and ``overhead_ms`` a step, medians; ``low`` and ``high``, the overhead's quartiles; the ratio
@@ -159,7 +188,7 @@ def measure(data: ImageDataModule, steps: int, barebones: bool = False) -> dict[
     """
     data.prepare_data()
     data.setup("fit")
-    alternate = train(data, steps, barebones)
+    alternate = train(data, steps, kind)
     # the Trainer's step, and what it adds
     usual = statistics.median(alternate.usual[WARM_UP:])
     logged = statistics.median(alternate.logged) if alternate.logged else usual
@@ -183,7 +212,7 @@ def measure(data: ImageDataModule, steps: int, barebones: bool = False) -> dict[
     return costs
 
 
-def train(data: ImageDataModule, steps: int, barebones: bool = False) -> Alternate:
+def train(data: ImageDataModule, steps: int, kind: str = "command") -> Alternate:
     """Fit with the command's default callbacks and loggers, or with none; a bare step after each of the Trainer's.
 
     Returns:
@@ -191,8 +220,9 @@ def train(data: ImageDataModule, steps: int, barebones: bool = False) -> Alterna
     """
     curves = CapsuleLossCurves()
     alternate = Alternate(data, build(data), curves)
-    if barebones:
-        Trainer(accelerator="cpu", max_steps=steps, barebones=True, callbacks=[alternate]).fit(build(data), data)
+    if kind != "command":
+        model = Minimal(build(data).network) if kind == "minimal" else build(data)
+        Trainer(accelerator="cpu", max_steps=steps, barebones=True, callbacks=[alternate]).fit(model, data)
         return alternate
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
         trainer = Trainer(
@@ -225,7 +255,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600, help="Steps a side and data set.")
     parser.add_argument("--only", nargs="+", choices=("digits", "mnist"), default=("digits", "mnist"))
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    parser.add_argument("--barebones", action="store_true", help="A Trainer that does nothing but train.")
+    parser.add_argument("--trainer", choices=("command", "barebones", "minimal"), default="command")
     options = parser.parse_args()
     global clock
     clock = CLOCKS[options.clock]
@@ -237,7 +267,7 @@ def main() -> None:
     }
     for name in options.only:
         data = MNISTDataModule(root=options.root) if name == "mnist" else DigitsDataModule()
-        costs = measure(data, options.steps, options.barebones)
+        costs = measure(data, options.steps, options.trainer)
         for key, value in costs.items():
             figures[f"{name}_{key}"] = value
         parts = ", ".join(f"{part} {costs[f'{part}_ms']:.2f}" for part in PARTS)
