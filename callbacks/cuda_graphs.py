@@ -26,13 +26,15 @@ def room_for_versions(modules: int) -> AbstractContextManager[None]:
 
     Example:
         >>> with room_for_versions(100):
-        ...     torch._dynamo.config.recompile_limit
+        ...     torch._dynamo.config.cache_size_limit
         400
     """
     config: Any = torch._dynamo.config
-    limit = max(config.recompile_limit, VERSIONS * modules)
+    limit = max(
+        config.cache_size_limit, VERSIONS * modules
+    )  # torch 2.6 has these names alone, later ones have them, too
     # the second limit counts all versions that there ever were in this process
-    patched: AbstractContextManager[None] = config.patch(recompile_limit=limit, accumulated_recompile_limit=2**30)
+    patched: AbstractContextManager[None] = config.patch(cache_size_limit=limit, accumulated_cache_size_limit=2**30)
     return patched
 
 

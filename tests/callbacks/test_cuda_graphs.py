@@ -34,7 +34,7 @@ def compiler(monkeypatch):
             return module._call_impl(*args, **options)
 
         seen.modes.append((mode, dynamic))
-        seen.limits.append(torch._dynamo.config.recompile_limit)
+        seen.limits.append(torch._dynamo.config.cache_size_limit)
         module._compiled_call_impl = call
 
     def mark():
@@ -65,7 +65,7 @@ def fitted(folder, *callbacks):
 
 
 def test_training_steps_are_captured_and_nothing_else(compiler, on_gpu, tmp_path):
-    callback, limit = CUDAGraphs(), torch._dynamo.config.recompile_limit
+    callback, limit = CUDAGraphs(), torch._dynamo.config.cache_size_limit
     model, trainer = fitted(tmp_path, compiler.phases, callback)
     modules = model.network.called_modules()
     assert compiler.modes == [("reduce-overhead", False)] * len(modules)
@@ -76,7 +76,7 @@ def test_training_steps_are_captured_and_nothing_else(compiler, on_gpu, tmp_path
     assert all(module._compiled_call_impl is None for module in modules)
     # torch takes the calls of all modules for one function, and keeps eight versions of a function
     assert set(compiler.limits) == {4 * len(modules)}
-    assert 4 * len(modules) > torch._dynamo.config.recompile_limit == limit
+    assert 4 * len(modules) > torch._dynamo.config.cache_size_limit == limit
     assert differences(state(model), state(fitted(tmp_path)[0])) == []
 
 
