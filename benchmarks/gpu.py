@@ -58,6 +58,7 @@ def parts(sizes: Sizes) -> list[Part]:
         Part("check_mixed_precision", 60, gpu_checks.mixed_precision),
         Part("check_one_process", 60, gpu_checks.one_process),
         Part("check_memory", 60, gpu_checks.memory),
+        Part("check_copies_ahead", 40, gpu_checks.copies_ahead),
         Part("check_cuda_graphs", 180, gpu_steps.cuda_graphs_learn_the_same),
     ]
     ratios = [Part(f"ratio_{name}", 30, partial(gpu_steps.local_over_end_to_end, name)) for name in names]

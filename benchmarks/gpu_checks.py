@@ -40,12 +40,12 @@ class Blobs(ImageDataModule):
         return images, labels, images[:80], labels[:80]
 
 
-def fitted(place: Place, epochs: int = 2, **options: Any) -> tuple[PrimeNet, Trainer]:
+def fitted(place: Place, copies_ahead: bool = False, **options: Any) -> tuple[PrimeNet, Trainer]:
     """Fit the smallest network to the blobs.
 
     Args:
         place: Where.
-        epochs: How many.
+        copies_ahead: Whether batches are copied to the GPU ahead of time.
         **options: Of the Trainer.
 
     Returns:
@@ -55,7 +55,7 @@ def fitted(place: Place, epochs: int = 2, **options: Any) -> tuple[PrimeNet, Tra
     model = PrimeNet(1, (8, 8), 4, lr=0.003)
     with quietly():
         trainer = Trainer(
-            max_epochs=epochs,
+            max_epochs=2,
             accelerator=place.accelerator,
             devices=1,
             logger=False,
@@ -65,8 +65,21 @@ def fitted(place: Place, epochs: int = 2, **options: Any) -> tuple[PrimeNet, Tra
             num_sanity_val_steps=0,
             **options,
         )
-        trainer.fit(model, datamodule=Blobs(batch_size=40))
+        data = Blobs(batch_size=40)
+        data.copies_ahead = copies_ahead
+        trainer.fit(model, datamodule=data)
     return model, trainer
+
+
+def copies_ahead(place: Place) -> Figures:
+    """Fit with batches that are copied ahead, on a stream of their own, and without."""
+    plain, once_more, ahead = fitted(place)[0], fitted(place)[0], fitted(place, copies_ahead=True)[0]
+    by_chance, apart = distance(plain, once_more), distance(plain, ahead)
+    return {
+        "largest_difference_by_chance": by_chance,
+        "largest_difference": apart,
+        "holds": apart <= max(1e-3, 3 * by_chance),
+    }
 
 
 def mixed_precision(place: Place) -> Figures:

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from primenet_lightning.datamodules import ImageDataModule
 from primenet_lightning.training.learner import LocalLearner
 
 VERSIONS = 4
@@ -46,8 +47,9 @@ class CUDAGraphs(Callback):
     minutes, in which kernels are compiled and captured; so does the first batch of another size, as an epoch's last.
 
     Training steps alone are captured. Validation and test run as written, because what a graph computes is overwritten
-    when it runs again. On a CPU, and on other devices than those of CUDA, nothing is captured. Results change by
-    rounding, since kernels are merged.
+    when it runs again. Beside that, an `ImageDataModule` copies each training batch to the GPU while the one before it
+    is learned, on a stream of its own. On a CPU, and on other devices than those of CUDA, nothing is done. Results
+    change by rounding, since kernels are merged.
 
     **It has not been tried on a GPU yet.** Before you rely on it, let `python benchmarks/gpu.py --only
     check_cuda_graphs` compare twenty steps with and without.
@@ -67,7 +69,7 @@ class CUDAGraphs(Callback):
     def __init__(self) -> None:
         self.compiled: list[nn.Module] = []
         self._calls: list[Any] = []
-        self._room = ExitStack()
+        self._at_end = ExitStack()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compile, when the network is on its device.
@@ -92,8 +94,12 @@ class CUDAGraphs(Callback):
             )
         if trainer.strategy.root_device.type != "cuda":
             return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, ImageDataModule):
+            self._at_end.callback(setattr, data, "copies_ahead", data.copies_ahead)
+            data.copies_ahead = True  # its loaders are not made yet
         modules = pl_module.network.called_modules()
-        self._room.enter_context(room_for_versions(len(modules)))
+        self._at_end.enter_context(room_for_versions(len(modules)))
         for module in modules:
             module.compile(mode="reduce-overhead", dynamic=False)
             self.compiled.append(module)
@@ -124,7 +130,7 @@ class CUDAGraphs(Callback):
     def _let_go(self) -> None:
         self._call_as_written()
         self.compiled, self._calls = [], []
-        self._room.close()
+        self._at_end.close()
 
     def _call_as_written(self) -> None:
         for module in self.compiled:

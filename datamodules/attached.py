@@ -1,5 +1,6 @@
 """What a data module has to know of the Trainer that it is attached to."""
 
+import torch
 from lightning.pytorch import Trainer
 
 
@@ -41,19 +42,22 @@ def batches_done_by(trainer: Trainer | None) -> int:
     return done if done < trainer.num_training_batches else 0
 
 
-def feeds_gpu(trainer: Trainer | None) -> bool:
-    """Tell whether batches go to a GPU of CUDA, so that they should lie in page-locked memory.
+def gpu_of(trainer: Trainer | None) -> torch.device | None:
+    """Tell to which GPU of CUDA batches go.
 
-    From there a copy runs beside what the processor does next; from other memory the processor waits for it.
+    Batches for one should lie in page-locked memory. From there a copy runs beside what the processor does next; from
+    other memory the processor waits for it.
 
     Args:
         trainer: None where a data module is used by itself.
 
     Returns:
-        Whether they do.
+        None where they go to no such GPU.
 
     Example:
-        >>> feeds_gpu(None), feeds_gpu(Trainer(accelerator="cpu", logger=False))
-        (False, False)
+        >>> gpu_of(None) is gpu_of(Trainer(accelerator="cpu", logger=False)) is None
+        True
     """
-    return trainer is not None and trainer.strategy.root_device.type == "cuda"
+    if trainer is None or trainer.strategy.root_device.type != "cuda":
+        return None
+    return trainer.strategy.root_device

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from primenet_lightning.argument_types import CheckedArguments
-from primenet_lightning.datamodules.attached import batches_done_by, feeds_gpu, ranks_of
+from primenet_lightning.datamodules.attached import batches_done_by, gpu_of, ranks_of
 from primenet_lightning.datamodules.augmenting import Augmentation, augmented, refuse_augmentation, set_epoch
 from primenet_lightning.datamodules.classes import check_class_names, refuse_empty_classes, require_every_class
 from primenet_lightning.datamodules.image_files import ImageFiles
@@ -75,6 +75,8 @@ class ImageDataModule(LightningDataModule, metaclass=CheckedArguments):
         validation_count: How many training images, the last, are validation images that the data set comes with; None
             holds out ``validation_fraction``.
         class_names: What the classes are called, in the order of their labels.
+        copies_ahead: Whether training batches are copied to a GPU while the one before them is learned; the callback
+            `CUDAGraphs` sets it.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -102,6 +104,7 @@ class ImageDataModule(LightningDataModule, metaclass=CheckedArguments):
     class_names: tuple[str, ...]
     fit: Fit | None = None
     validation_count: int | None = None
+    copies_ahead: bool = False
 
     _checked_by_itself: ClassVar[tuple[str, ...]] = ("augmentation",)
 
@@ -357,7 +360,9 @@ class ImageDataModule(LightningDataModule, metaclass=CheckedArguments):
             sampler = EpochBatchSampler(
                 len(dataset), self.batch_size, seed=self.seed, num_replicas=world_size, rank=rank
             )
-        return BatchLoader(dataset, sampler, self._batches_done, pin_memory=feeds_gpu(self.trainer))
+        gpu = gpu_of(self.trainer)
+        ahead = gpu if self.copies_ahead else None
+        return BatchLoader(dataset, sampler, self._batches_done, pin_memory=gpu is not None, device=ahead)
 
     def val_dataloader(self) -> Any:
         """This rank's shares of the validation batches, in order; an empty list where there are none."""
@@ -370,7 +375,7 @@ class ImageDataModule(LightningDataModule, metaclass=CheckedArguments):
     def predict_dataloader(self) -> DataLoader[tuple[Tensor, str]]:
         """Batches of uint8 images (batch, channels, height, width) of ``predict_files``, each with their paths."""
         files = self._to_predict if self._to_predict is not None else self._load_predict_files()
-        return DataLoader(files, batch_size=self.eval_batch_size, pin_memory=feeds_gpu(self.trainer))
+        return DataLoader(files, batch_size=self.eval_batch_size, pin_memory=gpu_of(self.trainer) is not None)
 
     def _load_predict_files(self) -> Dataset[tuple[Tensor, str]]:
         if self.predict_files is None:
@@ -383,7 +388,7 @@ class ImageDataModule(LightningDataModule, metaclass=CheckedArguments):
         share = math.ceil(self.eval_batch_size / world_size)
         batch_size = share * world_size
         sampler = OrderedBatchSampler(len(dataset), batch_size, num_replicas=world_size, rank=rank)
-        return BatchLoader(dataset, sampler, pin_memory=feeds_gpu(self.trainer))
+        return BatchLoader(dataset, sampler, pin_memory=gpu_of(self.trainer) is not None)
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the Trainer, which attaches itself where it is used: it cannot always be copied or pickled."""

@@ -7,7 +7,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from primenet_lightning.datamodules.attached import feeds_gpu, ranks_of
+from primenet_lightning.datamodules.attached import gpu_of, ranks_of
 from primenet_lightning.datamodules.in_memory import ImageTensors
 from primenet_lightning.datamodules.loader import BatchLoader
 from primenet_lightning.datamodules.samplers import EpochBatchSampler, OrderedBatchSampler
@@ -57,7 +57,7 @@ class FeatureDataModule(LightningDataModule):
         split = self.splits["train"]
         size, rank = ranks_of(self.trainer)
         sampler = EpochBatchSampler(len(split.labels), self.batch_size, seed=self.seed, num_replicas=size, rank=rank)
-        return BatchLoader(ImageTensors(*split), sampler, pin_memory=feeds_gpu(self.trainer))
+        return BatchLoader(ImageTensors(*split), sampler, pin_memory=gpu_of(self.trainer) is not None)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """This rank's shares of the validation batches, in order."""
@@ -71,7 +71,7 @@ class FeatureDataModule(LightningDataModule):
         split = self.splits[name]
         size, rank = ranks_of(self.trainer)
         sampler = OrderedBatchSampler(len(split.labels), 1000 * size, num_replicas=size, rank=rank)
-        return BatchLoader(ImageTensors(*split), sampler, pin_memory=feeds_gpu(self.trainer))
+        return BatchLoader(ImageTensors(*split), sampler, pin_memory=gpu_of(self.trainer) is not None)
 
 
 def _check_splits(splits: Mapping[str, SplitFeatures]) -> None:

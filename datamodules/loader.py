@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from primenet_lightning.argument_types import CheckedArguments
+from primenet_lightning.datamodules.ahead import copied_ahead
 from primenet_lightning.datamodules.in_memory import ImageTensors
 from primenet_lightning.datamodules.samplers import EpochBatchSampler
 
@@ -25,6 +26,7 @@ class BatchLoader(DataLoader[tuple[Tensor, Tensor]], metaclass=CheckedArguments)
         shuffle: Given by Lightning when it makes this loader again for ``Trainer.predict``; the sampler shuffles.
         batch_sampler: Likewise; the sampler yields batches.
         pin_memory: Whether batches lie in page-locked memory, from where a GPU takes them without anybody waiting.
+        device: A GPU of CUDA that batches are copied to ahead of time, see `copied_ahead`; None leaves them on the CPU.
 
     Example:
         >>> dataset = ImageTensors(torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1), torch.arange(5))
@@ -43,6 +45,7 @@ class BatchLoader(DataLoader[tuple[Tensor, Tensor]], metaclass=CheckedArguments)
         shuffle: Literal[False] = False,
         batch_sampler: None = None,
         pin_memory: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         # batch_size=None: each item of the sampler is a batch already, and there is nothing left to collate
         # generator: without one of its own, each pass would draw from the global random numbers, and a run that was
@@ -58,6 +61,11 @@ class BatchLoader(DataLoader[tuple[Tensor, Tensor]], metaclass=CheckedArguments)
             generator=torch.Generator().manual_seed(0),
         )
         self.batches_done = batches_done
+        self.device = device
+
+    def __iter__(self) -> Any:
+        batches = super().__iter__()
+        return batches if self.device is None else copied_ahead(batches, self.device)
 
     def state_dict(self) -> dict[str, int]:
         """Where in the epoch a resumed run starts, and of which order of batches."""

@@ -52,7 +52,8 @@ def on_gpu(monkeypatch):
 
     def on_fit_start(self, trainer, pl_module):
         strategy = SimpleNamespace(root_device=torch.device("cuda"))
-        original(self, SimpleNamespace(strategy=strategy), pl_module)
+        original(self, SimpleNamespace(strategy=strategy, datamodule=trainer.datamodule), pl_module)
+        assert trainer.datamodule.copies_ahead
 
     monkeypatch.setattr(CUDAGraphs, "on_fit_start", on_fit_start)
 

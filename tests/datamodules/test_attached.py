@@ -37,3 +37,15 @@ def test_batches_for_a_gpu_lie_in_page_locked_memory(device, pinned):
         module.trainer = stand_in(device)
         for loader in (module.train_dataloader(), module.val_dataloader(), module.test_dataloader()):
             assert loader.pin_memory is pinned
+            assert loader.device is None
+
+
+def test_training_batches_are_copied_ahead_to_a_gpu_alone():
+    data = DigitsDataModule()
+    data.setup("fit")
+    data.copies_ahead = True
+    data.trainer = stand_in("cpu")
+    assert data.train_dataloader().device is None
+    data.trainer = stand_in("cuda:1")
+    assert data.train_dataloader().device == torch.device("cuda:1")
+    assert data.val_dataloader().device is None
