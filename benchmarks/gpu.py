@@ -86,7 +86,7 @@ def steps(sizes: Sizes, names: Sequence[str]) -> tuple[list[Part], list[Part]]:
     rest: list[Part] = []
     for way in [gpu_steps.WAYS[name] for name in sizes.ways]:
         seconds = 20 if way.mode is None else 180
-        for size in ("compact", "paper"):
+        for size in sizes.sizes:
             first.append(Part(f"step_{size}_{way.name}", seconds, partial(gpu_steps.size_step, size, way)))
         of_pairs = [Part(f"step_{name}_{way.name}", seconds, partial(gpu_steps.pair_step, name, way)) for name in names]
         if way.mode is None:

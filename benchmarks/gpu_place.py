@@ -11,6 +11,7 @@ import checkout  # noqa: F401
 import torch
 
 from primenet_lightning.files import write_whole
+from primenet_lightning.nn.prime.architecture import Size
 
 Figures = dict[str, Any]
 """What a part has measured, by name: numbers, texts and lists of them."""
@@ -36,7 +37,8 @@ class Sizes:
         parts: Of cut ResNets.
         product: Rows of the matrix whose product tells the device's rate.
         memory_depths: Of the stacks whose memory is measured.
-        small: Whether `compact` takes the place of `paper`, and a ResNet of 8 layers that of 20.
+        sizes: Of PrimeNet whose steps are timed.
+        small: Whether a ResNet of 8 layers takes the place of one of 20.
         fit_limit: Training images; None for all.
         mnist_epochs: Of `compact` on MNIST.
         fast_epochs: Of the fast recipe; None for as many as it says.
@@ -58,6 +60,7 @@ class Sizes:
     parts: tuple[int, ...] = (2, 4)
     product: int = 8192
     memory_depths: tuple[int, ...] = (2, 8, 32)
+    sizes: tuple[Size, ...] = ("compact", "paper")
     small: bool = False
     fit_limit: int | None = None
     mnist_epochs: int = 100
@@ -84,6 +87,7 @@ TINY = Sizes(
     parts=(2,),
     product=64,
     memory_depths=(2, 3),
+    sizes=("compact",),
     small=True,
     fit_limit=20,
     mnist_epochs=2,

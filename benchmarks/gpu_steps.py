@@ -241,8 +241,7 @@ def size_step(size: Size, way: Way, place: Place) -> Figures:
     def build() -> PrimeNetwork:
         torch.manual_seed(0)
         side = (place.sizes.side, place.sizes.side)
-        widths = architecture("compact" if place.sizes.small else size, side)
-        return PrimeNetwork.build(3, side, 10, widths)
+        return PrimeNetwork.build(3, side, 10, architecture(size, side))
 
     return step_figures(build, way, place)
 

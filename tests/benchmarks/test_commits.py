@@ -1,5 +1,7 @@
 """The benchmark of two commits: who takes which step, and what is divided by what."""
 
+from types import SimpleNamespace
+
 import commits
 import pytest
 
@@ -69,8 +71,15 @@ def test_what_lightning_adds_is_measured_in_turns(tmp_path, monkeypatch, capsys)
     assert "digits, newer: Lightning over the bare step 1.250" in capsys.readouterr().out
 
 
-def test_a_benchmark_that_measures_nothing_is_no_figure(tmp_path):
-    (tmp_path / "primenet_lightning").mkdir()
-    (tmp_path / "primenet_lightning" / "__init__.py").write_text("")
+@pytest.mark.parametrize("printed", ["", "Traceback ...\nImportError: no such name\n"])
+def test_a_benchmark_that_measures_nothing_is_no_figure(printed, tmp_path, monkeypatch):
+    monkeypatch.setattr(commits.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=printed))
     with pytest.raises(RuntimeError, match="has measured nothing with the package of"):
+        commits.over_bare(tmp_path, root=None)
+
+
+def test_a_benchmark_of_another_package_is_no_figure(tmp_path, monkeypatch):
+    printed = SimpleNamespace(stdout='{"package": "elsewhere"}\n')
+    monkeypatch.setattr(commits.subprocess, "run", lambda *_, **__: printed)
+    with pytest.raises(RuntimeError, match="was to be measured, and elsewhere was loaded"):
         commits.over_bare(tmp_path, root=None)
