@@ -11,8 +11,8 @@ is not run again, and one for which the minutes that are left do not suffice wai
 after an epoch, and go on; until then their epochs are kept, and their validation error where there is one. A part that
 fails is kept with its error, and is run again under ``--again`` alone.
 
-- ``checks``: ``16-mixed`` with the real scaler, NCCL and SyncBatchNorm with one process, memory by
-  `torch.cuda.max_memory_allocated`;
+- ``check_...``: ``16-mixed`` with the real scaler, NCCL and SyncBatchNorm with one process, memory by
+  `torch.cuda.max_memory_allocated`, batches that are copied ahead, CUDA graphs;
 - ``step_...``: time, share of the card's measured product rate, and gaps between kernels of `compact`, `paper`, stacks
   and cut ResNets; as written, compiled, and with what each stage calls captured as CUDA graphs;
 - ``ratio_...``: local learning over end-to-end backprop, in time and in memory, with checkpointing and accumulation;

@@ -22,7 +22,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import checkout  # noqa: F401
 import torch
 import wandb
 from lightning.pytorch import Callback, LightningModule, Trainer

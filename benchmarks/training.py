@@ -43,6 +43,7 @@ from torch.nn import functional
 from primenet_lightning import CompositeOptimizer, PaperAdam, PrimeNetwork, StageRunner, architecture
 from primenet_lightning.analysis.cost import count_training
 from primenet_lightning.datamodules import CIFAR10DataModule, ImageDataModule, MNISTDataModule
+from primenet_lightning.nn.losses import cross_entropy
 from primenet_lightning.nn.prime.architecture import Size
 from primenet_lightning.nn.prime.capsules import ConvFeatures
 
@@ -126,15 +127,9 @@ def deeply_supervised(network: PrimeNetwork) -> Step:
 
     def step(images: Tensor, target: Tensor) -> None:
         optimizer.zero_grad()
-        maps: list[Tensor] = []
-        all_logits: list[Tensor] = []
-        for capsule in block.in_order:
-            feature_map, logits = capsule(images)
-            maps.append(feature_map)
-            all_logits.append(logits)
-        mean = sum(maps[1:], maps[0]) / len(maps)
-        all_logits.append(network.head(block.join(images, mean)))
-        losses = [functional.cross_entropy(logits.float(), target) for logits in all_logits]
+        maps, logits = zip(*[capsule(images) for capsule in block.in_order], strict=True)
+        of_head = network.head(block.join(images, sum(maps[1:], maps[0]) / len(maps)))
+        losses = [cross_entropy(answer, target) for answer in (*logits, of_head)]
         torch.autograd.backward(torch.stack(losses).sum())
         optimizer.step()
 

@@ -31,10 +31,8 @@ def room_for_versions(modules: int) -> AbstractContextManager[None]:
         400
     """
     config: Any = torch._dynamo.config
-    limit = max(
-        config.cache_size_limit, VERSIONS * modules
-    )  # torch 2.6 has these names alone, later ones have them, too
-    # the second limit counts all versions that there ever were in this process
+    # by names that torch 2.6 knows, too; the second limit counts all versions that there ever were in this process
+    limit = max(config.cache_size_limit, VERSIONS * modules)
     patched: AbstractContextManager[None] = config.patch(cache_size_limit=limit, accumulated_cache_size_limit=2**30)
     return patched
 

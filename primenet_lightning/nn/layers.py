@@ -54,6 +54,19 @@ def autocast_off(x: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False) if is_on else nullcontext()
 
 
+def random_numbers_kept(like: Tensor) -> AbstractContextManager[None]:
+    """Leave the random numbers of the CPU, and of the GPU that a tensor is on, as they were.
+
+    Args:
+        like: Of any shape.
+
+    Returns:
+        A context, after which both go on as if nothing had been drawn.
+    """
+    kept: AbstractContextManager[None] = torch.random.fork_rng(devices=[like.device] if like.is_cuda else [])
+    return kept
+
+
 @contextmanager
 def trial_run(module: nn.Module) -> Iterator[None]:
     """Run a module on blank images without a trace: in evaluation mode, each part's own mode restored after.

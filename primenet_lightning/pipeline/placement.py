@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from primenet_lightning.nn.cutting.balance import REPEATS, share_out, wait_for
+from primenet_lightning.nn.layers import random_numbers_kept
 from primenet_lightning.nn.network import StagedNetwork
 from primenet_lightning.nn.stages import Stage
 from primenet_lightning.pipeline.memory import lent_memory
@@ -152,7 +153,7 @@ def seconds_of_stages(network: StagedNetwork, batch_size: int = 16) -> list[floa
     """
     like = next((parameter for parameter in network.parameters() if not parameter.is_meta), torch.empty(0))
     seconds: list[float] = []
-    with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
+    with random_numbers_kept(like):
         x = torch.randn(batch_size, *network.in_shape, device=like.device, dtype=like.dtype)
         target = torch.zeros(batch_size, dtype=torch.int64, device=like.device)
         for stage in network.stages:

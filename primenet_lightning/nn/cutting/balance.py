@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from primenet_lightning.nn.cutting.parts import Part
 from primenet_lightning.nn.deferring import trying_out
+from primenet_lightning.nn.layers import random_numbers_kept
 
 Balance = Literal["multiply_adds", "time", "activations"]
 """What parts are to cost alike: multiply-adds of a forward pass, time of a training step, or saved activations."""
@@ -151,7 +152,7 @@ def measured(pieces: Sequence[nn.Module], example_shape: tuple[int, ...], timed:
             piece.model.train()
         like = next(piece.parameters(), like)
     costs: list[Cost] = []
-    with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
+    with random_numbers_kept(like):
         x = torch.randn(2, *example_shape, device=like.device, dtype=like.dtype)
         for piece in pieces:
             cost, x = _cost_of(piece, x, timed)

@@ -15,7 +15,7 @@ from primenet_lightning.nn.cutting.objectives import Objective
 from primenet_lightning.nn.cutting.parts import Part, Piece
 from primenet_lightning.nn.cutting.recipes import recipe as make_recipe
 from primenet_lightning.nn.cutting.segments import Images, Segment
-from primenet_lightning.nn.layers import check_input
+from primenet_lightning.nn.layers import check_input, random_numbers_kept
 from primenet_lightning.nn.losses import smoothed_cross_entropy
 from primenet_lightning.nn.names import HEAD
 from primenet_lightning.nn.network import Evaluation, StagedNetwork
@@ -112,10 +112,8 @@ class CutNetwork(KeepsFrozen, StagedNetwork):
     def _closing_costs(self, pieces: Sequence[Piece], parts: int, balance: Balance) -> list[float]:
         """What the objective of a part costs that ends with this piece, of each piece but the last."""
         of_model = next(pieces[0].part.model.parameters(), torch.empty(0))
-        devices = [of_model.device] if of_model.is_cuda else []
         closing: list[float] = []
-        # what is built here is not what will be trained
-        with torch.random.fork_rng(devices=devices), of_model.device:
+        with random_numbers_kept(of_model), of_model.device:  # what is built here is not what will be trained
             for index in range(len(pieces) - 1):
                 objective = self.recipe.objective(self._place(pieces, index, 0, parts))
                 alone = [_Alone(objective, self._in_shape)]
@@ -140,7 +138,7 @@ class CutNetwork(KeepsFrozen, StagedNetwork):
             place = place._replace(next_part=parts[index + 1], next_features=pieces[end - 1].gives)
             objectives.append(self.recipe.objective(place))
         self.objectives = nn.ModuleList(objectives)
-        # some parts of objectives are built on the CPU whatever the device of the model
+        # they are built on the CPU, with the same first weights whatever the device of the model
         device = next((parameter.device for parameter in self.backbone.parameters()), None)
         if device is not None and device.type not in ("cpu", "meta"):
             self.objectives.to(device)
