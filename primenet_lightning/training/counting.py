@@ -31,7 +31,7 @@ class LearnerMetrics(nn.Module):
     def __init__(self, names: Sequence[str], num_classes: int) -> None:
         super().__init__()
         self.names = list(names)
-        # labels are checked before they go to a GPU, where to look at them again would mean to wait
+        # labels are checked on the CPU, or by the data module that loads them; a look at them on a GPU waits for it
         self.accuracies = nn.ModuleDict(
             {_key(name): MulticlassAccuracy(num_classes, average="micro", validate_args=False) for name in names}
         )
